@@ -1,0 +1,44 @@
+"""Every bound of Trireme, in one place. A request beyond one is refused with a typed error, never truncated in silence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what comes in from outside. All of them are inclusive."""
+
+    prompt_bytes: int = 4 << 20
+    """Longest prompt text, UTF-8 bytes."""
+    request_tokens: int = 1 << 20
+    """Most token ids in one request, before the model's own context window is looked at."""
+    temperature: float = 100.0
+    """Highest sampling temperature."""
+    stop_texts: int = 8
+    """Most stop texts in a request."""
+    stop_bytes: int = 256
+    """Longest stop text, UTF-8 bytes."""
+    id_length: int = 128
+    """Longest session or request id, characters."""
+    session_ttl_seconds: int = 30 * 24 * 3600
+    """Longest time that an unused session may ask to be kept."""
+    page_size: int = 1000
+    """Most sessions in one page of a listing."""
+    queue: int = 256
+    """Most requests waiting for a slot; further ones are refused with RESOURCE_EXHAUSTED."""
+    message_bytes: int = 8 << 20
+    """Largest message of the public API."""
+    frame_bytes: int = 256 << 20
+    """Largest frame between stages."""
+    frame_rows: int = 4096
+    """Most rows in a frame."""
+    frame_tokens: int = 8192
+    """Most tokens in a frame."""
+    concurrent_calls: int = 2048
+    """Most calls open at once on the public server."""
+    manifest_bytes: int = 16 << 20
+    """Largest manifest (trireme.json) or safetensors header of a pack or checkpoint."""
+
+
+LIMITS = Limits()
