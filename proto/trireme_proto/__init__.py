@@ -1,1 +1,1 @@
-"""What every process of Trireme shares: messages, the error tree, the limits. Knows nothing of how any of them is used."""
+"""What every process of Trireme shares: messages, the error tree, the limits. Knows nothing of its users."""

@@ -16,7 +16,7 @@ Messages are one clear sentence for a person; they never hold a path, an address
     |-- DeadlineExceeded          DEADLINE_EXCEEDED    the caller's deadline passed
     |-- Cancelled                 CANCELLED            the caller went away
     |-- Internal                  INTERNAL             a fault of ours; the trace id tells the operators which
-    |-- FrameRefused              FAILED_PRECONDITION  a stage got a frame that it must not compute (between our processes)
+    |-- FrameRefused              FAILED_PRECONDITION  a stage got a frame that it must not compute (internal)
     `-- StartupError              (never on the wire)  a command cannot start; the message says what to change
         |-- PackNotFound                               there is no pack at that place
         |-- PackCorrupt                                a pack's files do not match its manifest or contradict each other

@@ -1,4 +1,4 @@
-"""Every bound of Trireme, in one place. A request beyond one is refused with a typed error, never truncated in silence."""
+"""Every bound of Trireme, in one place. What is beyond one is refused with a typed error, never cut in silence."""
 
 from __future__ import annotations
 

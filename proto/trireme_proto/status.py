@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
@@ -55,8 +57,10 @@ def _packed(message: ErrorInfo | RetryInfo) -> Any:
 
 def _details(error: grpc.RpcError) -> tuple[str | None, float | None]:
     """(reason, seconds to wait) out of the trailing metadata; (None, None) where there is none of ours."""
-    trailing = dict(error.trailing_metadata() or ()) if hasattr(error, "trailing_metadata") else {}
-    raw = trailing.get("grpc-status-details-bin")
+    trailing: Iterable[tuple[str, str | bytes]] = (
+        error.trailing_metadata() or () if hasattr(error, "trailing_metadata") else ()
+    )
+    raw = dict(trailing).get("grpc-status-details-bin")
     if not isinstance(raw, bytes):
         return None, None
     reason, retry_after = None, None
