@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import typing
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -57,10 +57,8 @@ def _packed(message: ErrorInfo | RetryInfo) -> Any:
 
 def _details(error: grpc.RpcError) -> tuple[str | None, float | None]:
     """(reason, seconds to wait) out of the trailing metadata; (None, None) where there is none of ours."""
-    trailing: Iterable[tuple[str, str | bytes]] = (
-        error.trailing_metadata() or () if hasattr(error, "trailing_metadata") else ()
-    )
-    raw = dict(trailing).get("grpc-status-details-bin")
+    trailing: typing.Any = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
+    raw = dict(trailing or ()).get("grpc-status-details-bin")
     if not isinstance(raw, bytes):
         return None, None
     reason, retry_after = None, None
