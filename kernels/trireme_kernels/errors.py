@@ -1,0 +1,18 @@
+"""The errors of the kernels.
+
+    Exception
+    |- ValueError
+    |  `- KernelInputError    an argument has the wrong shape, dtype, memory order or range; the message names it
+    `- RuntimeError
+       `- KernelCacheError    the folder for compiled kernels cannot be used safely; raised while importing
+
+Kernels never raise from compiled code: everything is checked in Python before it runs.
+"""
+
+
+class KernelInputError(ValueError):
+    """An argument of a kernel is unusable.  The message begins with the argument's name."""
+
+
+class KernelCacheError(RuntimeError):
+    """The folder for compiled kernels cannot be created, or another user could write machine code into it."""

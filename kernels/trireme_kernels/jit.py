@@ -1,0 +1,49 @@
+"""How kernels are compiled: one decorator for compiled functions, one for functions that emit LLVM IR.
+
+Rules that results depend on:
+- no fastmath: sums keep the order that the source gives them, multiply and add round separately (no FMA),
+  NaN and infinity behave as in IEEE 754;
+- `error_model="numpy"`: a float division by zero gives infinity instead of an exception, as in the NumPy twins.
+
+`nogil` lets threads run kernels side by side.  Nothing else in the process is disturbed: Numba picks the cache folder
+when a compiled function is *created*, so its setting is ours only for that moment.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar, cast
+
+import numba
+from numba.extending import intrinsic as _numba_intrinsic
+
+from trireme_kernels.cache import cache_folder
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CACHE = str(cache_folder())
+_setting = threading.Lock()
+
+
+@contextmanager
+def _our_cache() -> Iterator[None]:
+    with _setting:
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = _CACHE
+        try:
+            yield
+        finally:
+            numba.config.CACHE_DIR = before
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function at its first call and keep the machine code on disk.  Its arguments are not checked."""
+    with _our_cache():
+        jitted = numba.njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=False, cache=True)(function)
+    return cast("Callable[P, R]", jitted)
+
+
+def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`numba.extending.intrinsic`, typed: a function that kernels call and that is lowered to LLVM IR by hand."""
+    return cast("Callable[..., Any]", _numba_intrinsic(function))

@@ -1,0 +1,61 @@
+"""A packed ternary matrix: weights and scales as they lie in a file, and nothing that computes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trireme_kernels.arrays import F32, U8, frozen, require, require_array, round_up
+from trireme_kernels.packing import BLOCK_COLS, SCALE_ROWS, TILE_ROWS, packed_bytes
+
+MAX_COLS = 1 << 17
+"""Sums of int8 times ternary stay below 2**24 up to here, so that their conversion to float32 is exact."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PackedMatrix:
+    """A ternary matrix of `rows` x `cols` weights with one float32 scale for each 16 rows.
+
+    data    uint8[padded_rows * padded_cols / 4], layout of `packing.py`; may be a read-only memory map
+    scales  float32[padded_rows / 16], multiplied to the sums of 16 rows each
+    rows    logical number of outputs (N), without padding
+    cols    logical number of inputs (K), without padding; at most 2**17
+    layout  "2bit"
+
+    Both arrays are kept as read-only views without a copy.  Raises `KernelInputError` when sizes do not fit.
+    """
+
+    data: U8
+    scales: F32
+    rows: int
+    cols: int
+    layout: str = "2bit"
+
+    def __post_init__(self) -> None:
+        """Check sizes with Python's integers, which do not overflow."""
+        require("layout", self.layout == "2bit", f"must be '2bit', not {self.layout!r}")
+        require("rows", isinstance(self.rows, int) and self.rows > 0, "must be a positive int")
+        require("cols", isinstance(self.cols, int) and 0 < self.cols <= MAX_COLS, f"must be an int in 1..{MAX_COLS}")
+        require_array("data", self.data, np.uint8, (packed_bytes(self.rows, self.cols),))
+        require_array("scales", self.scales, np.float32, (self.padded_rows // SCALE_ROWS,))
+        object.__setattr__(self, "data", frozen(self.data))
+        object.__setattr__(self, "scales", frozen(self.scales))
+
+    @property
+    def padded_rows(self) -> int:
+        """Rows with padding: the next multiple of 32, and the width of `ternary_linear`'s output."""
+        return round_up(self.rows, TILE_ROWS)
+
+    @property
+    def padded_cols(self) -> int:
+        """Columns with padding: the next multiple of 16, and the width of the quantised input."""
+        return round_up(self.cols, BLOCK_COLS)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of 32 rows, the unit of `begin` and `end` in `ternary_linear`."""
+        return self.padded_rows // TILE_ROWS
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and scales together."""
+        return self.data.nbytes + self.scales.nbytes
