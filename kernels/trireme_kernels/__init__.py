@@ -6,7 +6,6 @@ Compiled code is cached on disk (`cache.py`).  What each function computes is wr
 `naive/`; `registry.py` pairs the two.
 """
 
-from trireme_kernels.attention import attention
 from trireme_kernels.errors import KernelCacheError, KernelInputError
 from trireme_kernels.gates import silu_gate, squared_relu_gate
 from trireme_kernels.head import HEAD_ROWS, embed, head_logits
@@ -23,9 +22,10 @@ from trireme_kernels.packing import (
     packed_bytes,
     unpack_2bit,
 )
+from trireme_kernels.paged_attention import attention
 from trireme_kernels.philox import philox_uniform
 from trireme_kernels.quantise import quantise_rows
-from trireme_kernels.rope import rope, rope_tables
+from trireme_kernels.rotary import rope, rope_tables
 from trireme_kernels.sampling import sample
 
 __all__ = [

@@ -68,5 +68,5 @@ def _key() -> str:
     features = numba.config.CPU_FEATURES
     if features is None:
         features = llvm.get_host_cpu_features().flatten()
-    digest.update("\n".join((numba.__version__, llvmlite.__version__, cpu, features)).encode())
+    digest.update(f"{numba.__version__} {llvmlite.__version__} {cpu} {features}".encode())
     return digest.hexdigest()[:20]

@@ -79,7 +79,7 @@ def order_bits(_typing: Any, x: Any) -> Any:
 
 @intrinsic
 def times_power_of_two(_typing: Any, x: Any, rounded: Any) -> Any:
-    """x * 2**k in float32, where `rounded` = k + 1.5 * 2**23 holds the integer k in its low bits (no NaN trap)."""
+    """Return x * 2**k in float32, where `rounded` = k + 1.5 * 2**23 holds the integer k in its low bits."""
 
     def lower(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         exponent = builder.shl(builder.bitcast(args[1], _I32), _I32(23))

@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from trireme_kernels.arrays import ANY, F32, I32, U16, frozen, require_array, require_indices, require_output, work_range
+from trireme_kernels.arrays import (
+    ANY,
+    F32,
+    I32,
+    U16,
+    frozen,
+    require_array,
+    require_indices,
+    require_output,
+    work_range,
+)
 from trireme_kernels.half import float_of_bfloat
 from trireme_kernels.jit import kernel
 from trireme_kernels.summation import dot_bfloat

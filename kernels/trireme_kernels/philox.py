@@ -40,7 +40,7 @@ def uniform(seed: np.uint64, position: np.uint64) -> float:
         high0, high1 = _multiply_high(_M0, c0), _multiply_high(_M1, c2)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, _M1 * c2, high0 ^ c3 ^ k1, _M0 * c0
         k0, k1 = k0 + _W0, k1 + _W1
-    return np.float64(c0 >> _11) * _ULP  # type: ignore[no-any-return]
+    return np.float64(c0 >> _11) * _ULP
 
 
 @kernel

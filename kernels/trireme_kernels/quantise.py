@@ -50,7 +50,7 @@ def _quantise(x: F32, q: I8, scale: F32, total: I32) -> None:
 
 @kernel
 def _largest(row: F32) -> np.int32:
-    """Bits of the largest magnitude.  As integers, because the order of their maximum is free and NaN comes out on top."""
+    """Bits of the largest magnitude.  As integers their maximum may be taken in any order, and NaN comes out on top."""
     top = np.int32(0)
     for k in range(row.size):
         top = max(top, magnitude_bits(row[k]))
@@ -58,8 +58,8 @@ def _largest(row: F32) -> np.int32:
 
 
 @kernel
-def _round_row(row: F32, factor: np.float32, q: I8) -> int:
-    total = 0
+def _round_row(row: F32, factor: np.float32, q: I8) -> np.int64:
+    total = np.int64(0)
     for k in range(row.size):
         # |row * factor| is at most 127 and a rounding error, so only the rounding can reach 127: no clip is needed.
         value = np.int8(np.rint(row[k] * factor))

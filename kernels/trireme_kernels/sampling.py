@@ -24,7 +24,7 @@ from trireme_kernels.selection import BUCKETS, ONE, fill_buckets, prefix
 
 MAX_VOCABULARY = 1 << 22
 """2**22 masses of at most 2**40 stay below 2**63."""
-_NONE = np.int64((1 << 63) - 1)
+_NO_LIMIT = (1 << 63) - 1
 
 
 def sample(logits: F32, temperature: float, top_k: int, top_p: float, seed: int, position: int) -> int:
@@ -80,13 +80,13 @@ def _draw(
     if top_k or top_p < 1.0:
         counts, sums = np.zeros(BUCKETS, np.int64), np.zeros(BUCKETS, np.int64)
         fill_buckets(masses, counts, sums)
-        last_logit, last_id, mass = prefix(logits, masses, counts, sums, top_k if top_k else logits.size, _NONE)
+        last_logit, last_id, mass = prefix(logits, masses, counts, sums, top_k or logits.size, _NO_LIMIT)
         if top_p < 1.0:
-            limit = np.int64(np.ceil(top_p * mass))
+            limit = int(np.ceil(top_p * mass))
             last_logit, last_id, mass = prefix(logits, masses, counts, sums, logits.size, limit)
     else:
-        mass = masses.sum()
-    target = min(np.int64(uniform(seed, position) * mass), mass - 1)
+        mass = int(masses.sum())
+    target = min(int(uniform(seed, position) * mass), mass - 1)
     return _find(logits, masses, last_logit, last_id, target)
 
 

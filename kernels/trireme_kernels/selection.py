@@ -38,9 +38,7 @@ def fill_buckets(masses: I64, counts: I64, sums: I64) -> None:
 
 
 @kernel
-def prefix(
-    logits: F32, masses: I64, counts: I64, sums: I64, most: int, limit: int
-) -> tuple[np.float32, int, int]:
+def prefix(logits: F32, masses: I64, counts: I64, sums: I64, most: int, limit: int) -> tuple[np.float32, int, int]:
     """The shortest prefix of the ranking that has `most` tokens or a mass of at least `limit`.
 
     Returns the last token's logit and id, and the mass of the prefix.  When only tokens of mass 0 are missing the

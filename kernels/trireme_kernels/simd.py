@@ -1,3 +1,4 @@
+# ruff: noqa: ARG001  # the arguments of an intrinsic are types; its lowering gets the values
 """Sixteen float32 lanes as one value inside kernels (`f32x16`).
 
 Each function becomes one or a few vector instructions; LLVM splits the vector on CPUs with shorter registers, which
@@ -74,7 +75,7 @@ def load_bfloat(_typing: Any, array: Any, i: Any) -> Any:
 
 @intrinsic
 def add_product(_typing: Any, total: Any, a: Any, b: Any) -> Any:
-    """total + a * b in every lane, the product rounded before the sum (no FMA)."""
+    """Return total + a * b in every lane, the product rounded before the sum (no FMA)."""
 
     def lower(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.fadd(args[0], builder.fmul(args[1], args[2]))
@@ -84,7 +85,7 @@ def add_product(_typing: Any, total: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def add(_typing: Any, a: Any, b: Any) -> Any:
-    """a + b in every lane."""
+    """Return a + b in every lane."""
     return f32x16(f32x16, f32x16), lambda _context, builder, _signature, args: builder.fadd(args[0], args[1])
 
 

@@ -12,7 +12,7 @@ from trireme_kernels.jit import kernel
 
 
 def rope_tables(context: int, head_dim: int, theta: float) -> tuple[F32, F32]:
-    """cos and sin float32[context, head_dim / 2] of the angles position * theta^(-2i / head_dim).
+    """Tables cos and sin float32[context, head_dim / 2] of the angles position * theta^(-2i / head_dim).
 
     As in transformers the frequency and the angle are rounded to float32.  The power, the cosine and the sine are
     evaluated in float64 and rounded once, which gives the same tables on every machine.

@@ -106,9 +106,7 @@ def _attention(
 
 
 @kernel
-def _scores(
-    q: F32, scale: np.float32, k_pages: U16, pages: I32, head: int, count: int, page: F32, scores: F32
-) -> None:
+def _scores(q: F32, scale: np.float32, k_pages: U16, pages: I32, head: int, count: int, page: F32, scores: F32) -> None:
     """scores[g, p] = dot(q[g], k[p]) * scale; a page is widened once for all query heads of the group."""
     width = k_pages.shape[3]
     for first in range(0, count, PAGE_TOKENS):

@@ -1,0 +1,248 @@
+"""Arguments for every kernel, in shapes that are likely to break one: the tests of `registry.py` run on them.
+
+A case is a dict of keyword arguments.  Output arrays are filled with a value that no kernel writes, so that a missing
+or a stray write shows.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from trireme_kernels.arrays import F32, U16, round_up
+from trireme_kernels.matrix import PackedMatrix
+from trireme_kernels.packing import pack_2bit
+from trireme_kernels.rotary import rope_tables
+
+Case: TypeAlias = dict[str, Any]
+Cases: TypeAlias = Iterator[Case]
+Random: TypeAlias = np.random.Generator
+UNWRITTEN = -77.0
+
+
+SETTINGS = (
+    (0.0, 0, 1.0),
+    (1.0, 0, 1.0),
+    (0.7, 1, 1.0),
+    (1.3, 7, 1.0),
+    (1.0, 0, 0.5),
+    (0.8, 20, 0.9),
+    (1.0, 0, 1e-9),
+    (2.0, 10**6, 0.999),
+    (1e-30, 3, 0.5),
+)
+"""Temperature, top_k, top_p."""
+
+
+def floats(rng: Random, *shape: int, spread: float = 1.0) -> F32:
+    """Normal float32 values."""
+    return (rng.standard_normal(shape) * spread).astype(np.float32)
+
+
+def blank(*shape: int) -> F32:
+    """An output array that has not been written."""
+    return np.full(shape, UNWRITTEN, np.float32)
+
+
+def bfloats(rng: Random, *shape: int) -> U16:
+    """Bits of normal bfloat16 values."""
+    return (floats(rng, *shape).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def halves(rng: Random, *shape: int) -> U16:
+    """Bits of normal IEEE halves."""
+    return floats(rng, *shape).astype(np.float16).view(np.uint16)
+
+
+def matrix(rng: Random, rows: int, cols: int) -> PackedMatrix:
+    """A random packed matrix."""
+    w = rng.integers(-1, 2, (rows, cols)).astype(np.int8)
+    scales = rng.uniform(0.1, 2.0, round_up(rows, 32) // 16).astype(np.float32)
+    return PackedMatrix(pack_2bit(w), scales, rows, cols)
+
+
+def pack(rng: Random) -> Cases:
+    """Whole tiles, padded rows, padded columns."""
+    for rows, cols in ((32, 16), (1, 1), (33, 17), (70, 50), (0, 5)):
+        yield {"w": rng.integers(-1, 2, (rows, cols)).astype(np.int8)}
+
+
+def unpack(rng: Random) -> Cases:
+    """The same shapes, packed."""
+    for case in pack(rng):
+        rows, cols = case["w"].shape
+        yield {"data": pack_2bit(case["w"]), "rows": rows, "cols": cols}
+
+
+def sizes(_rng: Random) -> Cases:
+    """Shapes around the padding."""
+    for rows, cols in ((0, 0), (1, 1), (32, 16), (33, 16), (32, 17), (100, 100)):
+        yield {"rows": rows, "cols": cols}
+
+
+def interleave(rng: Random) -> Cases:
+    """Weights, scales with more dimensions, vectors."""
+    for shape in ((16, 3), (37, 5), (1, 1), (20,), (17, 2, 3)):
+        yield {"gate": floats(rng, *shape), "up": floats(rng, *shape)}
+
+
+def quantise(rng: Random) -> Cases:
+    """Ordinary, tiny, huge, zero, half-way and faulty rows."""
+    rows = [floats(rng, 5, 37), floats(rng, 2, 16, spread=1e-7), floats(rng, 2, 1, spread=1e30), blank(0, 20)]
+    rows += [np.zeros((1, 20), np.float32), np.append(np.arange(-127, 127) + 0.5, 127).astype(np.float32)[None]]
+    rows += [np.array([[1, np.nan, 2], [np.inf, 1, 2], [3e38, -3e38, 1e-45]], np.float32)]
+    for x in rows:
+        tokens = len(x)
+        q = np.full((tokens, round_up(x.shape[1], 16)), 99, np.int8)
+        yield {"x": x, "q": q, "scale": blank(tokens), "total": np.full(tokens, 99, np.int32)}
+
+
+def linear(rng: Random) -> Cases:
+    """Padded and whole shapes, no token to several, extreme activations, part of the tiles."""
+    shapes: tuple[tuple[int, int, int, Case], ...] = (
+        (32, 16, 1, {}),
+        (1, 1, 2, {}),
+        (70, 50, 3, {}),
+        (64, 33, 0, {}),
+        (40, 400, 1, {"begin": 1}),
+        (130, 64, 5, {"begin": 1, "end": 3}),
+    )
+    for rows, cols, tokens, tiles in shapes:
+        w = matrix(rng, rows, cols)
+        q = rng.integers(-128, 128, (tokens, w.padded_cols)).astype(np.int8)
+        q[:1] = -128
+        total = q.sum(axis=1, dtype=np.int32)
+        scale = rng.uniform(1e-3, 1e3, tokens).astype(np.float32)
+        yield {"w": w, "q": q, "scale": scale, "total": total, "out": blank(tokens, w.padded_rows), **tiles}
+
+
+def norm(rng: Random) -> Cases:
+    """Widths off the 16 lanes, small and large values."""
+    for tokens, width, spread in ((1, 16, 1.0), (3, 50, 1e-4), (2, 7, 1e6), (0, 16, 1.0), (2, 256, 1.0)):
+        x = floats(rng, tokens, width, spread=spread)
+        yield {"x": x, "gain": floats(rng, width), "eps": 1e-5, "out": blank(tokens, width)}
+
+
+def residual(rng: Random) -> Cases:
+    """With and without padding in y."""
+    for tokens, width, padded in ((1, 16, 16), (3, 50, 64), (0, 4, 32)):
+        yield {"x": floats(rng, tokens, width), "y": floats(rng, tokens, padded)}
+
+
+def gate(rng: Random) -> Cases:
+    """Ordinary and large gates, zeros of both signs."""
+    for tokens, width, spread in ((1, 16, 1.0), (3, 48, 30.0), (0, 16, 1.0), (2, 16, 1e4)):
+        gate_up = floats(rng, tokens, 2 * width, spread=spread)
+        gate_up[:, 3:5] = 0.0, -0.0
+        yield {"gate_up": gate_up, "out": blank(tokens, width)}
+
+
+def tables(_rng: Random) -> Cases:
+    """Small, with an odd number of frequencies, and as long as a context."""
+    for context, head_dim, theta in ((1, 2, 10000.0), (40, 6, 500000.0), (4096, 4, 1000042.0)):
+        yield {"context": context, "head_dim": head_dim, "theta": theta}
+
+
+def rotate(rng: Random) -> Cases:
+    """All columns, a slice in the middle, no heads, no rows."""
+    shapes = (
+        (3, 32, 2, 16, 0),
+        (4, 70, 3, 6, 20),
+        (2, 8, 0, 8, 8),
+        (0, 8, 1, 8, 0),
+    )
+    for tokens, width, heads, head_dim, offset in shapes:
+        cos, sin = rope_tables(50, head_dim, 10000.0)
+        positions = rng.integers(0, 50, tokens).astype(np.int32)
+        shape = {"heads": heads, "head_dim": head_dim, "offset": offset}
+        yield {"x": floats(rng, tokens, width), "positions": positions, "cos": cos, "sin": sin, **shape}
+
+
+def cached_rows(rng: Random, lengths: list[int], kv_heads: int, head_dim: int) -> Case:
+    """Pages in random order for slots of these lengths; one row at the end of each, in random order of slots."""
+    counts = [-(-n // 16) for n in lengths]
+    ids = rng.permutation(sum(counts) + 2).astype(np.int32)
+    table = np.full((len(lengths), max(counts)), -1, np.int32)
+    for slot, count in enumerate(counts):
+        table[slot, :count], ids = ids[:count], ids[count:]
+    slots = rng.permutation(len(lengths)).astype(np.int32)
+    shape = (sum(counts) + 2, kv_heads, 16, head_dim)
+    return {
+        "k_pages": halves(rng, *shape),
+        "v_pages": halves(rng, *shape),
+        "table": table,
+        "rows_slot": slots,
+        "positions": (np.array(lengths, np.int32) - 1)[slots],
+    }
+
+
+def append(rng: Random) -> Cases:
+    """First and last places of a page; values that overflow, underflow and tie when rounded to half."""
+    for lengths, kv_heads, head_dim in (([1, 16, 17, 40], 2, 8), ([5], 1, 3)):
+        width = kv_heads * head_dim
+        qkv = floats(rng, len(lengths), 5 + 2 * width, spread=3.0)
+        qkv[0, 5:8] = 1e9, 1e-8, 1.00048828125  # infinity; zero; half-way between two halves
+        rows = cached_rows(rng, lengths, kv_heads, head_dim)
+        yield {"qkv": qkv, "k_offset": 5, "v_offset": 5 + width, **rows}
+
+
+def attend(rng: Random) -> Cases:
+    """Grouped and ungrouped heads, widths off the 16 lanes, one position to several pages, part of the work items."""
+    shapes: tuple[tuple[list[int], int, int, int, Case], ...] = (
+        ([1, 16, 17, 40], 4, 2, 16, {}),
+        ([33], 3, 3, 20, {}),
+        ([2, 64], 6, 1, 7, {}),
+        ([20, 3], 4, 4, 32, {"begin": 3, "end": 6}),
+    )
+    for lengths, heads, kv_heads, head_dim, part in shapes:
+        rows = cached_rows(rng, lengths, kv_heads, head_dim)
+        qkv = floats(rng, len(lengths), (heads + 2 * kv_heads) * head_dim, spread=2.0)
+        shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
+        yield {"qkv": qkv, "out": blank(len(lengths), heads * head_dim), **shape, **rows, **part}
+
+
+def lookup(rng: Random) -> Cases:
+    """The first and the last row, repeated ids, no ids."""
+    for ids in ([0, 9, 9, 4], [], [7]):
+        yield {"table": bfloats(rng, 10, 33), "ids": np.array(ids, np.int32), "out": blank(len(ids), 33)}
+
+
+def logits(rng: Random) -> Cases:
+    """Vocabularies and widths off the unit, part of the rows, no tokens."""
+    shapes: tuple[tuple[int, int, int, Case], ...] = (
+        (1, 64, 32, {}),
+        (3, 45, 21, {}),
+        (2, 100, 16, {"begin": 1, "end": 3}),
+        (2, 70, 5, {"begin": 2}),
+        (0, 32, 16, {}),
+    )
+    for tokens, vocabulary, width, part in shapes:
+        table = bfloats(rng, vocabulary, width)
+        yield {"x": floats(rng, tokens, width), "table": table, "out": blank(tokens, vocabulary), **part}
+
+
+def draw(rng: Random) -> Cases:
+    """Seeds and positions of every size."""
+    for seed in (0, 1, 1 << 63, (1 << 64) - 1, int(rng.integers(1 << 62))):
+        for position in (0, 1, 4095, (1 << 62) + 5):
+            yield {"seed": seed, "position": position}
+
+
+def _logit_rows(rng: Random) -> Iterator[F32]:
+    yield floats(rng, 300, spread=3.0)
+    yield floats(rng, 1000, spread=0.01)
+    yield np.round(floats(rng, 200) * 2)  # many ties
+    yield np.zeros(50, np.float32)
+    yield np.array([0.0, -0.0, -0.0, 0.0, -1.0], np.float32)
+    yield np.array([1e38, -3e38, 3e38, 3e38], np.float32)
+    yield np.array([5.0], np.float32)
+    yield floats(rng, 500, spread=40.0)  # most masses are 0
+
+
+def sampling(rng: Random) -> Cases:
+    """Every mixture of settings over peaked, flat, tied and extreme logits."""
+    for row in _logit_rows(rng):
+        for (temperature, top_k, top_p), position in itertools.product(SETTINGS, range(4)):
+            settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+            yield {"logits": row, **settings, "seed": int(rng.integers(1 << 62)), "position": position}

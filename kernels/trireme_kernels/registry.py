@@ -1,0 +1,70 @@
+"""One row for each public kernel: the kernel, its plain twin, and the arguments on which both must agree.
+
+`tests/kernels` runs every row and fails when a public function has none.  A tolerance of 0 means equality bit for bit,
+which is what holds wherever the twin follows the same order of operations.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trireme_kernels import (
+    cases,
+    gates,
+    head,
+    kv,
+    linear,
+    norm,
+    packing,
+    paged_attention,
+    philox,
+    quantise,
+    rotary,
+    sampling,
+)
+from trireme_kernels.naive import attention as naive_attention
+from trireme_kernels.naive import layers as naive_layers
+from trireme_kernels.naive import packing as naive_packing
+from trireme_kernels.naive import tokens as naive_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A kernel and what it must equal.
+
+    name       public name in `trireme_kernels`
+    fast       the kernel
+    twin       the same in NumPy: same arguments, same results
+    cases      generator of keyword arguments from a random generator
+    tolerance  greatest absolute difference of any array that is written or returned
+    """
+
+    name: str
+    fast: Callable[..., Any]
+    twin: Callable[..., Any]
+    cases: Callable[[cases.Random], cases.Cases]
+    tolerance: float = 0.0
+
+
+REGISTRY = (
+    Row("add_rows", norm.add_rows, naive_layers.add_rows, cases.residual),
+    Row("append_kv", kv.append_kv, naive_attention.append_kv, cases.append),
+    Row("attention", paged_attention.attention, naive_attention.attention, cases.attend),
+    Row("embed", head.embed, naive_tokens.embed, cases.lookup),
+    Row("head_logits", head.head_logits, naive_tokens.head_logits, cases.logits),
+    Row("interleave_gate_up", packing.interleave_gate_up, naive_packing.interleave_gate_up, cases.interleave),
+    Row("pack_2bit", packing.pack_2bit, naive_packing.pack_2bit, cases.pack),
+    Row("packed_bytes", packing.packed_bytes, naive_packing.packed_bytes, cases.sizes),
+    Row("philox_uniform", philox.philox_uniform, naive_tokens.philox_uniform, cases.draw),
+    Row("quantise_rows", quantise.quantise_rows, naive_layers.quantise_rows, cases.quantise),
+    Row("rms_norm", norm.rms_norm, naive_layers.rms_norm, cases.norm),
+    Row("rope", rotary.rope, naive_attention.rope, cases.rotate),
+    # NumPy's vectorised and scalar cosines may differ in the last bit of float64: one float32 unit at 1.
+    Row("rope_tables", rotary.rope_tables, naive_attention.rope_tables, cases.tables, tolerance=6e-8),
+    Row("sample", sampling.sample, naive_tokens.sample, cases.sampling),
+    Row("silu_gate", gates.silu_gate, naive_layers.silu_gate, cases.gate),
+    Row("squared_relu_gate", gates.squared_relu_gate, naive_layers.squared_relu_gate, cases.gate),
+    Row("ternary_linear", linear.ternary_linear, naive_layers.ternary_linear, cases.linear),
+    Row("unpack_2bit", packing.unpack_2bit, naive_packing.unpack_2bit, cases.unpack),
+)
+"""Every public kernel, by name."""
