@@ -1,0 +1,29 @@
+"""Sessions that outlive requests, connections and processes: records, stores, and writing behind.
+
+records.py      what a session is; the SessionStore protocol          splice.py   the rule of an idempotent append
+redis_store.py  on Redis (the only file that imports redis)           layout.py   keys and bytes in Redis
+memory.py       in memory, for tests                                  writer.py   write-behind, off the token's path
+"""
+
+from trireme_coordinator.store.memory import MemorySessionStore
+from trireme_coordinator.store.records import (
+    DEFAULT_TTL_SECONDS,
+    ModelIdentity,
+    SessionRecord,
+    SessionStore,
+    new_session_id,
+)
+from trireme_coordinator.store.redis_store import RedisSessionStore
+from trireme_coordinator.store.writer import SessionWriter, WriterCounters
+
+__all__ = [
+    "DEFAULT_TTL_SECONDS",
+    "MemorySessionStore",
+    "ModelIdentity",
+    "RedisSessionStore",
+    "SessionRecord",
+    "SessionStore",
+    "SessionWriter",
+    "WriterCounters",
+    "new_session_id",
+]

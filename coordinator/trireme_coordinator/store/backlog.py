@@ -1,0 +1,78 @@
+"""What one session still has to have stored: runs of tokens in order, and who waits for them. Pure; knows no store.
+
+Counts tokens: `put` so far and `stored` so far. A waiter waits for the number that was put when it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trireme_proto.errors import TriremeError
+
+TOKEN_BYTES = 4
+
+
+@dataclass(slots=True)
+class Run:
+    """Tokens at consecutive positions: the first at `position`."""
+
+    position: int
+    token_ids: array[int]
+
+
+@dataclass(slots=True)
+class Backlog:
+    """Runs of one session that are not stored yet, the oldest first."""
+
+    put: int = 0
+    stored: int = 0
+    runs: deque[Run] = field(default_factory=deque)
+    waiters: list[tuple[int, asyncio.Future[None]]] = field(default_factory=list)
+
+    @property
+    def waiting(self) -> int:
+        """Tokens that are not stored yet, the run being written included."""
+        return self.put - self.stored
+
+    def add(self, position: int, token_ids: Sequence[int]) -> None:
+        """Adds tokens, to the last run where they continue it."""
+        last = self.runs[-1] if self.runs else None
+        if last is not None and last.position + len(last.token_ids) == position:
+            last.token_ids.extend(token_ids)
+        else:
+            self.runs.append(Run(position, array("I", token_ids)))
+        self.put += len(token_ids)
+
+    def take(self) -> Run:
+        """Takes the oldest run out, to be written."""
+        return self.runs.popleft()
+
+    def put_back(self, run: Run) -> None:
+        """Puts a run that could not be written back in front."""
+        self.runs.appendleft(run)
+
+    def wrote(self, run: Run) -> None:
+        """Notes that a run is stored and wakes those who waited for it."""
+        self.stored += len(run.token_ids)
+        for target, waiter in self.waiters:
+            if target <= self.stored and not waiter.done():
+                waiter.set_result(None)
+        self.waiters = [(target, waiter) for target, waiter in self.waiters if not waiter.done()]
+
+    def fail(self, error: TriremeError) -> bool:
+        """Tells all waiters of an error; whether there was one to tell."""
+        told = [waiter for _, waiter in self.waiters if not waiter.done()]
+        for waiter in told:
+            waiter.set_exception(error)
+        self.waiters.clear()
+        return bool(told)
+
+    def waiter(self) -> asyncio.Future[None]:
+        """A future that is done when all that was put so far is stored."""
+        waiter = asyncio.get_running_loop().create_future()
+        self.waiters.append((self.put, waiter))
+        return waiter

@@ -1,0 +1,114 @@
+"""A session store in this process's memory, for tests and for trying things out. It keeps nothing on disk.
+
+Behaves as the one on Redis does; one contract test suite runs on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from trireme_coordinator.store.layout import from_page_token, micros, to_page_token
+from trireme_coordinator.store.records import (
+    Clock,
+    ModelIdentity,
+    SessionRecord,
+    check_pack,
+    checked_id,
+    checked_page_size,
+    checked_ttl,
+    new_session_id,
+    not_found,
+    utc_now,
+)
+from trireme_coordinator.store.splice import fresh_tokens
+from trireme_proto.errors import SessionStoreUnavailable
+
+
+@dataclass(slots=True)
+class _Session:
+    record: SessionRecord
+    tokens: list[int] = field(default_factory=list)
+
+
+class MemorySessionStore:
+    """A SessionStore in a dictionary. `answers = False` makes every call fail as a dead Redis would."""
+
+    def __init__(
+        self,
+        model: ModelIdentity,
+        *,
+        clock: Clock = utc_now,
+        make_id: Callable[[], str] = new_session_id,
+    ) -> None:
+        self.answers = True
+        self._model = model
+        self._clock = clock
+        self._make_id = make_id
+        self._sessions: dict[str, _Session] = {}
+
+    async def create(self, ttl_seconds: int | None = None) -> SessionRecord:
+        """An empty session."""
+        self._check_answers()
+        ttl, now = checked_ttl(ttl_seconds), self._clock()
+        record = SessionRecord(self._make_id(), now, now, 0, self._model.name, self._model.pack_sha256, ttl)
+        self._sessions[record.session_id] = _Session(record)
+        return record
+
+    async def get(self, session_id: str) -> SessionRecord:
+        """The facts about a session. SessionNotFound."""
+        return self._find(session_id).record
+
+    async def tokens(self, session_id: str) -> list[int]:
+        """All tokens. SessionNotFound; InvalidRequest for another pack's."""
+        session = self._find(session_id)
+        check_pack(session.record.pack_sha256, self._model)
+        return list(session.tokens)
+
+    async def append(self, session_id: str, expected_count: int, token_ids: Sequence[int]) -> None:
+        """Puts tokens at a known position. Internal where others are there; SessionNotFound; InvalidRequest."""
+        session = self._find(session_id)
+        check_pack(session.record.pack_sha256, self._model)
+        overlap = session.tokens[expected_count : expected_count + len(token_ids)]
+        session.tokens += fresh_tokens(len(session.tokens), expected_count, token_ids, overlap, self._model.vocabulary)
+        session.record = replace(session.record, last_used=self._clock(), token_count=len(session.tokens))
+
+    async def list(self, page_size: int, page_token: str = "") -> tuple[list[SessionRecord], str]:
+        """The most recently used first. InvalidRequest."""
+        self._check_answers()
+        checked_page_size(page_size)
+        before = from_page_token(page_token) if page_token else None
+        self._forget_expired()
+        ordered = sorted(((micros(s.record.last_used), key) for key, s in self._sessions.items()), reverse=True)
+        rest = [entry for entry in ordered if before is None or entry < before]
+        page = rest[:page_size]
+        token = to_page_token(*page[-1]) if len(rest) > page_size else ""
+        return [self._sessions[key].record for _, key in page], token
+
+    async def delete(self, session_id: str) -> None:
+        """Forgets a session. SessionNotFound."""
+        del self._sessions[self._find(session_id).record.session_id]
+
+    async def ping(self) -> bool:
+        """Whether the store answers."""
+        return self.answers
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+    def _find(self, session_id: str) -> _Session:
+        self._check_answers()
+        self._forget_expired()
+        session = self._sessions.get(checked_id(session_id))
+        if session is None:
+            raise not_found()
+        return session
+
+    def _forget_expired(self) -> None:
+        now = self._clock()
+        for session_id in [key for key, s in self._sessions.items() if s.record.expires <= now]:
+            del self._sessions[session_id]
+
+    def _check_answers(self) -> None:
+        if not self.answers:
+            raise SessionStoreUnavailable("The session store does not answer.")

@@ -1,0 +1,142 @@
+"""What a session is, and what every session store must do.
+
+Knows no Redis. A session is a list of token ids with a few facts about it; it belongs to one packed model and is
+forgotten after a time without use.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from trireme_proto.errors import InvalidRequest, SessionNotFound
+from trireme_proto.limits import LIMITS
+
+Clock = Callable[[], datetime]
+"""Returns the time now, with its zone (UTC)."""
+
+DEFAULT_TTL_SECONDS = 24 * 3600
+"""How long an unused session is kept where the caller does not say."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def utc_now() -> datetime:
+    """The clock of the machine."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """The packed model whose token ids a store holds."""
+
+    name: str
+    pack_sha256: str
+    """SHA-256 of the pack's manifest, hexadecimal."""
+    vocabulary: int
+    """Token ids are in [0, vocabulary)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """The facts about a session, without its tokens. All times are UTC."""
+
+    session_id: str
+    created: datetime
+    last_used: datetime
+    token_count: int
+    model: str
+    pack_sha256: str
+    ttl_seconds: int
+    """Seconds without use after which the session is forgotten."""
+
+    @property
+    def expires(self) -> datetime:
+        """When the session is forgotten unless it is used before."""
+        return self.last_used + timedelta(seconds=self.ttl_seconds)
+
+
+class SessionStore(Protocol):
+    """Where sessions live. Each method may raise SessionStoreUnavailable."""
+
+    async def create(self, ttl_seconds: int | None = None) -> SessionRecord:
+        """Makes an empty session. InvalidRequest where `ttl_seconds` is out of its range; None takes the default."""
+        ...
+
+    async def get(self, session_id: str) -> SessionRecord:
+        """The facts about a session, of whichever model. SessionNotFound."""
+        ...
+
+    async def tokens(self, session_id: str) -> list[int]:
+        """All tokens, in order. SessionNotFound; InvalidRequest where the session belongs to another pack."""
+        ...
+
+    async def append(self, session_id: str, expected_count: int, token_ids: Sequence[int]) -> None:
+        """Puts tokens at position `expected_count`, all or none of them, and counts as use of the session.
+
+        Idempotent: tokens that are already there at those positions are left alone. Internal where other tokens are
+        there, or where the session holds fewer than `expected_count`. SessionNotFound; InvalidRequest as `tokens`.
+        """
+        ...
+
+    async def list(self, page_size: int, page_token: str = "") -> tuple[list[SessionRecord], str]:
+        """A page, the most recently used first, and the token of the next page ("" after the last one).
+
+        InvalidRequest where a token was not given out by a store, or the size is out of its range.
+        """
+        ...
+
+    async def delete(self, session_id: str) -> None:
+        """Forgets a session, of whichever model. SessionNotFound."""
+        ...
+
+    async def ping(self) -> bool:
+        """Whether the store answers. Never raises for a store that does not."""
+        ...
+
+    async def close(self) -> None:
+        """Gives back connections. The store is not used afterwards."""
+        ...
+
+
+def new_session_id() -> str:
+    """128 random bits in hexadecimal (no id begins with "-", as an option does). Whoever knows it may use the session."""
+    return secrets.token_hex(16)
+
+
+def checked_id(session_id: str) -> str:
+    """The id itself. SessionNotFound where it has a form that no id has, so that none reaches a key."""
+    if len(session_id) > LIMITS.id_length or not _ID.fullmatch(session_id):
+        raise not_found()
+    return session_id
+
+
+def checked_ttl(ttl_seconds: int | None) -> int:
+    """Seconds to keep an unused session. InvalidRequest outside of [1, LIMITS.session_ttl_seconds]."""
+    if ttl_seconds is None:
+        return DEFAULT_TTL_SECONDS
+    if not 1 <= ttl_seconds <= LIMITS.session_ttl_seconds:
+        raise InvalidRequest(f"ttl_seconds must be from 1 to {LIMITS.session_ttl_seconds}.")
+    return ttl_seconds
+
+
+def checked_page_size(page_size: int) -> int:
+    """The size itself. InvalidRequest outside of [1, LIMITS.page_size]."""
+    if not 1 <= page_size <= LIMITS.page_size:
+        raise InvalidRequest(f"page_size must be from 1 to {LIMITS.page_size}.")
+    return page_size
+
+
+def check_pack(pack_sha256: str, model: ModelIdentity) -> None:
+    """InvalidRequest where a session was made with another pack: its token ids would mean other text."""
+    if pack_sha256 != model.pack_sha256:
+        raise InvalidRequest("session_id: the session was made with another model than the one being served.")
+
+
+def not_found() -> SessionNotFound:
+    """The one sentence for a session that is not there (any more)."""
+    return SessionNotFound("There is no such session, or it has expired.")

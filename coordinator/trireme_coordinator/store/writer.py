@@ -1,0 +1,202 @@
+"""Write-behind: tokens go to the session store in the background, never on a token's path.
+
+One task writes session after session, each with everything it has put so far, in order. While the store is down it
+tries again with growing pauses. The backlog is bounded in bytes: beyond it the oldest session's part is given up, which
+its next `flush` and the counters tell. Logs say how many tokens, never which, and name no session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from trireme_coordinator.store.backlog import TOKEN_BYTES, Backlog, Run
+from trireme_coordinator.store.records import SessionStore
+from trireme_proto.errors import Internal, SessionStoreUnavailable, TriremeError
+
+_log = logging.getLogger(__name__)
+
+_SESSION_BYTES = 512
+"""What a session in the backlog costs beside its tokens, about."""
+_FAILURES = 4096
+"""Most sessions of which a failure is remembered until somebody flushes."""
+
+
+@dataclass(slots=True)
+class WriterCounters:
+    """What happened since the start; only ever rises."""
+
+    stored_tokens: int = 0
+    retries: int = 0
+    """Times that the store did not answer."""
+    lost_sessions: int = 0
+    """Sessions whose backlog was given up: it did not fit any more, or the store refused it for good."""
+    lost_tokens: int = 0
+    """Tokens that were put and will not be stored."""
+
+
+class SessionWriter:
+    """Appends to sessions in the background. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        *,
+        backlog_bytes: int = 64 << 20,
+        flush_seconds: float = 5.0,
+        first_pause: float = 0.05,
+        longest_pause: float = 2.0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`backlog_bytes` bounds what waits, `flush_seconds` a flush; the pauses (seconds) lie between attempts."""
+        self.counters = WriterCounters()
+        self._store = store
+        self._limit = backlog_bytes
+        self._flush_seconds = flush_seconds
+        self._first_pause, self._longest_pause = first_pause, longest_pause
+        self._sleep = sleep
+        self._backlogs: dict[str, Backlog] = {}  # in order of age
+        self._failures: dict[str, TriremeError] = {}
+        self._bytes = 0
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Memory held by what is not stored yet, about."""
+        return self._bytes
+
+    def put(self, session_id: str, position: int, token_ids: Sequence[int]) -> None:
+        """Has tokens stored at `position`, soon. Never waits and never fails; `flush` tells how it went."""
+        if not token_ids:
+            return
+        if self._closed or session_id in self._failures:
+            self.counters.lost_tokens += len(token_ids)
+            return
+        if session_id not in self._backlogs:
+            self._backlogs[session_id] = Backlog()
+            self._bytes += _SESSION_BYTES
+        self._backlogs[session_id].add(position, token_ids)
+        self._bytes += len(token_ids) * TOKEN_BYTES
+        self._make_room()
+        self._note_work()
+
+    async def flush(self, session_id: str) -> None:
+        """Waits until all that was put so far for a session is stored.
+
+        SessionStoreUnavailable after `flush_seconds`, or where the session's backlog was given up; what the store
+        refused for good is raised as the store raised it. A failure is told once.
+        """
+        if failure := self._failures.pop(session_id, None):
+            raise failure
+        if session_id not in self._backlogs:
+            return
+        try:
+            async with asyncio.timeout(self._flush_seconds):
+                await self._backlogs[session_id].waiter()
+        except TimeoutError:
+            raise _not_stored() from None
+
+    async def close(self) -> None:
+        """Stores what is left and stops. SessionStoreUnavailable where that does not succeed in `flush_seconds`."""
+        self._closed = True
+        try:
+            async with asyncio.timeout(self._flush_seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            raise _not_stored() from None
+        finally:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+            for session_id in list(self._backlogs):
+                self._give_up(session_id, _not_stored())
+
+    async def _run(self) -> None:
+        pause = self._first_pause
+        while True:
+            await self._work.wait()
+            session_id, backlog = next(iter(self._backlogs.items()))
+            try:
+                await self._write(session_id, backlog, backlog.take())
+            except SessionStoreUnavailable:
+                self.counters.retries += 1
+                await self._sleep(pause)
+                pause = min(2 * pause, self._longest_pause)
+            else:
+                pause = self._first_pause
+
+    async def _write(self, session_id: str, backlog: Backlog, run: Run) -> None:
+        """Stores a run, or gives the session up where the store refuses it for good. SessionStoreUnavailable."""
+        try:
+            await self._store.append(session_id, run.position, run.token_ids)
+        except SessionStoreUnavailable:
+            backlog.put_back(run)
+            raise
+        except TriremeError as error:
+            self._give_up(session_id, error, backlog)
+        else:
+            self._stored(session_id, backlog, run)
+
+    def _stored(self, session_id: str, backlog: Backlog, run: Run) -> None:
+        self.counters.stored_tokens += len(run.token_ids)
+        backlog.wrote(run)
+        if self._backlogs.get(session_id) is not backlog:
+            return  # given up while it was being written
+        self._bytes -= len(run.token_ids) * TOKEN_BYTES
+        del self._backlogs[session_id]
+        if backlog.waiting:
+            self._backlogs[session_id] = backlog  # behind the others
+        else:
+            self._bytes -= _SESSION_BYTES
+        self._note_work()
+
+    def _make_room(self) -> None:
+        while self._bytes > self._limit:
+            self._give_up(next(iter(self._backlogs)), _not_stored())
+
+    def _give_up(self, session_id: str, error: TriremeError, only: Backlog | None = None) -> None:
+        """Drops a session's backlog (only that one, where given) and keeps the error for whoever flushes next."""
+        backlog = self._backlogs.get(session_id)
+        if backlog is None or (only is not None and backlog is not only):
+            return
+        del self._backlogs[session_id]
+        self._bytes -= _SESSION_BYTES + backlog.waiting * TOKEN_BYTES
+        self.counters.lost_sessions += 1
+        self.counters.lost_tokens += backlog.waiting
+        _log.warning("%d tokens of a session were not stored: %s", backlog.waiting, error.reason)
+        if not backlog.fail(error):
+            self._failures[session_id] = error
+            if len(self._failures) > _FAILURES:
+                del self._failures[next(iter(self._failures))]
+        self._note_work()
+
+    def _note_work(self) -> None:
+        """Brings the events, and the task, in line with whether there is something to write."""
+        if not self._backlogs:
+            self._work.clear()
+            self._idle.set()
+            return
+        self._idle.clear()
+        self._work.set()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="session-writer")
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A fault of ours ended the task: nobody is left waiting, and the next `put` starts it again."""
+        if task.cancelled():
+            return
+        self._task = None
+        _log.error("The session writer failed: %s", type(task.exception()).__name__)
+        for session_id in list(self._backlogs):
+            self._give_up(session_id, Internal("The session could not be stored."))
+
+
+def _not_stored() -> SessionStoreUnavailable:
+    return SessionStoreUnavailable("The session store does not answer; part of the session is not stored.")
