@@ -1,0 +1,45 @@
+"""The weights of one layer, as the blocks compute with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trireme_kernels.matrix import PackedMatrix
+from trireme_worker.pack.config import ModelConfig
+from trireme_worker.pack.tensors import matrices
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LayerWeights:
+    """One layer. Norms are float32; H = hidden_size, F = ffn_size, Q = heads * head_dim."""
+
+    attention_norm: Float
+    """[H]"""
+    qkv: PackedMatrix
+    """Rows of q, then k, then v; columns H."""
+    attention_sub_norm: Float | None
+    """[Q], or None where the model has no sub-norms."""
+    output: PackedMatrix
+    """H x Q."""
+    ffn_norm: Float
+    """[H]"""
+    gate_up: PackedMatrix
+    """2F x H: 16 gate rows, 16 up rows, and so on."""
+    ffn_sub_norm: Float | None
+    """[F], or None."""
+    down: PackedMatrix
+    """H x F."""
+
+    def arrays(self, config: ModelConfig) -> dict[str, NDArray[np.uint8] | Float]:
+        """The arrays by their names in a pack's layer file."""
+        found: dict[str, NDArray[np.uint8] | Float] = {}
+        for name in matrices(config):
+            matrix: PackedMatrix = getattr(self, name)
+            found |= {name: matrix.data, f"{name}.scales": matrix.scales}
+        gains = {n: getattr(self, n) for n in ("attention_norm", "attention_sub_norm", "ffn_norm", "ffn_sub_norm")}
+        return found | {name: gain for name, gain in gains.items() if gain is not None}

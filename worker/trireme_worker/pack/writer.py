@@ -1,0 +1,117 @@
+"""Writes a pack, layer by layer, into a folder that appears under its name only when it is complete.
+
+Owns the order on the disk and the cleaning up: a conversion that breaks off leaves nothing behind. Memory is that of one layer,
+because layers come from an iterable and tables in chunks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from trireme_proto.errors import ConfigurationError
+from trireme_worker.pack.config import ModelConfig
+from trireme_worker.pack.manifest import EXTRA_FILES, MANIFEST_FILE, FileEntry, GenerationDefaults, Manifest
+from trireme_worker.pack.reader import Bits
+from trireme_worker.pack.safetensors_file import write_file
+from trireme_worker.pack.tensors import EMBEDDING_FILE, HEAD_FILE, TensorSpec, file_tensors, layer_file
+from trireme_worker.pack.weights import Float, LayerWeights
+
+
+@dataclass(frozen=True)
+class PackContents:
+    """Everything that goes into a pack. Iterables are gone through once, in the order embedding, layers, head."""
+
+    config: ModelConfig
+    embedding: Iterable[Bits]
+    """Rows of the table, in chunks: uint16 [n, hidden_size] each."""
+    layers: Iterable[LayerWeights]
+    final_norm: Float
+    head: Iterable[Bits] | None = None
+    """As `embedding`; None where the head is tied to it."""
+    generation: GenerationDefaults = GenerationDefaults()
+    extra_files: Mapping[str, bytes] = field(default_factory=dict)
+    """tokenizer.json, and what else of `EXTRA_FILES` there is."""
+
+
+def write_pack(path: Path, contents: PackContents) -> Manifest:
+    """Makes the pack `path`. ConfigurationError: there is something at `path` already, or it cannot be written."""
+    check_destination(path)
+    try:
+        with _appearing(path) as folder:
+            return _Writer(folder, contents).write()
+    except OSError as fault:
+        raise ConfigurationError(
+            f"cannot write the pack {path.name!r}: {fault.strerror or 'input/output error'}"
+        ) from fault
+
+
+def check_destination(path: Path) -> None:
+    """ConfigurationError unless a pack can be made at `path`: nothing there, or an empty folder."""
+    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+        raise ConfigurationError(f"{path.name!r} exists already: name a folder that does not")
+
+
+class _Writer:
+    def __init__(self, folder: Path, contents: PackContents) -> None:
+        self._folder, self._contents = folder, contents
+        self._specs = file_tensors(contents.config)
+        self._files: dict[str, FileEntry] = {}
+
+    def write(self) -> Manifest:
+        contents = self._contents
+        self._tensors(EMBEDDING_FILE, {"embedding": contents.embedding})
+        self._layers()
+        head: dict[str, Iterable[NDArray[Any]]] = {} if contents.head is None else {"head": contents.head}
+        self._tensors(HEAD_FILE, head | {"final_norm": [contents.final_norm]})
+        for name in (name for name in EXTRA_FILES if name in contents.extra_files):
+            (self._folder / name).write_bytes(contents.extra_files[name])
+            self._enter(name, {})
+        manifest = Manifest(contents.config, contents.generation, dict(sorted(self._files.items())))
+        Manifest.from_json(manifest.to_json())  # what is written is readable, or nothing is written
+        text = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n"
+        (self._folder / MANIFEST_FILE).write_text(text, "utf-8")
+        return manifest
+
+    def _layers(self) -> None:
+        (self._folder / "layers").mkdir()
+        config, written = self._contents.config, 0
+        for written, layer in enumerate(self._contents.layers, 1):  # the count after the last
+            arrays = layer.arrays(config)
+            self._tensors(layer_file(written - 1), {name: [array] for name, array in arrays.items()})
+        if written != config.layers:
+            raise ValueError(f"{written} layers were given, the configuration says {config.layers}")
+
+    def _tensors(self, name: str, data: Mapping[str, Iterable[NDArray[Any]]]) -> None:
+        if set(data) != set(self._specs[name]):
+            raise ValueError(f"{name} holds {sorted(self._specs[name])}, not {sorted(data)}")
+        write_file(self._folder / name, self._specs[name], data)
+        self._enter(name, self._specs[name])
+
+    def _enter(self, name: str, tensors: Mapping[str, TensorSpec]) -> None:
+        path = self._folder / name
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._files[name] = FileEntry(digest, path.stat().st_size, tensors)
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` that gets its name at the end, or vanishes on any error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
+    folder.mkdir()
+    try:
+        yield folder
+        folder.rename(path)  # over an empty folder, too
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # gone already after the rename
