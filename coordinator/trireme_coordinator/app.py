@@ -1,0 +1,148 @@
+"""Puts a coordinator together and takes it apart again: the one place where every part is known.
+
+Start, in this order, so that a mistake shows before anything slow begins: pack, port, session store, Ray, stages, one
+token through the whole pipeline, health SERVING. Stop is the same backwards. Nothing that was started is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from trireme_coordinator.config import ServeConfig, split_address
+from trireme_coordinator.embedded_redis import EmbeddedRedis
+from trireme_coordinator.engine import Engine, Launch
+from trireme_coordinator.placement import Node, Placed, place
+from trireme_coordinator.public_server import PublicServer
+from trireme_coordinator.ray_cluster import RayCluster
+from trireme_coordinator.scheduler import SchedulerConfig
+from trireme_coordinator.scheduler.budget import pages_for
+from trireme_coordinator.self_test import one_token
+from trireme_coordinator.service.sessions import SessionGate
+from trireme_coordinator.store import ModelIdentity, RedisSessionStore, SessionWriter
+from trireme_coordinator.telemetry import setup_telemetry
+from trireme_coordinator.text import TextCodec
+from trireme_proto.errors import StartupError
+from trireme_worker.actor import StageSettings
+from trireme_worker.pack import Pack, default_pack
+
+Say = Callable[[str], None]
+"""Told what is being done, one line each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A coordinator that serves."""
+
+    address: str
+    """HOST:PORT of the public server."""
+    pack: Pack
+    placed: list[Placed]
+    engine: Engine
+
+
+@asynccontextmanager
+async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
+    """Serves while the context is open. StartupError when it cannot start; the message says what to change."""
+    async with AsyncExitStack() as stack:
+        pack = Pack.open(Path(config.pack) if config.pack else default_pack(), verify=False)
+        public = PublicServer(*split_address(config.listen))
+        stack.push_async_callback(public.stop)
+        store = await _store(config, pack, stack, say)
+        writer = SessionWriter(store)
+        stack.push_async_callback(writer.close)
+        cluster = await _cluster(config, stack, say)
+        placed = _place(config, pack, await asyncio.to_thread(cluster.nodes))
+        launch = _launcher(config, pack, cluster, placed)
+        say(f"Starting {len(placed)} stages: loading, checking and compiling")
+        await launch()  # a mistake shows here; the engine calls it again after a fault
+        for stage in placed:
+            say(f"Stage {stage.stage} on {stage.node.name}: layers {stage.layers.start} to {stage.layers.stop - 1}")
+        engine = Engine(_scheduling(config, pack), launch)
+        await _background(engine.run(), stack)
+        await one_token(engine)
+        telemetry = setup_telemetry()
+        stack.push_async_callback(asyncio.to_thread, telemetry.close)
+        codec = TextCodec.open(pack.tokenizer_path(), pack.config.bos_token_id, pack.config.vocabulary)
+        gate = SessionGate(store, writer, config.session_ttl)
+        await public.start(engine, codec, gate, telemetry, pack, placed, threads=config.threads)
+        yield Running(public.address, pack, placed, engine)
+
+
+async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Say) -> RedisSessionStore:
+    url = config.redis_url
+    if not url:
+        say("Starting the session store")
+        embedded = EmbeddedRedis(Path(config.data_dir) if config.data_dir else None)
+        await asyncio.to_thread(embedded.start)
+        stack.push_async_callback(asyncio.to_thread, embedded.stop)
+        url = embedded.url
+    model = ModelIdentity(pack.config.name, pack.sha256, pack.config.vocabulary)
+    store = RedisSessionStore(url, model)
+    stack.push_async_callback(store.close)
+    if not await store.ping():
+        raise StartupError("Redis does not answer at the address given with --redis-url.")
+    return store
+
+
+async def _cluster(config: ServeConfig, stack: AsyncExitStack, say: Say) -> RayCluster:
+    say(f"Connecting to Ray at {config.ray_address}" if config.ray_address else "Starting Ray")
+    cluster = RayCluster(config.ray_address, config.name)
+    stack.push_async_callback(asyncio.to_thread, cluster.stop)
+    await asyncio.to_thread(cluster.start)
+    return cluster
+
+
+def _place(config: ServeConfig, pack: Pack, nodes: Sequence[Node]) -> list[Placed]:
+    layer_bytes = [pack.layer_bytes(i) for i in range(pack.config.layers)]
+    return place(layer_bytes, pack.head_bytes(), nodes, config.stages)
+
+
+def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed]) -> Launch:
+    def settings(stage: Placed, host: str) -> StageSettings:
+        return StageSettings(
+            pack=str(pack.path),
+            pack_sha256=pack.sha256,
+            first_layer=stage.layers.start,
+            end_layer=stage.layers.stop,
+            threads=config.threads,
+            kv_tokens=_kv_tokens(config, pack),
+            slots=config.slots,
+            host=host,
+        )
+
+    async def launch() -> list[str]:
+        return await asyncio.to_thread(cluster.launch, placed, settings)
+
+    return launch
+
+
+def _kv_tokens(config: ServeConfig, pack: Pack) -> int:
+    return config.kv_tokens or max(8 * pack.config.context, 16384)
+
+
+def _scheduling(config: ServeConfig, pack: Pack) -> SchedulerConfig:
+    kv_tokens = _kv_tokens(config, pack)
+    return SchedulerConfig(
+        stages=config.stages,
+        slots=config.slots,
+        pages=pages_for(kv_tokens),
+        context=min(pack.config.context, kv_tokens),
+        prefill_chunk=config.prefill_chunk,
+        queue=config.queue,
+    )
+
+
+async def _background(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:
+    """Runs a coroutine until the stack unwinds."""
+    task = asyncio.ensure_future(work)
+
+    async def end() -> None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(end)

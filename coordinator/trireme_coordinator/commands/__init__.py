@@ -1,0 +1,5 @@
+"""Commands that join `trireme` where the server is installed."""
+
+from trireme_coordinator.commands.serve import serve
+
+__all__ = ["serve"]

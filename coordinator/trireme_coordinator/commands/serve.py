@@ -1,0 +1,79 @@
+"""`trireme serve`: a coordinator in this process, its stages in others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from trireme_coordinator.config import ServeConfig, from_environment
+
+
+def serve(
+    pack: Annotated[str | None, typer.Argument(help="Folder of the model pack. [default: the bundled model]")] = None,
+    stages: Annotated[int | None, typer.Option(help="Stages to cut the layers into. [default: 1]")] = None,
+    threads: Annotated[int | None, typer.Option(help="Kernel threads of each stage. [default: 1]")] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen on. [default: 127.0.0.1:50051]")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="Session store. [default: an embedded one]")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster. [default: a local one]")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the deployment on the Ray cluster. [default: trireme]")
+    ] = None,
+    prefill_chunk: Annotated[
+        int | None, typer.Option(help="Most prompt tokens in a micro-batch. [default: 256]")
+    ] = None,
+    kv_tokens: Annotated[
+        int | None, typer.Option(help="Tokens each stage has KV memory for. [default: 8 contexts]")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(help="Sequences computed at once. [default: 64]")] = None,
+    queue: Annotated[int | None, typer.Option(help="Requests that may wait. [default: 256]")] = None,
+    session_ttl: Annotated[int | None, typer.Option(help="Seconds an unused session lives. [default: 86400]")] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Where the embedded session store keeps its data. [default: nowhere]")
+    ] = None,
+) -> None:
+    """Serve a model over gRPC.
+
+    Starts what is not given: a local Ray cluster and an embedded session store. Says on stdout when it is ready and
+    where. Stops cleanly on Ctrl-C and SIGTERM. Every option can also come from the environment, as TRIREME_LISTEN and
+    so on.
+    """
+    given = dict(locals())
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(_serve(from_environment(given)))
+
+
+async def _serve(config: ServeConfig) -> None:
+    """Starts, waits for a signal, stops. A signal during the start breaks it off."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    ready = asyncio.Event()
+    work = asyncio.ensure_future(_work(config, ready, stop))
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not ready.is_set():
+        work.cancel()  # what has been started so far is stopped on the way out
+    stopped.cancel()
+    with suppress(asyncio.CancelledError):
+        await work
+
+
+async def _work(config: ServeConfig, ready: asyncio.Event, stop: asyncio.Event) -> None:
+    from trireme_coordinator.app import running  # noqa: PLC0415
+
+    async with running(config, _say) as server:
+        ready.set()
+        model = server.pack.config.name
+        print(f"Trireme is ready on {server.address} (model {model}, {len(server.placed)} stages)", flush=True)
+        await stop.wait()
+        _say("Stopping")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,102 @@
+"""All settings of a coordinator, and the one place that reads its environment.
+
+A setting comes from the command line, else from the environment (TRIREME_ and the field's name in capitals), else from
+the default below. An unknown TRIREME_ variable is an error that names it, because a misspelt one must not be ignored in
+silence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trireme_proto.errors import ConfigurationError
+from trireme_proto.limits import LIMITS
+
+_PREFIX = "TRIREME_"
+_NOT_OURS = frozenset({"TRIREME_TARGET", "TRIREME_DEBUG", "TRIREME_CACHE_DIR"})  # client, command line, kernels
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """Settings of `trireme serve`."""
+
+    pack: str = ""
+    """Folder of the model pack. Empty: the bundled model."""
+    stages: int = 1
+    """Stages that the layers are cut into, each a worker process."""
+    threads: int = 1
+    """Kernel threads of each stage."""
+    listen: str = "127.0.0.1:50051"
+    """HOST:PORT of the public gRPC server; port 0 picks a free one."""
+    redis_url: str = ""
+    """redis://[user:password@]host:port/db of the session store. Empty: an embedded server that ends with us."""
+    ray_address: str = ""
+    """HOST:PORT of a Ray cluster. Empty: a local one that ends with us."""
+    name: str = "trireme"
+    """Name of the deployment: two of them can share one Ray cluster."""
+    prefill_chunk: int = 256
+    """Most prompt tokens in one micro-batch. Tokens; at least 1."""
+    kv_tokens: int = 0
+    """Tokens whose keys and values each stage can hold. 0: eight full contexts, at least 16,384."""
+    slots: int = 64
+    """Sequences that can be computed at once."""
+    queue: int = LIMITS.queue
+    """Requests that may wait for a slot."""
+    session_ttl: int = 24 * 3600
+    """Seconds without use after which a session is forgotten, unless it was made with another time."""
+    data_dir: str = ""
+    """Folder in which the embedded session store keeps its data. Empty: it forgets everything when it ends."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("stages", 1, 1024),
+            ("threads", 1, 1024),
+            ("prefill_chunk", 1, LIMITS.frame_tokens // 2),
+            ("kv_tokens", 0, 1 << 31),
+            ("slots", 1, LIMITS.frame_rows),
+            ("queue", 1, LIMITS.concurrent_calls),
+            ("session_ttl", 1, LIMITS.session_ttl_seconds),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigurationError(
+                    f"{name.replace('_', '-')} is {getattr(self, name)}; it must be {low} to {high}."
+                )
+        split_address(self.listen)
+
+
+def from_environment(given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> ServeConfig:
+    """The settings: `given` (None: not given) before the environment before the defaults. ConfigurationError for a
+    wrong one.
+    """
+    environment = os.environ if environment is None else environment
+    fields = {field.name: type(field.default) for field in dataclasses.fields(ServeConfig)}
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(_PREFIX) or variable in _NOT_OURS:
+            continue
+        name = variable.removeprefix(_PREFIX).lower()
+        if name not in fields:
+            raise ConfigurationError(f"The environment variable {variable} is not known.")
+        values[name] = _parse(variable, text, fields[name])
+    return ServeConfig(**(values | {name: value for name, value in given.items() if value is not None}))
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """HOST and PORT of HOST:PORT or [HOST]:PORT."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigurationError(f"'{address}' is not HOST:PORT.")
+    return host, int(port)
+
+
+def _parse(variable: str, text: str, kind: type) -> Any:
+    if kind is str:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigurationError(f"The environment variable {variable} is '{text}', not a whole number.") from None

@@ -1,0 +1,112 @@
+"""The coordinator's end of the pipeline: micro-batches go to the first stage, results come from the last one.
+
+Owns the two calls of an epoch and the channels to all stages. Knows nothing of requests; decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from trireme_coordinator.scheduler import Batch, SamplingParams
+from trireme_proto.errors import PipelineUnavailable
+from trireme_proto.v1 import stage_pb2 as pb
+from trireme_proto.v1.stage_pb2_grpc import StageStub
+from trireme_worker.link import CHANNEL_OPTIONS
+
+_CONNECT_SECONDS = 10.0
+
+
+class Pipeline:
+    """Context manager: configures the stages at `addresses` (HOST:PORT, in order) for `epoch` and attaches to them."""
+
+    def __init__(self, addresses: Sequence[str], epoch: int) -> None:
+        self.epoch = epoch
+        self._addresses = list(addresses)
+        self._channels: list[grpc.aio.Channel] = []
+        self._forward: Any = None
+        self._results: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._channels = [grpc.aio.insecure_channel(a, CHANNEL_OPTIONS) for a in self._addresses]
+        try:
+            await self._attach()
+        except grpc.aio.AioRpcError as error:
+            await self._close()
+            raise PipelineUnavailable("A stage does not answer.") from error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def send(self, batch: Batch) -> None:
+        """Hands a micro-batch to the first stage. PipelineUnavailable when a stage was lost."""
+        try:
+            await self._forward.write(_frame(batch, self.epoch))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise PipelineUnavailable("A stage was lost.") from error
+
+    async def results(self) -> AsyncIterator[pb.StepResult]:
+        """Results of the steps, in order; ends with PipelineUnavailable when a stage was lost."""
+        try:
+            async for result in self._results:
+                yield result
+        except grpc.aio.AioRpcError as error:
+            raise PipelineUnavailable("A stage was lost.") from error
+        raise PipelineUnavailable("A stage ended its epoch.")
+
+    async def reports(self) -> list[pb.ReportResponse]:
+        """What each stage says about itself. PipelineUnavailable when one does not answer."""
+        calls = [StageStub(c).Report(pb.ReportRequest(), timeout=_CONNECT_SECONDS) for c in self._channels]
+        try:
+            return await asyncio.gather(*calls)
+        except grpc.aio.AioRpcError as error:
+            raise PipelineUnavailable("A stage does not answer.") from error
+
+    async def _attach(self) -> None:
+        """From the last stage to the first, so that each finds its next one at the new epoch."""
+        stubs = [StageStub(channel) for channel in self._channels]
+        following = [*self._addresses[1:], ""]
+        for i in reversed(range(len(stubs))):
+            request = pb.ConfigureRequest(epoch=self.epoch, stage=i, next_address=following[i])
+            await stubs[i].Configure(request, timeout=_CONNECT_SECONDS, wait_for_ready=True)
+        self._results = stubs[-1].Results(pb.ResultsRequest(epoch=self.epoch))
+        await asyncio.wait_for(self._results.initial_metadata(), _CONNECT_SECONDS)
+        self._forward = stubs[0].Forward()
+
+    async def _close(self) -> None:
+        for call in (self._forward, self._results):
+            if call is not None:
+                call.cancel()
+        await asyncio.gather(*(channel.close() for channel in self._channels))
+
+
+def _frame(batch: Batch, epoch: int) -> pb.Frame:
+    rows = [
+        pb.Row(
+            slot=row.slot,
+            position=row.position,
+            count=row.count,
+            sampling=_sampling(row.sequence.sampling) if row.samples else None,
+        )
+        for row in batch.rows
+    ]
+    return pb.Frame(
+        epoch=epoch,
+        step=batch.step,
+        release=batch.release,
+        rows=rows,
+        token_ids=batch.token_ids,
+        sent_ns=time.time_ns(),
+    )
+
+
+def _sampling(params: SamplingParams) -> pb.RowSampling:
+    return pb.RowSampling(temperature=params.temperature, top_k=params.top_k, top_p=params.top_p, seed=params.seed)

@@ -1,0 +1,111 @@
+"""The public gRPC server: all services, health and reflection on one port."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import grpc
+from grpc_health.v1 import health_pb2
+from grpc_health.v1._async import HealthServicer
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
+
+from trireme_coordinator.engine import Engine
+from trireme_coordinator.placement import Placed
+from trireme_coordinator.service.cluster import ClusterService
+from trireme_coordinator.service.inference import InferenceService
+from trireme_coordinator.service.requests import Bounds
+from trireme_coordinator.service.sessions import SessionGate, SessionsService
+from trireme_coordinator.telemetry import Telemetry
+from trireme_coordinator.text import TextCodec
+from trireme_proto.errors import ConfigurationError
+from trireme_proto.limits import LIMITS
+from trireme_proto.v1 import cluster_pb2
+from trireme_proto.v1.cluster_pb2_grpc import add_ClusterServicer_to_server
+from trireme_proto.v1.inference_pb2_grpc import add_InferenceServicer_to_server
+from trireme_proto.v1.sessions_pb2_grpc import add_SessionsServicer_to_server
+from trireme_worker.pack import Pack
+
+_SERVICES = ("trireme.v1.Inference", "trireme.v1.Sessions", "trireme.v1.Cluster")
+_OPTIONS = [
+    ("grpc.max_receive_message_length", LIMITS.message_bytes),
+    ("grpc.so_reuseport", 0),  # a busy port is an error, not a second server that takes half of the calls
+    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+]
+_GRACE_SECONDS = 5.0
+
+
+class PublicServer:
+    """Takes its port at once, so that a busy one shows early, and serves after `start`."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=LIMITS.concurrent_calls)
+        self._health = HealthServicer()
+        try:
+            bound = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"The address {host}:{port} cannot be listened on: it is in use or not one of this machine."
+            ) from error
+        self.address = f"{host}:{bound}"
+
+    async def start(
+        self,
+        engine: Engine,
+        codec: TextCodec,
+        gate: SessionGate,
+        telemetry: Telemetry,
+        pack: Pack,
+        placed: list[Placed],
+        *,
+        threads: int,
+    ) -> None:
+        """Adds the services and serves."""
+        config, defaults = pack.config, pack.generation
+        bounds = Bounds(
+            vocabulary=config.vocabulary,
+            context=engine.scheduler.config.context,
+            temperature=defaults.temperature,
+            top_k=defaults.top_k,
+            top_p=defaults.top_p,
+        )
+        inference = InferenceService(
+            engine, codec, gate, telemetry, bounds, model=config.name, eos_token_ids=frozenset(config.eos_token_ids)
+        )
+        version = importlib.metadata.version("trireme-inference")
+        cluster = ClusterService(engine, gate.store, placed, model_of(pack), threads=threads, version=version)
+        add_InferenceServicer_to_server(inference, self._server)
+        add_SessionsServicer_to_server(SessionsService(gate, engine), self._server)
+        add_ClusterServicer_to_server(cluster, self._server)
+        add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._server
+        )
+        await self._server.start()
+        await self.set_healthy(healthy=True)
+
+    async def set_healthy(self, *, healthy: bool) -> None:
+        """What the health service answers for the server and each of its services."""
+        status = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *_SERVICES):
+            await self._health.set(name, status)
+
+    async def stop(self) -> None:
+        """Stops taking calls, gives running ones a moment, ends the rest."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(_GRACE_SECONDS)
+
+
+def model_of(pack: Pack) -> cluster_pb2.Model:
+    """The model's part of a status."""
+    config = pack.config
+    return cluster_pb2.Model(
+        name=config.name,
+        pack_sha256=pack.sha256,
+        layers=config.layers,
+        hidden_size=config.hidden_size,
+        vocabulary=config.vocabulary,
+        context=config.context,
+        layout=pack.layout,
+        parameters=config.parameters,
+    )

@@ -1,0 +1,144 @@
+"""The one file that knows Ray: nodes, and one detached actor for each stage.
+
+Ray places, starts and restarts the workers; frames do not pass through it. All methods block and are called from a
+thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trireme_coordinator.placement import Node, Placed
+from trireme_proto.errors import ConfigurationError, PipelineUnavailable, TriremeError
+from trireme_worker.actor import StageProcess, StageSettings
+
+NAMESPACE = "trireme"
+_OBJECT_STORE_BYTES = 80 << 20  # the least that Ray allows: weights are mapped from files, frames go over gRPC
+_LOOPBACK = "127.0.0.1"
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Notice a silent node after two seconds instead of fifteen.
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "2",
+}
+
+Settings = Callable[[Placed, str], StageSettings]
+"""Settings of a placed stage that is to listen on the given address."""
+
+
+class RayCluster:
+    """A connection to the Ray cluster at `address`, or, where that is empty, to one of our own that ends with us."""
+
+    def __init__(self, address: str, deployment: str) -> None:
+        self._address, self._deployment = address, deployment
+        self._actors: dict[int, Any] = {}
+        self._starting = threading.Lock()
+
+    def start(self) -> None:
+        """Connects or starts. ConfigurationError when nothing answers at the address."""
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        import ray  # noqa: PLC0415  (reads the environment when it is imported)
+
+        options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
+        if self._address:
+            options["address"] = self._address
+        else:
+            options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        try:
+            with self._starting:
+                ray.init(**options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigurationError(f"No Ray cluster answers at '{self._address}'.") from error
+
+    def nodes(self) -> list[Node]:
+        """The nodes that are alive."""
+        import ray  # noqa: PLC0415
+
+        return [
+            Node(node["NodeID"], node["NodeName"], node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]
+        ]
+
+    def launch(self, placed: Sequence[Placed], settings: Settings) -> list[str]:
+        """Starts the stages that do not run yet, all at once; addresses in pipeline order once all of them serve."""
+        import ray  # noqa: PLC0415
+
+        for stage in placed:
+            if stage.stage not in self._actors:
+                self._actors[stage.stage] = self._create(stage, settings)
+        calls = [self._actors[stage.stage].start.remote() for stage in placed]
+        try:
+            return [str(address) for address in ray.get(calls)]
+        except ray.exceptions.RayTaskError as error:
+            raise _cause(error) from error
+        except ray.exceptions.RayActorError as error:  # being restarted: the caller tries again
+            raise PipelineUnavailable("A worker is not there yet.") from error
+
+    def stop(self) -> None:
+        """Ends our actors, and the cluster where it is our own."""
+        import ray  # noqa: PLC0415
+
+        with self._starting:  # a start that is under way cannot be broken off, only waited for
+            for actor in self._actors.values():
+                ray.kill(actor, no_restart=True)
+            self._actors.clear()
+            ray.shutdown()
+
+    def _create(self, stage: Placed, settings: Settings) -> Any:
+        """A new actor, on its node and nowhere else. One of the same name that nobody uses any more is replaced."""
+        import ray  # noqa: PLC0415
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
+
+        name = f"{self._deployment}-stage-{stage.stage}"
+        self._remove_orphan(name)
+        options = {
+            "name": name,
+            "lifetime": "detached",
+            "num_cpus": 0,  # placed by us, by bytes; Ray's count of CPUs would only refuse small machines
+            "max_restarts": -1,
+            "max_task_retries": 0,
+            "max_concurrency": 2,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(stage.node.node_id, soft=False),
+        }
+        host = stage.node.address if self._address else _LOOPBACK
+        return ray.remote(StageProcess).options(**options).remote(settings(stage, host))
+
+    def _remove_orphan(self, name: str) -> None:
+        import ray  # noqa: PLC0415
+
+        try:
+            orphan = ray.get_actor(name)
+        except ValueError:
+            return
+        with contextlib.suppress(ray.exceptions.RayError):
+            if ray.get(orphan.attached.remote(), timeout=10):
+                raise ConfigurationError(
+                    f"A deployment named '{self._deployment}' runs on this Ray cluster already; choose another --name."
+                )
+        ray.kill(orphan, no_restart=True)
+        _wait_until_gone(name)
+
+
+def _wait_until_gone(name: str) -> None:
+    import ray  # noqa: PLC0415
+
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            ray.get_actor(name)
+        except ValueError:
+            return
+        time.sleep(0.05)
+    raise PipelineUnavailable("An old worker does not end.")
+
+
+def _cause(error: Any) -> TriremeError:
+    """The typed error that a worker raised, else a general one."""
+    return error.cause if isinstance(error.cause, TriremeError) else PipelineUnavailable("A worker failed to start.")

@@ -1,0 +1,17 @@
+"""Decides what is computed next. Pure: no clock, no I/O, no arrays; time and randomness stay outside.
+
+sequence.py   one request's tokens and how far they are computed
+budget.py     slots and KV pages: reserved, freed, kept for idle sessions
+scheduler.py  admission, micro-batches, results
+"""
+
+from trireme_coordinator.scheduler.scheduler import Scheduler, SchedulerConfig
+from trireme_coordinator.scheduler.sequence import (
+    Batch,
+    Finish,
+    Row,
+    SamplingParams,
+    Sequence,
+)
+
+__all__ = ["Batch", "Finish", "Row", "SamplingParams", "Scheduler", "SchedulerConfig", "Sequence"]

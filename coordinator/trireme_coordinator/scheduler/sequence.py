@@ -1,0 +1,97 @@
+"""One request as the scheduler sees it, and the micro-batches that it is cut into.
+
+    tokens     [ p0 p1 p2 p3 | g0 g1 ]   prompt, then what was generated
+    computed     ^^^^^^^^^^^^^^^^        positions whose keys and values the stages hold, or will hold once the frames that are
+                                         under way have passed
+
+A sequence whose `computed` is one short of its tokens waits for its next decode step; one that `awaits` a token has it
+under way and cannot be scheduled again until the token is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Finish(Enum):
+    """Why an answer ended."""
+
+    EOS = "eos"
+    STOP = "stop"
+    LENGTH = "length"
+    CONTEXT = "context"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to choose a token; all resolved, nothing left to a default."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """A request's tokens and progress. The scheduler alone changes the fields below the line."""
+
+    tokens: list[int]
+    """Prompt (with the session's earlier tokens) and, after it, the generated tokens."""
+    sampling: SamplingParams
+    max_tokens: int
+    """Most tokens to generate, at least 1."""
+    eos_token_ids: frozenset[int] = frozenset()
+    session_id: str = ""
+    # ------------------------------------------------------------------
+    prompt_length: int = field(init=False)
+    cached: int = field(default=0, init=False)
+    """Prompt tokens whose keys and values were still held when the request was admitted."""
+    computed: int = field(default=0, init=False)
+    slot: int | None = field(default=None, init=False)
+    awaits: bool = field(default=False, init=False)
+    finish: Finish | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.prompt_length = len(self.tokens)
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def pending(self) -> int:
+        """Tokens still to be fed."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def decodes(self) -> bool:
+        """Whether its next row is a decode step: one token, after the first one was generated."""
+        return self.pending == 1 and self.generated > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`count` tokens of a sequence from `position` on; `samples`: the last of them asks for the next token."""
+
+    sequence: Sequence
+    slot: int
+    position: int
+    count: int
+    samples: bool
+    prefill: bool
+
+    @property
+    def token_ids(self) -> list[int]:
+        return self.sequence.tokens[self.position : self.position + self.count]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro-batch. `token_ids` are those of the rows, concatenated; `release`: slots to free first."""
+
+    step: int
+    release: tuple[int, ...]
+    rows: tuple[Row, ...]
+    token_ids: tuple[int, ...]

@@ -1,0 +1,81 @@
+"""Cluster: what runs where, and how full it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from trireme_coordinator.engine import Engine
+from trireme_coordinator.placement import Placed
+from trireme_coordinator.service.calls import answered
+from trireme_coordinator.store import SessionStore
+from trireme_proto.v1 import cluster_pb2 as pb
+from trireme_proto.v1 import stage_pb2
+from trireme_proto.v1.cluster_pb2_grpc import ClusterServicer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ClusterService(ClusterServicer):
+    """Answers Status from the engine's books and from what each stage reports."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: SessionStore,
+        placed: Sequence[Placed],
+        model: pb.Model,
+        *,
+        threads: int,
+        version: str,
+    ) -> None:
+        self._engine, self._store, self._placed, self._model = engine, store, placed, model
+        self._threads, self._version = threads, version
+
+    @answered
+    async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
+        """See the service's definition in cluster.proto."""
+        pipeline = self._engine.pipeline
+        reports = await pipeline.reports() if pipeline is not None else [None] * len(self._placed)
+        stages = [_stage(p, r, self._threads) for p, r in zip(self._placed, reports, strict=True)]
+        return pb.StatusResponse(
+            model=self._model,
+            stages=stages,
+            load=self._load(),
+            epoch=self._engine.epoch,
+            ready=self._engine.ready.is_set(),
+            version=self._version,
+            session_store_ok=await self._store.ping(),
+        )
+
+    def _load(self) -> pb.Load:
+        scheduler = self._engine.scheduler
+        return pb.Load(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            queue_limit=scheduler.config.queue,
+            kv_pages_reserved=scheduler.budget.pages_reserved,
+            kv_pages_total=scheduler.budget.pages,
+            sessions_cached=scheduler.budget.parked,
+        )
+
+
+def _stage(placed: Placed, report: stage_pb2.ReportResponse | None, threads: int) -> pb.StageStatus:
+    status = pb.StageStatus(
+        stage=placed.stage,
+        first_layer=placed.layers.start,
+        end_layer=placed.layers.stop,
+        node=placed.node.name,
+        threads=threads,
+    )
+    if report is not None:
+        status.kv_pages_total = report.kv_pages_total
+        status.kv_pages_used = report.kv_pages_used
+        status.slots_used = report.slots_used
+        status.integrity_ok = not report.integrity_error
+        status.rss_bytes = report.rss_bytes
+        status.steps = report.steps
+        status.busy_seconds = report.busy_ns / 1e9
+    return status

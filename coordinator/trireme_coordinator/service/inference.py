@@ -1,0 +1,126 @@
+"""Inference: Generate, Tokenize, Detokenize."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from trireme_coordinator.engine import Engine
+from trireme_coordinator.scheduler import Finish, Sequence
+from trireme_coordinator.service import requests
+from trireme_coordinator.service.calls import answered
+from trireme_coordinator.service.generation import Generation, SessionLog, message
+from trireme_coordinator.service.sessions import SessionGate
+from trireme_coordinator.telemetry import RequestTrace, Telemetry
+from trireme_coordinator.text import StopMatcher, TextCodec
+from trireme_proto.errors import PipelineUnavailable
+from trireme_proto.v1 import inference_pb2 as pb
+from trireme_proto.v1.inference_pb2_grpc import InferenceServicer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class InferenceService(InferenceServicer):
+    """Serves one model through one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        codec: TextCodec,
+        sessions: SessionGate,
+        telemetry: Telemetry,
+        bounds: requests.Bounds,
+        *,
+        model: str,
+        eos_token_ids: frozenset[int],
+    ) -> None:
+        self._engine, self._codec, self._sessions, self._telemetry = engine, codec, sessions, telemetry
+        self._bounds, self._model, self._eos = bounds, model, eos_token_ids
+
+    @answered
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:  # type: ignore[override]
+        """See the service's definition in inference.proto."""
+        requests.check_prompt(request, self._bounds)
+        stops = StopMatcher(requests.stops(request))
+        sampling = requests.sampling(request, self._bounds, secrets.randbits(64))
+        request_id = request.request_id or secrets.token_hex(8)
+        requests.check_id("request_id", request_id)
+        trace = self._telemetry.request(
+            context.invocation_metadata() or (), model=self._model, request_id=request_id, sampling=sampling
+        )
+        async with _traced(trace), self._sessions.hold(request.session_id) as session:
+            prompt = await self._prompt(request, session.tokens)
+            trace.tokenized()
+            tokens = [*session.tokens, *prompt]
+            sequence = Sequence(
+                tokens,
+                sampling,
+                requests.max_tokens(request, self._bounds, len(tokens)),
+                frozenset() if request.ignore_eos else self._eos,
+                session.session_id,
+            )
+            log = SessionLog(self._sessions.writer, session.session_id, len(session.tokens), prompt)
+            generation = Generation(self._codec.stream(tokens), stops, trace, log)
+            trace.queued()
+            self._submit(sequence, generation)
+            try:
+                ids = {"session_id": session.session_id, "request_id": request_id, "trace_id": trace.trace_id}
+                await context.write(pb.GenerateResponse(**ids, seed=sampling.seed))
+                await self._answer(sequence, generation, trace, context)
+            finally:
+                self._engine.drop(sequence)
+
+    @answered
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
+        """See the service's definition in inference.proto."""
+        requests.check_text(request.text)
+        add_bos = request.add_bos if request.HasField("add_bos") else True
+        return pb.TokenizeResponse(token_ids=await asyncio.to_thread(self._codec.encode, request.text, add_bos))
+
+    @answered
+    async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:
+        """See the service's definition in inference.proto."""
+        requests.check_token_ids(request.token_ids, self._bounds.vocabulary)
+        return pb.DetokenizeResponse(text=await asyncio.to_thread(self._codec.decode, list(request.token_ids)))
+
+    async def _prompt(self, request: pb.GenerateRequest, earlier: list[int]) -> list[int]:
+        """The prompt's tokens; a text at the start of a session gets the begin-of-text token in front."""
+        if request.WhichOneof("prompt") == "token_ids":
+            return list(request.token_ids.ids)
+        return await asyncio.to_thread(self._codec.encode, request.text, not earlier)
+
+    def _submit(self, sequence: Sequence, generation: Generation) -> None:
+        if not self._engine.started:
+            raise PipelineUnavailable("The stages are still starting; try again in a few seconds.", retry_after=2.0)
+        self._engine.submit(sequence, generation)
+
+    async def _answer(self, sequence: Sequence, generation: Generation, trace: RequestTrace, context: Context) -> None:
+        index = 0
+        async for piece, reason in generation.pieces():
+            usage = None if reason is None else await self._finish(sequence, reason, trace)
+            await context.write(message(index, piece, reason, usage))
+            index += len(piece.token_ids)
+
+    async def _finish(self, sequence: Sequence, reason: Finish, trace: RequestTrace) -> pb.Usage:
+        await self._sessions.settle(sequence.session_id)
+        usage = pb.Usage(
+            prompt_tokens=sequence.prompt_length,
+            completion_tokens=sequence.generated,
+            cached_tokens=sequence.cached,
+        )
+        trace.finish(reason.value, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+        return usage
+
+
+@asynccontextmanager
+async def _traced(trace: RequestTrace) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException as error:  # also a cancelled call: the span says how the request ended, the error goes on
+        trace.fail(error)
+        raise

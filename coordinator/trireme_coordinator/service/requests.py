@@ -1,0 +1,103 @@
+"""GenerateRequest to what the engine needs: every field checked against its bound, every default filled in. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trireme_coordinator.scheduler import SamplingParams
+from trireme_proto.errors import InvalidRequest, PromptTooLong
+from trireme_proto.limits import LIMITS
+from trireme_proto.v1 import inference_pb2 as pb
+
+_ID = re.compile(r"[A-Za-z0-9._:-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the model and this server allow, and the model's own defaults."""
+
+    vocabulary: int
+    context: int
+    temperature: float
+    top_k: int
+    top_p: float
+
+
+def check_prompt(request: pb.GenerateRequest, bounds: Bounds) -> None:
+    """InvalidRequest unless there is a prompt within its bounds."""
+    kind = request.WhichOneof("prompt")
+    if kind is None:
+        raise InvalidRequest("prompt is missing: give text or token_ids.")
+    if kind == "text":
+        check_text(request.text)
+    else:
+        check_token_ids(request.token_ids.ids, bounds.vocabulary)
+
+
+def check_text(text: str) -> None:
+    """PromptTooLong for a text beyond the bound on its bytes."""
+    if (size := len(text.encode())) > LIMITS.prompt_bytes:
+        raise PromptTooLong(f"text has {size} bytes; at most {LIMITS.prompt_bytes} are allowed.")
+
+
+def check_token_ids(ids: Sequence[int], vocabulary: int) -> None:
+    """InvalidRequest for an id outside the vocabulary, PromptTooLong for more of them than allowed."""
+    if len(ids) > LIMITS.request_tokens:
+        raise PromptTooLong(f"{len(ids)} token ids were given; at most {LIMITS.request_tokens} are allowed.")
+    if ids and max(ids) >= vocabulary:
+        raise InvalidRequest(f"token id {max(ids)} is not in the vocabulary of {vocabulary} tokens.")
+
+
+def sampling(request: pb.GenerateRequest, bounds: Bounds, seed: int) -> SamplingParams:
+    """The sampling parameters, the model's defaults where none are given; `seed` where the request has none."""
+    s = request.sampling
+    temperature = s.temperature if s.HasField("temperature") else bounds.temperature
+    top_k = s.top_k if s.HasField("top_k") else bounds.top_k
+    top_p = s.top_p if s.HasField("top_p") else bounds.top_p
+    _within("temperature", temperature, 0, LIMITS.temperature)
+    _within("top_k", top_k, 0, bounds.vocabulary)
+    if not 0 < top_p <= 1:  # also refuses NaN
+        raise InvalidRequest(f"top_p is {top_p:g}; it must be above 0 and at most 1.")
+    return SamplingParams(temperature, top_k, top_p, s.seed if s.HasField("seed") else seed)
+
+
+def max_tokens(request: pb.GenerateRequest, bounds: Bounds, prompt_tokens: int) -> int:
+    """Most tokens to generate: what was asked for, else what the context window still holds. PromptTooLong: no room for
+    one.
+    """
+    room = bounds.context - prompt_tokens
+    if prompt_tokens < 1:
+        raise InvalidRequest("the prompt is empty and the model has no token to begin with.")
+    if room < 1:
+        raise PromptTooLong(
+            f"the prompt has {prompt_tokens} tokens; prompt and answer together can have {bounds.context}, "
+            f"so at most {bounds.context - 1} are left for the prompt."
+        )
+    if not request.HasField("max_tokens"):
+        return room
+    _within("max_tokens", request.max_tokens, 1, bounds.context)
+    return request.max_tokens
+
+
+def stops(request: pb.GenerateRequest) -> list[str]:
+    """The stop texts."""
+    if len(request.stop) > LIMITS.stop_texts:
+        raise InvalidRequest(f"{len(request.stop)} stop texts were given; at most {LIMITS.stop_texts} are allowed.")
+    for text in request.stop:
+        if not 1 <= len(text.encode()) <= LIMITS.stop_bytes:
+            raise InvalidRequest(f"a stop text has {len(text.encode())} bytes; it must have 1 to {LIMITS.stop_bytes}.")
+    return list(request.stop)
+
+
+def check_id(name: str, value: str) -> None:
+    """InvalidRequest unless `value` is a well-formed id."""
+    if len(value) > LIMITS.id_length or not _ID.fullmatch(value):
+        raise InvalidRequest(f"{name} must be 1 to {LIMITS.id_length} characters of A-Z, a-z, 0-9 and . _ : -")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if math.isnan(value) or not low <= value <= high:
+        raise InvalidRequest(f"{name} is {value:g}; it must be {low:g} to {high:g}.")

@@ -1,0 +1,116 @@
+"""What Ray runs in a worker process: load the layers, compile the kernels, serve the stage on an event loop of its own.
+
+A plain class: the coordinator makes it an actor, so that the worker needs no Ray. Its methods block; Ray calls them
+from another thread than the event loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from trireme_proto.errors import StartupError
+from trireme_proto.v1.stage_pb2_grpc import add_StageServicer_to_server
+from trireme_worker.batch import Batch, Row, SamplingParams
+from trireme_worker.link import SERVER_OPTIONS
+from trireme_worker.pack import Pack
+from trireme_worker.server import StageService
+from trireme_worker.stage import StageModel
+from trireme_worker.stepper import Stepper
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """What a worker is told: which layers of which pack, on how many threads, with how much KV, and where to listen."""
+
+    pack: str
+    pack_sha256: str
+    first_layer: int
+    end_layer: int
+    threads: int
+    kv_tokens: int
+    slots: int
+    host: str
+    """Address of the node that the other stages and the coordinator reach it at; nothing else is listened on."""
+
+
+class StageProcess:
+    """One worker process: `start` it, talk to it at the address that comes back, `stop` it."""
+
+    def __init__(self, settings: StageSettings) -> None:
+        self._settings = settings
+        self._loop = asyncio.new_event_loop()
+        self._address = ""
+        self._service: StageService | None = None
+        self._stopping: asyncio.Event | None = None
+
+    def start(self) -> str:
+        """Loads, checks and compiles; returns HOST:PORT once the stage serves. StartupError if it cannot.
+        Idempotent.
+        """
+        if not self._address:
+            model = load(self._settings)
+            ready: Future[str] = Future()
+            threading.Thread(target=self._serve, args=(model, ready), name="serve", daemon=True).start()
+            self._address = ready.result()
+        return self._address
+
+    def attached(self) -> bool:
+        """Whether a coordinator drives this stage right now."""
+        return self._service is not None and self._service.attached
+
+    def stop(self) -> None:
+        """Stops serving."""
+        if self._stopping is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def _serve(self, model: StageModel, ready: Future[str]) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._run(model, ready))
+        finally:
+            model.close()
+
+    async def _run(self, model: StageModel, ready: Future[str]) -> None:
+        self._stopping = asyncio.Event()
+        self._service = service = StageService(Stepper(model))
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        add_StageServicer_to_server(service, server)
+        port = server.add_insecure_port(f"{self._settings.host}:0")
+        await server.start()
+        ready.set_result(f"{self._settings.host}:{port}")
+        await self._stopping.wait()
+        await service.close()
+        await server.stop(grace=1)
+
+
+def load(settings: StageSettings) -> StageModel:
+    """Opens the pack, checks the hashes of what this stage maps, and computes one step so that all kernels are
+    compiled.
+    """
+    layers = range(settings.first_layer, settings.end_layer)
+    pack = Pack.open(Path(settings.pack), layers=layers)
+    if pack.sha256 != settings.pack_sha256:
+        raise StartupError("The worker found another model pack than the coordinator has.")
+    model = StageModel(pack, layers, threads=settings.threads, kv_tokens=settings.kv_tokens, slots=settings.slots)
+    warm_up(model)
+    return model
+
+
+def warm_up(model: StageModel) -> None:
+    """Runs each kernel once, prefill and decode, greedy and sampled, and leaves no page behind."""
+    for position, count, temperature in ((0, 2, 0.0), (2, 1, 0.7)):
+        batch = Batch((Row(0, position, count, SamplingParams(temperature, 4, 0.9, 0)),))
+        hidden = np.zeros((count, model.config.hidden_size), np.float32)
+        if model.first:
+            hidden = model.embed(np.zeros(count, np.int32))
+        model.forward(batch, hidden)
+        if model.last:
+            model.sample(batch, hidden)
+    model.kv.reset()

@@ -1,0 +1,62 @@
+"""A micro-batch as arrays: what a stage computes in one step. Knows nothing of protobuf or the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to choose a token; ranges as in trireme_kernels.sample."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`count` tokens of one sequence from `position` on; `sampling`: sample the token that follows the last of them."""
+
+    slot: int
+    position: int
+    count: int
+    sampling: SamplingParams | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """The token chosen for `position` of a slot."""
+
+    slot: int
+    position: int
+    token_id: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of several sequences, their tokens concatenated in the order of the rows."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def tokens(self) -> int:
+        return sum(row.count for row in self.rows)
+
+    def slots(self) -> NDArray[np.int32]:
+        """Slot of each token, int32 [tokens]."""
+        return np.repeat(np.array([r.slot for r in self.rows], np.int32), [r.count for r in self.rows])
+
+    def positions(self) -> NDArray[np.int32]:
+        """Position of each token in its sequence, int32 [tokens]."""
+        parts = [np.arange(r.position, r.position + r.count, dtype=np.int32) for r in self.rows]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+    def sampled(self) -> list[tuple[int, Row]]:
+        """(index of the row's last token, row) of each row that asks for a token."""
+        ends = np.cumsum([r.count for r in self.rows])
+        return [(int(end) - 1, row) for end, row in zip(ends, self.rows, strict=True) if row.sampling is not None]

@@ -1,0 +1,100 @@
+"""Frames to micro-batches: the one place where what arrives from the wire is checked, before any kernel runs.
+
+Trusts nothing of a frame: not its epoch, step, slots, counts, token ids, sizes or bytes. What is wrong is FrameRefused.
+Position against length, pages and context are checked by the KV cache, which knows them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trireme_proto.errors import FrameRefused
+from trireme_proto.limits import LIMITS
+from trireme_proto.v1 import stage_pb2 as pb
+from trireme_worker.batch import Batch, Row, SamplingParams
+
+WIRE_FLOAT = np.dtype("<f4")
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a stage's frames must look like."""
+
+    epoch: int
+    step: int
+    slots: int
+    hidden_size: int
+    vocabulary: int
+
+
+def read_batch(frame: pb.Frame, expected: Expected) -> Batch:
+    """The micro-batch of a frame, checked against what the stage expects."""
+    _same("epoch", frame.epoch, expected.epoch)
+    _same("step", frame.step, expected.step)
+    if any(slot >= expected.slots for slot in frame.release):
+        raise FrameRefused("a slot to release is out of range")
+    if len(frame.rows) > LIMITS.frame_rows:
+        raise FrameRefused(f"{len(frame.rows)} rows, at most {LIMITS.frame_rows} are allowed")
+    batch = Batch(tuple(_row(row, expected) for row in frame.rows))
+    if len({row.slot for row in batch.rows}) != len(batch.rows):
+        raise FrameRefused("two rows of one frame name the same slot")
+    if batch.tokens > LIMITS.frame_tokens:
+        raise FrameRefused(f"{batch.tokens} tokens, at most {LIMITS.frame_tokens} are allowed")
+    return batch
+
+
+def read_token_ids(frame: pb.Frame, batch: Batch, expected: Expected) -> NDArray[np.int32]:
+    """First stage: the token ids, int32 [T]."""
+    if frame.activations:
+        raise FrameRefused("the first stage takes token ids, not activations")
+    _same("number of token ids", len(frame.token_ids), batch.tokens)
+    ids = np.array(frame.token_ids, np.int64)
+    if ids.size and ids.max() >= expected.vocabulary:
+        raise FrameRefused(f"token id {ids.max()} is not below the vocabulary of {expected.vocabulary}")
+    return ids.astype(np.int32)
+
+
+def read_activations(frame: pb.Frame, batch: Batch, expected: Expected) -> NDArray[np.float32]:
+    """Other stages: the activations, float32 [T, hidden_size], finite and writable."""
+    if frame.token_ids:
+        raise FrameRefused("only the first stage takes token ids")
+    size = batch.tokens * expected.hidden_size * WIRE_FLOAT.itemsize
+    _same("bytes of activations", len(frame.activations), size)
+    if zlib.crc32(frame.activations) != frame.checksum:
+        raise FrameRefused("the checksum of the activations does not match")
+    values = np.frombuffer(frame.activations, WIRE_FLOAT).reshape(batch.tokens, expected.hidden_size)
+    if not np.isfinite(values).all():
+        raise FrameRefused("activations are not finite")
+    return values.astype(np.float32)  # a writable copy, in the machine's byte order
+
+
+def write_activations(frame: pb.Frame, hidden: NDArray[np.float32]) -> None:
+    """Puts activations, float32 [T, hidden_size], and their checksum into a frame."""
+    frame.activations = hidden.astype(WIRE_FLOAT, copy=False).tobytes()
+    frame.checksum = zlib.crc32(frame.activations)
+
+
+def _row(row: pb.Row, expected: Expected) -> Row:
+    if row.slot >= expected.slots:
+        raise FrameRefused(f"slot {row.slot} is not below {expected.slots}")
+    if not 1 <= row.count <= LIMITS.frame_tokens or row.position > LIMITS.request_tokens:
+        raise FrameRefused(f"a row of {row.count} tokens at position {row.position} is out of range")
+    return Row(row.slot, row.position, row.count, _sampling(row, expected))
+
+
+def _sampling(row: pb.Row, expected: Expected) -> SamplingParams | None:
+    if not row.HasField("sampling"):
+        return None
+    s = row.sampling
+    if not (0 <= s.temperature <= LIMITS.temperature and 0 < s.top_p <= 1 and s.top_k <= expected.vocabulary):
+        raise FrameRefused("sampling parameters are out of range")
+    return SamplingParams(s.temperature, s.top_k, s.top_p, s.seed)
+
+
+def _same(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise FrameRefused(f"{what} is {found}, expected {expected}")

@@ -1,0 +1,105 @@
+"""The computing part of a stage: a contiguous range of layers, with embedding on the first and head on the last.
+
+Owns weights, KV cache and threads; decides nothing and knows nothing of frames, epochs or the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+import trireme_kernels as kernels
+from trireme_worker.batch import Batch, Row, Sampled
+from trireme_worker.blocks import Float, Tokens, block
+from trireme_worker.kv_cache import KVCache, pages_for
+from trireme_worker.pack import Pack
+from trireme_worker.team import Team
+
+
+class StageModel:
+    """Layers `layers` of `pack`, with room for `kv_tokens` tokens in up to `slots` sequences, computed on `threads`
+    threads.
+
+    Activations between stages are float32 [tokens, hidden_size].
+    """
+
+    def __init__(self, pack: Pack, layers: range, *, threads: int = 1, kv_tokens: int = 4096, slots: int = 16) -> None:
+        config = pack.config
+        self.config, self.layers = config, layers
+        self.first, self.last = layers.start == 0, layers.stop == config.layers
+        self._weights = [pack.layer(i) for i in layers]
+        self._embedding = pack.embedding() if self.first else None
+        self._head = (pack.head(), pack.final_norm()) if self.last else None
+        self._cos, self._sin = kernels.rope_tables(config.context, config.head_dim, config.rope_theta)
+        self._team = Team(threads)
+        self.kv = KVCache(
+            layers=len(layers),
+            pages=pages_for(kv_tokens),
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            slots=slots,
+            context=config.context,
+        )
+
+    def embed(self, token_ids: NDArray[np.int32]) -> Float:
+        """First stage: embedding rows of the tokens, float32 [T, hidden_size]."""
+        if self._embedding is None:
+            raise ValueError("only the first stage embeds tokens")
+        hidden = np.empty((len(token_ids), self.config.hidden_size), np.float32)
+        kernels.embed(self._embedding, token_ids, hidden)
+        return hidden
+
+    def forward(self, batch: Batch, hidden: Float) -> Float:
+        """Applies the layers to `hidden` in place and returns it. Keys and values join the cache: FrameRefused if they
+        cannot.
+        """
+        for row in batch.rows:
+            self.kv.extend(row.slot, row.position, row.count)
+        at = Tokens(batch.slots(), batch.positions(), self._cos, self._sin)
+        for i, weights in enumerate(self._weights):
+            block(weights, self.config, hidden, at, self.kv, i, self._team)
+        return hidden
+
+    def head(self, hidden: Float) -> Float:
+        """Last stage: logits of each row of `hidden`, float32 [T, vocabulary]."""
+        if self._head is None:
+            raise ValueError("only the last stage has the head")
+        table, gain = self._head
+        normed = np.empty_like(hidden)
+        kernels.rms_norm(hidden, gain, self.config.norm_eps, normed)
+        out = np.empty((hidden.shape[0], self.config.vocabulary), np.float32)
+        tiles = -(-self.config.vocabulary // kernels.HEAD_ROWS)
+        self._team.run(tiles, lambda begin, end: kernels.head_logits(normed, table, out, begin, end))
+        return out
+
+    def sample(self, batch: Batch, hidden: Float) -> list[Sampled]:
+        """Last stage: the next token of each row that asks for one. `hidden` as `forward` returned it."""
+        wanted = batch.sampled()
+        if not wanted:
+            return []
+        logits = self.head(hidden[[index for index, _ in wanted]])
+        return [_choose(row, logits[i]) for i, (_, row) in enumerate(wanted)]
+
+    def logits(self, token_ids: Sequence[int]) -> Float:
+        """Whole model only: logits at each position of one sequence, float32 [T, vocabulary]. Leaves no pages
+        behind.
+        """
+        batch = Batch((Row(0, 0, len(token_ids)),))
+        try:
+            return self.head(self.forward(batch, self.embed(np.array(token_ids, np.int32))))
+        finally:
+            self.kv.release(0)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._team.close()
+
+
+def _choose(row: Row, logits: Float) -> Sampled:
+    how, position = row.sampling, row.position + row.count
+    if how is None:
+        raise ValueError("the row does not ask for a token")
+    token = kernels.sample(logits, how.temperature, how.top_k, how.top_p, how.seed, position)
+    return Sampled(row.slot, position, token)
