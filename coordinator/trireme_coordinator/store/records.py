@@ -104,7 +104,7 @@ class SessionStore(Protocol):
 
 
 def new_session_id() -> str:
-    """128 random bits in hexadecimal (no id begins with "-", as an option does). Whoever knows it may use the session."""
+    """128 random bits, hexadecimal: no id begins with "-" as an option does. Whoever knows it may use the session."""
     return secrets.token_hex(16)
 
 
