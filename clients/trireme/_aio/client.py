@@ -1,0 +1,141 @@
+"""The asyncio client: one method for each thing the server can do."""
+# ruff: noqa: ASYNC109 - a timeout here is the call's gRPC deadline: the server keeps to it too
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from trireme import _replies, _requests
+from trireme._aio.connection import Connection
+from trireme._aio.stream import AsyncGenerationStream
+from trireme.cluster import Status
+from trireme.results import Session
+
+
+class AsyncClient:
+    """A connection to a Trireme server, for asyncio. Belongs to the event loop that makes its first call.
+
+    target: HOST:PORT; where not given, the environment's TRIREME_TARGET, else localhost:50051.
+    timeout: seconds that a call may take unless it says otherwise; None: no limit.
+    retries: how often a generation that the server refused with a time to come back is sent again.
+
+    Close it, or use it as an async context manager. Every method raises the errors of `trireme.errors`; each takes
+    `timeout` in seconds for itself, where `math.inf` means no limit.
+    """
+
+    def __init__(self, target: str | None = None, *, timeout: float | None = 600.0, retries: int = 2) -> None:
+        self._connection = Connection(target, timeout)
+        self._retries = retries
+        self.sessions = AsyncSessions(self._connection)
+        """The conversations that the server keeps."""
+
+    @property
+    def target(self) -> str:
+        """The address that is called, HOST:PORT."""
+        return self._connection.target
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        session: str | None = None,
+        stop: str | Sequence[str] = (),
+        ignore_eos: bool | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerationStream:
+        """Continues the prompt (text, or token ids taken as they are) and returns the answer as a stream.
+
+        max_tokens: at least 1; else as many as the context window holds.
+        temperature: 0 (always the most probable token) to 100; not given, as the next two: the model's own default.
+        top_k: keeps the k most probable tokens; 0 keeps all.
+        top_p: keeps the smallest set of tokens with this probability; above 0, up to 1.
+        seed: 0 to 2**64-1; the same prompt, parameters and seed give the same tokens. Else drawn by the server.
+        session: id of the conversation to continue; else a new one is made.
+        stop: up to 8 texts before the first of which the answer ends.
+        ignore_eos: go on past the model's end of text.
+        request_id: the caller's name for the request in logs and traces.
+        """
+        request = _requests.generate(
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            session=session,
+            stop=stop,
+            ignore_eos=ignore_eos,
+            request_id=request_id,
+        )
+        return AsyncGenerationStream(self._connection, request, timeout=timeout, retries=self._retries)
+
+    async def tokenize(self, text: str, add_bos: bool = True, *, timeout: float | None = None) -> tuple[int, ...]:
+        """Token ids of a text, exactly as `generate` makes them; with `add_bos`, as at the start of a session."""
+        request = _requests.tokenize(text, add_bos)
+        reply = await self._connection.unary(self._connection.link.inference.Tokenize, request, timeout)
+        return tuple(reply.token_ids)
+
+    async def detokenize(self, ids: Iterable[int], *, timeout: float | None = None) -> str:
+        """Text of token ids, special tokens left out."""
+        request = _requests.detokenize(ids)
+        return (await self._connection.unary(self._connection.link.inference.Detokenize, request, timeout)).text
+
+    async def status(self, *, timeout: float | None = None) -> Status:
+        """What runs where, and how full it is."""
+        reply = await self._connection.unary(self._connection.link.cluster.Status, _requests.status(), timeout)
+        return _replies.status(reply)
+
+    async def close(self) -> None:
+        """Cancels what is under way and closes the connection."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class AsyncSessions:
+    """The conversations that the server keeps. Each expires after a time without use."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def create(self, ttl_seconds: int | None = None, *, timeout: float | None = None) -> Session:
+        """An empty session, kept for `ttl_seconds` without use (up to 30 days; else the server's default)."""
+        request = _requests.create_session(ttl_seconds)
+        return _replies.session(await self._connection.unary(self._connection.link.sessions.Create, request, timeout))
+
+    async def get(self, session_id: str, include_tokens: bool = False, *, timeout: float | None = None) -> Session:
+        """One session, on request with its tokens. Raises SessionNotFound."""
+        request = _requests.get_session(session_id, include_tokens)
+        reply = await self._connection.unary(self._connection.link.sessions.Get, request, timeout)
+        return _replies.session(reply, with_tokens=include_tokens)
+
+    async def list(self, *, page_size: int | None = None, timeout: float | None = None) -> AsyncIterator[Session]:
+        """All sessions, the most recently used first; fetched page by page while iterating."""
+        token = ""
+        while True:
+            request = _requests.list_sessions(page_size, token)
+            page = await self._connection.unary(self._connection.link.sessions.List, request, timeout)
+            for message in page.sessions:
+                yield _replies.session(message)
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def delete(self, session_id: str, *, timeout: float | None = None) -> None:
+        """Forgets a session. Raises SessionNotFound, SessionBusy."""
+        request = _requests.delete_session(session_id)
+        await self._connection.unary(self._connection.link.sessions.Delete, request, timeout)

@@ -1,0 +1,119 @@
+"""One answer as its messages arrive: checked, collected, timed. Shared by the asynchronous and the blocking stream.
+
+Pure bookkeeping: it gets messages and a clock, and knows nothing of gRPC, threads or event loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+from trireme import _replies
+from trireme.results import FinishReason, Generation, TokenChunk, Usage
+from trireme_proto.errors import Internal
+from trireme_proto.v1 import inference_pb2 as inference
+
+
+class Answer:
+    """Collects the messages of one `Generate` call."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._called = clock()
+        self._token_ids: list[int] = []
+        self._texts: list[str] = []
+        self._first: tuple[float, int] | None = None  # arrival of the first tokens, and how many they were
+        self._last = self._called
+        self.head: inference.GenerateResponse | None = None
+        """The first message: it carries the ids and the seed."""
+        self.finish_reason: FinishReason | None = None
+        self.usage: Usage | None = None
+
+    def take(self, message: inference.GenerateResponse) -> TokenChunk | None:
+        """Checks and keeps a message; None where there is nothing in it to deliver. Raises Internal."""
+        if message.index != len(self._token_ids):
+            raise Internal(f"The answer jumps to token {message.index} where token {len(self._token_ids)} was due.")
+        if self.head is None:
+            self.head = message
+        if message.token_ids:
+            self._time(len(message.token_ids))
+        self._token_ids += message.token_ids
+        self._texts.append(message.text)
+        if message.HasField("finish_reason"):
+            self.finish_reason = _replies.finish_reason(message.finish_reason)
+            self.usage = _replies.usage(message.usage)
+        if not message.token_ids and not message.text:
+            return None
+        return TokenChunk(message.index, tuple(message.token_ids), message.text)
+
+    def check_complete(self) -> None:
+        """To be called where the stream ends. Raises Internal where the last message is missing."""
+        if self.finish_reason is None:
+            raise Internal("The answer ended without a finish reason.")
+
+    def generation(self) -> Generation:
+        """The whole answer. Raises Internal where it is not complete."""
+        if self.head is None or self.finish_reason is None or self.usage is None:
+            raise Internal("The answer ended without a finish reason.")
+        return Generation(
+            token_ids=tuple(self._token_ids),
+            text="".join(self._texts),
+            finish_reason=self.finish_reason,
+            usage=self.usage,
+            session_id=self.head.session_id,
+            request_id=self.head.request_id,
+            trace_id=self.head.trace_id,
+            seed=self.head.seed,
+            ttft_s=None if self._first is None else self._first[0] - self._called,
+            tokens_per_s=self._rate(),
+        )
+
+    def _time(self, count: int) -> None:
+        self._last = self._clock()
+        if self._first is None:
+            self._first = (self._last, count)
+
+    def _rate(self) -> float | None:
+        if self._first is None:
+            return None
+        since, count = self._first
+        later = len(self._token_ids) - count
+        if not later:
+            since, later = self._called, count
+        return later / max(self._last - since, 1e-9)
+
+
+class AnswerView:
+    """What both kinds of stream tell about the answer so far."""
+
+    _answer: Answer
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that holds this conversation; None before the first message."""
+        return self._answer.head.session_id if self._answer.head else None
+
+    @property
+    def request_id(self) -> str | None:
+        """The request's name in logs and traces; None before the first message."""
+        return self._answer.head.request_id if self._answer.head else None
+
+    @property
+    def trace_id(self) -> str | None:
+        """W3C trace id, 32 hexadecimal digits; None before the first message."""
+        return self._answer.head.trace_id if self._answer.head else None
+
+    @property
+    def seed(self) -> int | None:
+        """The seed in use, given or drawn by the server; None before the first message."""
+        return self._answer.head.seed if self._answer.head else None
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the answer ended; None while it has not."""
+        return self._answer.finish_reason
+
+    @property
+    def usage(self) -> Usage | None:
+        """Token counts; None while the answer has not ended."""
+        return self._answer.usage

@@ -1,0 +1,22 @@
+"""The one file of the client that reads the environment. Knows nothing of calls and commands.
+
+TRIREME_TARGET  address of the server, HOST:PORT, where none is given; else localhost:50051
+TRIREME_DEBUG   1: the command line shows tracebacks
+"""
+
+from __future__ import annotations
+
+import os
+
+DEFAULT_PORT = 50051
+DEFAULT_TARGET = f"localhost:{DEFAULT_PORT}"
+
+
+def default_target() -> str:
+    """Where to call when the caller names no server."""
+    return os.environ.get("TRIREME_TARGET") or DEFAULT_TARGET
+
+
+def debug() -> bool:
+    """Whether a person asked for tracebacks."""
+    return os.environ.get("TRIREME_DEBUG", "") not in {"", "0"}

@@ -1,0 +1,95 @@
+"""Reply messages to the values that users get. Both clients use it, so that nothing is written twice."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from trireme.cluster import Load, Model, Stage, Status
+from trireme.results import FinishReason, Session, Usage
+from trireme_proto.v1 import cluster_pb2 as cluster
+from trireme_proto.v1 import inference_pb2 as inference
+from trireme_proto.v1 import sessions_pb2 as sessions
+
+_REASONS = {
+    inference.FINISH_REASON_EOS: FinishReason.EOS,
+    inference.FINISH_REASON_STOP: FinishReason.STOP,
+    inference.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+    inference.FINISH_REASON_CONTEXT: FinishReason.CONTEXT,
+}
+
+
+def finish_reason(number: inference.FinishReason.ValueType) -> FinishReason:
+    """The word for a reason; UNKNOWN for one that a newer server made up."""
+    return _REASONS.get(number, FinishReason.UNKNOWN)
+
+
+def usage(message: inference.Usage) -> Usage:
+    """Token counts of a request."""
+    return Usage(message.prompt_tokens, message.completion_tokens, message.cached_tokens)
+
+
+def session(message: sessions.Session, *, with_tokens: bool = False) -> Session:
+    """A session; its tokens only where they were asked for."""
+    return Session(
+        session_id=message.session_id,
+        created=message.created.ToDatetime(UTC),
+        last_used=message.last_used.ToDatetime(UTC),
+        expires=message.expires.ToDatetime(UTC),
+        token_count=message.token_count,
+        model=message.model,
+        token_ids=tuple(message.token_ids) if with_tokens else None,
+    )
+
+
+def status(message: cluster.StatusResponse) -> Status:
+    """The state of server and pipeline."""
+    return Status(
+        model=_model(message.model),
+        stages=tuple(map(_stage, message.stages)),
+        load=_load(message.load),
+        epoch=message.epoch,
+        ready=message.ready,
+        version=message.version,
+        session_store_ok=message.session_store_ok,
+    )
+
+
+def _model(message: cluster.Model) -> Model:
+    return Model(
+        name=message.name,
+        pack_sha256=message.pack_sha256,
+        layers=message.layers,
+        hidden_size=message.hidden_size,
+        vocabulary=message.vocabulary,
+        context=message.context,
+        layout=message.layout,
+        parameters=message.parameters,
+    )
+
+
+def _stage(message: cluster.StageStatus) -> Stage:
+    return Stage(
+        stage=message.stage,
+        first_layer=message.first_layer,
+        end_layer=message.end_layer,
+        node=message.node,
+        threads=message.threads,
+        kv_pages_total=message.kv_pages_total,
+        kv_pages_used=message.kv_pages_used,
+        slots_used=message.slots_used,
+        integrity_ok=message.integrity_ok,
+        rss_bytes=message.rss_bytes,
+        steps=message.steps,
+        busy_seconds=message.busy_seconds,
+    )
+
+
+def _load(message: cluster.Load) -> Load:
+    return Load(
+        running=message.running,
+        waiting=message.waiting,
+        queue_limit=message.queue_limit,
+        kv_pages_reserved=message.kv_pages_reserved,
+        kv_pages_total=message.kv_pages_total,
+        sessions_cached=message.sessions_cached,
+    )

@@ -1,0 +1,69 @@
+"""The fake server's `Cluster` service: two stages whose pages are those of the running requests."""
+# ruff: noqa: N802, ARG002 - gRPC gives the methods their names and parameters
+
+from __future__ import annotations
+
+import grpc
+
+from trireme.testing.handlers import scripted
+from trireme.testing.model import FakeModel
+from trireme.testing.script import Script
+from trireme.testing.store import Store
+from trireme_proto.limits import LIMITS
+from trireme_proto.v1 import cluster_pb2 as cluster
+from trireme_proto.v1.cluster_pb2_grpc import ClusterServicer
+
+_LAYERS = (0, 2, 4)
+_PAGES = 1024
+_PAGES_A_REQUEST = 4
+
+
+class FakeCluster(ClusterServicer):
+    """A pipeline that is always ready."""
+
+    def __init__(self, store: Store, model: FakeModel, script: Script) -> None:
+        self.script = script
+        self._store = store
+        self._model = model
+
+    @scripted
+    def Status(self, request: cluster.StatusRequest, context: grpc.ServicerContext) -> cluster.StatusResponse:
+        running = self._store.busy()
+        pages = running * _PAGES_A_REQUEST
+        return cluster.StatusResponse(
+            model=self._described(),
+            stages=[self._stage(number, running, pages) for number in range(len(_LAYERS) - 1)],
+            load=cluster.Load(
+                running=running, queue_limit=LIMITS.queue, kv_pages_reserved=pages, kv_pages_total=_PAGES
+            ),
+            epoch=1,
+            ready=True,
+            version="fake",
+            session_store_ok=True,
+        )
+
+    def _described(self) -> cluster.Model:
+        return cluster.Model(
+            name=self._model.name,
+            pack_sha256="0" * 64,
+            layers=_LAYERS[-1],
+            hidden_size=64,
+            vocabulary=self._model.vocabulary,
+            context=self._model.context,
+            layout="2bit",
+            parameters=1_000_000,
+        )
+
+    def _stage(self, number: int, slots: int, pages: int) -> cluster.StageStatus:
+        return cluster.StageStatus(
+            stage=number,
+            first_layer=_LAYERS[number],
+            end_layer=_LAYERS[number + 1],
+            node=f"fake-node-{number}",
+            threads=1,
+            kv_pages_total=_PAGES,
+            kv_pages_used=pages,
+            slots_used=slots,
+            integrity_ok=True,
+            rss_bytes=100 << 20,
+        )
