@@ -4,7 +4,7 @@ A library's exp differs between machines in the last bit, and one bit is enough 
 Method: x = k ln 2 + r with |r| <= ln 2 / 2; exp(r) = 1 + r + r^2 q(r); the result is scaled by 2^k through the
 exponent bits.  k comes from adding 1.5 * 2^23, which rounds to the nearest integer.  ln 2 is split into a short and a
 small part so that k * LN2_HIGH is exact (Cody and Waite, 1980).  q has degree 4 and was fitted for the least maximal
-relative error on [-ln 2 / 2, ln 2 / 2] (3.1e-9); with rounding the result is within 0.7 units in the last place.
+relative error on [-ln 2 / 2, ln 2 / 2] (3.1e-9); with rounding the relative error is below 8.3e-8.
 """
 
 import numpy as np

@@ -5,6 +5,7 @@ import inspect
 
 import numpy as np
 import pytest
+
 import trireme_kernels
 from trireme_kernels.cases import UNWRITTEN, Case
 from trireme_kernels.registry import REGISTRY, Row

@@ -1,0 +1,228 @@
+"""Nothing reaches compiled code unchecked: each wrong argument raises `KernelInputError` with its name first."""
+
+import re
+
+import numpy as np
+import pytest
+
+import trireme_kernels as k
+from trireme_kernels import cases
+from trireme_kernels.registry import REGISTRY
+
+ROWS = {row.name: row for row in REGISTRY}
+FREE = {"gate", "up"}  # any dtype and any number of dimensions
+
+
+def good(name: str) -> dict:
+    """The first case of a kernel that has at least two rows to compute."""
+    found = list(ROWS[name].cases(np.random.default_rng(3)))
+    return next(c for c in found if all(a.size > 1 for a in c.values() if isinstance(a, np.ndarray)))
+
+
+def array_arguments() -> list[tuple[str, str]]:
+    return [(n, a) for n in ROWS for a, v in good(n).items() if isinstance(v, np.ndarray) and a not in FREE]
+
+
+def refuses(name: str, argument: str, case: dict, rule: str = "") -> None:
+    with pytest.raises(k.KernelInputError, match=f"^{argument} .*{re.escape(rule)}"):
+        ROWS[name].fast(**case)
+
+
+@pytest.mark.parametrize(("name", "argument"), array_arguments())
+def test_arrays(name: str, argument: str) -> None:
+    case = good(name)
+    array = case[argument]
+    wider = np.repeat(array, 2, axis=-1)
+    refuses(name, argument, {**case, argument: array.tolist()}, "numpy array")
+    refuses(name, argument, {**case, argument: array.astype(np.float64)}, "dtype")
+    refuses(name, argument, {**case, argument: array[None]}, "shape")
+    refuses(name, argument, {**case, argument: wider[..., ::2]}, "C-contiguous")
+    raw = np.zeros(array.nbytes + 1, np.uint8)[1:]
+    if array.itemsize > 1:
+        refuses(name, argument, {**case, argument: raw.view(array.dtype).reshape(array.shape)}, "aligned")
+
+
+OUTPUTS = {
+    "add_rows": ["x"],
+    "append_kv": ["k_pages", "v_pages"],
+    "attention": ["out"],
+    "embed": ["out"],
+    "head_logits": ["out"],
+    "quantise_rows": ["q", "scale", "total"],
+    "rms_norm": ["out"],
+    "rope": ["x"],
+    "silu_gate": ["out"],
+    "squared_relu_gate": ["out"],
+    "ternary_linear": ["out"],
+}
+
+
+@pytest.mark.parametrize(("name", "argument"), [(n, a) for n, arguments in OUTPUTS.items() for a in arguments])
+def test_outputs_must_be_writeable(name: str, argument: str) -> None:
+    case = good(name)
+    case[argument].flags.writeable = False
+    refuses(name, argument, case, "writeable")
+
+
+def longer(array: np.ndarray) -> np.ndarray:
+    return np.concatenate([array, array[:1]])
+
+
+def wider(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.concatenate([array, array[..., :1]], axis=-1))
+
+
+def narrower(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array[..., :-1])
+
+
+def filled(value: int):
+    return lambda array: np.full_like(array, value)
+
+
+CHANGED = [
+    # kernel, argument changed, change, argument blamed
+    ("add_rows", "y", longer, "y"),
+    ("add_rows", "y", lambda y: narrower(y)[:, :3].copy(), "y"),
+    ("append_kv", "k_offset", lambda _: -1, "k_offset"),
+    ("append_kv", "k_offset", lambda _: 22, "k_offset"),
+    ("append_kv", "v_offset", lambda _: 22, "v_offset"),
+    ("append_kv", "v_offset", lambda _: -1, "v_offset"),
+    ("append_kv", "v_pages", wider, "v_pages"),
+    ("append_kv", "k_pages", lambda a: np.ascontiguousarray(a[:, :, :8]), "k_pages"),
+    ("append_kv", "rows_slot", longer, "rows_slot"),
+    ("append_kv", "rows_slot", filled(4), "rows_slot"),
+    ("append_kv", "rows_slot", filled(-1), "rows_slot"),
+    ("append_kv", "positions", longer, "positions"),
+    ("append_kv", "positions", filled(48), "positions"),
+    ("append_kv", "positions", filled(-1), "positions"),
+    ("append_kv", "table", filled(-1), "table"),
+    ("append_kv", "table", filled(9), "table"),
+    ("attention", "heads", lambda _: 3, "heads"),
+    ("attention", "heads", lambda _: 0, "heads"),
+    ("attention", "heads", lambda _: 10, "qkv"),
+    ("attention", "kv_heads", lambda _: 0, "kv_heads"),
+    ("attention", "kv_heads", lambda _: 4, "k_pages"),
+    ("attention", "head_dim", lambda _: 8, "k_pages"),
+    ("attention", "head_dim", lambda _: 0, "head_dim"),
+    ("attention", "v_pages", longer, "v_pages"),
+    ("attention", "rows_slot", filled(4), "rows_slot"),
+    ("attention", "rows_slot", longer, "rows_slot"),
+    ("attention", "positions", filled(48), "positions"),
+    ("attention", "positions", filled(-1), "positions"),
+    ("attention", "positions", filled(47), "table"),  # slot 0 has a single page
+    ("attention", "table", filled(9), "table"),
+    ("attention", "out", wider, "out"),
+    ("attention", "begin", lambda _: -1, "begin"),
+    ("attention", "begin", lambda _: 9, "begin"),
+    ("attention", "end", lambda _: 9, "end"),
+    ("embed", "ids", filled(10), "ids"),
+    ("embed", "ids", filled(-1), "ids"),
+    ("embed", "out", narrower, "out"),
+    ("embed", "out", longer, "out"),
+    ("head_logits", "table", narrower, "table"),
+    ("head_logits", "out", narrower, "out"),
+    ("head_logits", "out", longer, "out"),
+    ("head_logits", "begin", lambda _: -1, "begin"),
+    ("head_logits", "end", lambda _: 3, "end"),
+    ("interleave_gate_up", "up", wider, "up"),
+    ("interleave_gate_up", "up", lambda a: a.astype(np.float64), "up"),
+    ("interleave_gate_up", "gate", lambda _: np.float32(1).reshape(()), "gate"),
+    ("pack_2bit", "w", filled(2), "w"),
+    ("pack_2bit", "w", filled(-2), "w"),
+    ("philox_uniform", "seed", lambda _: -1, "seed"),
+    ("philox_uniform", "seed", lambda _: 1 << 64, "seed"),
+    ("philox_uniform", "position", lambda _: -1, "position"),
+    ("philox_uniform", "position", lambda _: (1 << 63) - 1, "position"),
+    ("quantise_rows", "q", lambda q: np.ascontiguousarray(q[:, :37]), "q"),
+    ("quantise_rows", "scale", longer, "scale"),
+    ("quantise_rows", "total", longer, "total"),
+    ("rms_norm", "gain", longer, "gain"),
+    ("rms_norm", "eps", lambda _: -1e-5, "eps"),
+    ("rms_norm", "eps", lambda _: float("nan"), "eps"),
+    ("rms_norm", "out", wider, "out"),
+    ("rope", "heads", lambda _: 3, "offset"),
+    ("rope", "heads", lambda _: -1, "heads"),
+    ("rope", "head_dim", lambda _: 15, "head_dim"),
+    ("rope", "head_dim", lambda _: 8, "cos"),
+    ("rope", "offset", lambda _: 1, "offset"),
+    ("rope", "offset", lambda _: -1, "offset"),
+    ("rope", "sin", longer, "sin"),
+    ("rope", "positions", longer, "positions"),
+    ("rope", "positions", filled(50), "positions"),
+    ("rope", "positions", filled(-1), "positions"),
+    ("rope_tables", "context", lambda _: 0, "context"),
+    ("rope_tables", "head_dim", lambda _: 3, "head_dim"),
+    ("rope_tables", "theta", lambda _: 0.0, "theta"),
+    ("rope_tables", "theta", lambda _: float("inf"), "theta"),
+    ("sample", "logits", lambda a: a[:0], "logits"),
+    ("sample", "temperature", lambda _: -0.1, "temperature"),
+    ("sample", "temperature", lambda _: float("nan"), "temperature"),
+    ("sample", "top_k", lambda _: -1, "top_k"),
+    ("sample", "top_p", lambda _: 0.0, "top_p"),
+    ("sample", "top_p", lambda _: 1.1, "top_p"),
+    ("sample", "top_p", lambda _: float("nan"), "top_p"),
+    ("sample", "seed", lambda _: 1 << 64, "seed"),
+    ("sample", "position", lambda _: -1, "position"),
+    ("silu_gate", "gate_up", narrower, "gate_up"),
+    ("silu_gate", "out", narrower, "out"),
+    ("squared_relu_gate", "gate_up", narrower, "gate_up"),
+    ("squared_relu_gate", "out", longer, "out"),
+    ("ternary_linear", "q", narrower, "q"),
+    ("ternary_linear", "scale", longer, "scale"),
+    ("ternary_linear", "total", longer, "total"),
+    ("ternary_linear", "out", narrower, "out"),
+    ("ternary_linear", "out", longer, "out"),
+    ("ternary_linear", "begin", lambda _: -1, "begin"),
+    ("ternary_linear", "begin", lambda _: 2, "begin"),
+    ("ternary_linear", "end", lambda _: 2, "end"),
+    ("unpack_2bit", "data", longer, "data"),
+    ("unpack_2bit", "data", filled(0b11000000), "data"),
+    ("unpack_2bit", "data", filled(0b00000011), "data"),
+    ("unpack_2bit", "rows", lambda _: -1, "rows"),
+    ("unpack_2bit", "cols", lambda _: -1, "cols"),
+]
+
+
+@pytest.mark.parametrize(("name", "argument", "change", "blamed"), CHANGED)
+def test_shapes_and_ranges(name: str, argument: str, change, blamed: str) -> None:
+    case = good(name)
+    refuses(name, blamed, {**case, argument: change(case.get(argument))})
+
+
+def test_the_unchanged_cases_are_accepted() -> None:
+    """Otherwise every test above could pass for another reason."""
+    for name, row in ROWS.items():
+        row.fast(**good(name))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_must_be_finite(value: float, temperature: float) -> None:
+    logits = np.zeros(40, np.float32)
+    logits[33] = value
+    with pytest.raises(k.KernelInputError, match=r"^logits are not finite$"):
+        k.sample(logits, temperature, 0, 1.0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "blamed"),
+    [
+        ({"layout": "3bit"}, "layout"),
+        ({"rows": 0}, "rows"),
+        ({"rows": 65}, "data"),
+        ({"rows": np.int64(40)}, "rows"),
+        ({"cols": 0}, "cols"),
+        ({"cols": (1 << 17) + 1}, "cols"),
+        ({"cols": 49}, "data"),
+        ({"data": np.zeros(10, np.uint8)}, "data"),
+        ({"data": np.zeros((64, 12), np.uint8)}, "data"),
+        ({"scales": np.zeros(3, np.float32)}, "scales"),
+        ({"scales": np.zeros(4, np.float64)}, "scales"),
+    ],
+)
+def test_packed_matrix(change: dict, blamed: str) -> None:
+    w = cases.matrix(np.random.default_rng(0), 40, 48)
+    fields = {"data": w.data, "scales": w.scales, "rows": w.rows, "cols": w.cols}
+    with pytest.raises(k.KernelInputError, match=f"^{blamed} "):
+        k.PackedMatrix(**{**fields, **change})
