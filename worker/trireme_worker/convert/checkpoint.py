@@ -1,7 +1,7 @@
 """A Hugging Face checkpoint on the disk: one safetensors file, or shards with an index.
 
-Owns where a tensor's bytes are and which tensors were asked for. Never loads pickled weights. Raises CheckpointUnsupported,
-naming files relative to the checkpoint.
+Owns where a tensor's bytes are and which tensors were asked for. Never loads pickled weights. Raises
+CheckpointUnsupported, naming files relative to the checkpoint.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ import numpy as np
 from trireme_proto.errors import CheckpointUnsupported
 from trireme_worker.convert.checkpoint import CONFIG_FILE, Checkpoint
 from trireme_worker.convert.hf_config import Quantisation, read_generation, read_model
-from trireme_worker.convert.layers import EMBEDDING, FINAL_NORM, HEAD, Layers
+from trireme_worker.convert.layers import Layers
+from trireme_worker.convert.names import EMBEDDING, FINAL_NORM, HEAD
 from trireme_worker.pack.config import ModelConfig
 from trireme_worker.pack.files import ProgressCallback, ignore_progress
 from trireme_worker.pack.jsontext import Malformed
@@ -58,8 +59,8 @@ def convert(
 ) -> ConversionSummary:
     """Converts the Hugging Face checkpoint in folder `src` into a pack at `dst`, which must not exist or be empty.
 
-    `name`: the model's name, for people; that of the source folder where none is given. Tables in float16 or float32 are rounded
-    to bfloat16. Raises CheckpointUnsupported (nothing is written), ConfigurationError (the destination).
+    `name`: the model's name, for people; that of the source folder where none is given. Tables in float16 or float32
+    are rounded to bfloat16. Raises CheckpointUnsupported (nothing is written), ConfigurationError (the destination).
     """
     source, target = Path(src), Path(dst)
     check_destination(target)

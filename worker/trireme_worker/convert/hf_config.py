@@ -1,7 +1,7 @@
 """config.json and generation_config.json of a checkpoint, read as the sizes and rules of a ternary model.
 
-Owns what is supported: `model_type` bitnet (sub-norms, squared ReLU) and llama (none, SiLU), both quantised by transformers'
-`bitnet` method. Everything else is refused by name, because a model computed wrongly is worse than none.
+Owns what is supported: `model_type` bitnet (sub-norms, squared ReLU) and llama (none, SiLU), both quantised by
+transformers' `bitnet` method. Everything else is refused by name, because a model computed wrongly is worse than none.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class Quantisation:
 
 
 def read_model(config: dict[str, Any], name: str, *, tied: bool) -> tuple[ModelConfig, Quantisation]:
-    """Sizes and quantisation out of config.json; `tied` holds where config.json does not say it. Malformed: what is not supported."""
+    """Sizes and quantisation out of config.json. Malformed: what is not supported.
+
+    `tied` says whether the head is the embedding, where config.json does not.
+    """
     fields = Fields(config)
     family = fields.text("model_type", lambda text: text in ("bitnet", "llama"), "bitnet or llama (the supported ones)")
     quantisation = _quantisation(fields)
@@ -71,7 +74,8 @@ def read_model(config: dict[str, Any], name: str, *, tied: bool) -> tuple[ModelC
 
 
 def read_generation(config: dict[str, Any], model: ModelConfig) -> tuple[ModelConfig, GenerationDefaults]:
-    """Sampling defaults, and the model with the end tokens that generation_config.json gives (chat models have more there).
+    """Sampling defaults, and the model with the end tokens that generation_config.json gives (chat models have more
+    there).
 
     A field that is absent is off: 0 for top_k, 1 for top_p. Without `do_sample` the temperature is 0.
     """

@@ -1,6 +1,6 @@
 """The tensors of a checkpoint, checked against its sizes and assembled into layers.
 
-Owns Hugging Face's tensor names. All names, dtypes and shapes are checked before the first byte is converted.
+All names, dtypes and shapes are checked before the first byte is converted; nothing is quietly left out.
 """
 
 from __future__ import annotations
@@ -12,20 +12,17 @@ from numpy.typing import NDArray
 
 from trireme_kernels.packing import interleave_gate_up
 from trireme_proto.errors import CheckpointUnsupported
-from trireme_worker.convert.checkpoint import FLOATS, Checkpoint
+from trireme_worker.convert.checkpoint import Checkpoint
 from trireme_worker.convert.hf_config import Quantisation
+from trireme_worker.convert.names import EMBEDDING, HEAD, IGNORED, Accepted, expected_tensors
 from trireme_worker.convert.ternary import Ternary, absmean, pack_matrix, row_scales, unpack_quarters
 from trireme_worker.pack.config import ModelConfig
 from trireme_worker.pack.jsontext import shown
 from trireme_worker.pack.weights import Float, LayerWeights
 
-EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
-_IGNORED = ".rotary_emb.inv_freq"
-"""Buffers that old checkpoints carry; the rotary tables are computed."""
-
 
 class Layers:
-    """Assembles the layers of `checkpoint`. CheckpointUnsupported, at once, where its tensors are not those of `config`."""
+    """Assembles the layers of `checkpoint`. CheckpointUnsupported, at once: its tensors are not those of `config`."""
 
     def __init__(self, checkpoint: Checkpoint, config: ModelConfig, quantisation: Quantisation) -> None:
         self._checkpoint, self._config, self._quantisation = checkpoint, config, quantisation
@@ -74,77 +71,30 @@ class Layers:
         return self._checkpoint.floats(name)
 
     def _check(self) -> None:
-        expected = _expected(self._config, self._quantisation)
-        for name, (dtypes, shapes) in expected.items():
-            self._check_tensor(name, dtypes, shapes)
+        expected = expected_tensors(self._config, packed=self._quantisation.packed)
+        for name, accepted in expected.items():
+            self._check_tensor(name, accepted)
         for name in self._checkpoint.tensors:
-            if name not in expected and not name.endswith(_IGNORED) and not self._is_tied_copy(name):
+            if name not in expected and not name.endswith(IGNORED) and not self._is_tied_copy(name):
                 raise CheckpointUnsupported(f"the tensor {shown(name)} is none that this architecture has")
 
-    def _check_tensor(self, name: str, dtypes: tuple[str, ...], shapes: tuple[tuple[int, ...], ...]) -> None:
+    def _check_tensor(self, name: str, accepted: Accepted) -> None:
         tensor = self._checkpoint.tensors.get(name)
         if tensor is None:
             raise CheckpointUnsupported(f"the tensor {name} is missing")
-        if tensor.dtype not in dtypes:
-            mode = (
-                "packed (quantization_mode offline)"
-                if self._quantisation.packed
-                else "master (quantization_mode online)"
-            )
-            hint = f" in a checkpoint with {mode} weights" if name.endswith("_proj.weight") else ""
-            raise CheckpointUnsupported(f"{name} is of dtype {tensor.dtype}, not {' or '.join(dtypes)}{hint}")
-        if tensor.shape not in shapes:
-            raise CheckpointUnsupported(f"{name} is of shape {list(tensor.shape)}, its config says {list(shapes[0])}")
+        if tensor.dtype not in accepted.dtypes:
+            mode = "offline" if self._quantisation.packed else "online"
+            hint = f", as quantization_mode {mode} asks for" if name.endswith("_proj.weight") else ""
+            raise CheckpointUnsupported(f"{name} is of dtype {tensor.dtype}, not {' or '.join(accepted.dtypes)}{hint}")
+        if tensor.shape not in accepted.shapes:
+            sizes = f"{list(tensor.shape)}, its config says {list(accepted.shapes[0])}"
+            raise CheckpointUnsupported(f"{name} is of shape {sizes}")
 
     def _is_tied_copy(self, name: str) -> bool:
         """Some tools save the head although it is the embedding; it must then be the same, bit by bit."""
         if name != HEAD or self._checkpoint.tensors[HEAD].dtype != self._checkpoint.tensors[EMBEDDING].dtype:
             return False
         return bool(np.array_equal(self._checkpoint.raw(HEAD), self._checkpoint.raw(EMBEDDING)))
-
-
-Expected = dict[str, tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]]
-"""Tensor name -> dtypes and shapes that are accepted."""
-
-
-def _expected(config: ModelConfig, quantisation: Quantisation) -> Expected:
-    table = (FLOATS, ((config.vocabulary, config.hidden_size),))
-    expected: Expected = {EMBEDDING: table} | ({} if config.tied_head else {HEAD: table})
-    expected[FINAL_NORM] = (FLOATS, ((config.hidden_size,),))
-    for index in range(config.layers):
-        prefix = f"model.layers.{index}."
-        expected |= {f"{prefix}{name}.weight": (FLOATS, ((width,),)) for name, width in _norms(config).items()}
-        for name, (rows, cols) in _projections(config).items():
-            expected |= _projection(f"{prefix}{name}.weight", rows, cols, packed=quantisation.packed)
-    return expected
-
-
-def _projection(name: str, rows: int, cols: int, *, packed: bool) -> Expected:
-    if not packed:
-        return {name: (FLOATS, ((rows, cols),))}
-    if rows % 4:
-        raise CheckpointUnsupported(f"{name} has {rows} rows, which four to a byte does not divide")
-    return {name: (("U8",), ((rows // 4, cols),)), f"{name}_scale": (FLOATS, ((1,), (), (1, 1)))}
-
-
-def _norms(config: ModelConfig) -> dict[str, int]:
-    widths = {"input_layernorm": config.hidden_size, "post_attention_layernorm": config.hidden_size}
-    if config.sub_norms:
-        widths |= {"self_attn.attn_sub_norm": config.query_size, "mlp.ffn_sub_norm": config.ffn_size}
-    return widths
-
-
-def _projections(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    hidden, ffn = config.hidden_size, config.ffn_size
-    return {
-        "self_attn.q_proj": (config.query_size, hidden),
-        "self_attn.k_proj": (config.kv_size, hidden),
-        "self_attn.v_proj": (config.kv_size, hidden),
-        "self_attn.o_proj": (hidden, config.query_size),
-        "mlp.gate_proj": (ffn, hidden),
-        "mlp.up_proj": (ffn, hidden),
-        "mlp.down_proj": (hidden, ffn),
-    }
 
 
 def _alternating(gate: Ternary, up: Ternary) -> Ternary:

@@ -38,8 +38,8 @@ def unpack_quarters(packed: NDArray[np.uint8]) -> Ternary:
 def absmean(chunks: Callable[[], Iterable[NDArray[np.float32]]]) -> tuple[Ternary, np.float32]:
     """Ternary weights and scale of float master weights: round(clip(w / mean|w|)), as they are quantised in training.
 
-    `chunks` gives the rows, float32 [n, C] at a time, each time it is called. The mean is taken in float64 and rounded; it is
-    inverted in float32 before it multiplies, and the scale is the inverse of that, as transformers computes both.
+    `chunks` gives the rows, float32 [n, C] at a time, each time it is called. The mean is taken in float64 and rounded;
+    it is inverted in float32 before it multiplies, and the scale is the inverse of that, as transformers computes both.
     """
     total, count = 0.0, 0
     for chunk in chunks():

@@ -1,7 +1,7 @@
 """What a model is: its sizes and the few choices that tell the families apart.
 
-Owns the ranges within which kernels may trust a configuration, and the number of parameters that it implies. Knows nothing
-of files; where a configuration comes from is the reader's or the converter's business.
+Owns the ranges within which kernels may trust a configuration, and the number of parameters that it implies. Knows
+nothing of files; where a configuration comes from is the reader's or the converter's business.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, value: object) -> ModelConfig:
-        """The configuration in a JSON object. Malformed names the first field that is missing, unknown or out of range."""
+        """The configuration in a JSON object. Malformed names the first field that is missing, unknown or wrong."""
         fields = Fields(value, "config.")
         vocabulary = fields.integer("vocabulary", 1, MAX_VOCABULARY)
         config = cls(

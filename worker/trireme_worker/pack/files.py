@@ -1,7 +1,7 @@
 """The files of a pack on the disk: opened under its root, checked against the manifest, hashed, mapped.
 
-Owns what may be opened: regular files inside the root, of the size that the manifest says. A file is hashed before its bytes
-are believed. Raises PackCorrupt, naming the file relative to the pack.
+Owns what may be opened: regular files inside the root, of the size that the manifest says. A file is hashed before its
+bytes are believed. Raises PackCorrupt, naming the file relative to the pack.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class PackFiles:
 
 
 def open_inside(root: Path, name: str) -> IO[bytes]:
-    """Opens a regular file under `root`. PackCorrupt: it is missing, unreadable, no file, or a link that leads out of the pack."""
+    """Opens a regular file under `root`. PackCorrupt: missing, unreadable, no file, a link that leads elsewhere."""
     try:
         path = (root / name).resolve(strict=True)
         if not path.is_relative_to(root.resolve()):

@@ -1,7 +1,8 @@
 """JSON from files that may be damaged or hostile, read strictly.
 
-Owns bounds, duplicate keys, types and ranges. Knows nothing of packs or checkpoints: it raises `Malformed`, whose text reads
-on after a file's name ("config.json" + ": " + "does not say hidden_size"), and the callers choose the typed error.
+Owns bounds, duplicate keys, types and ranges. Knows nothing of packs or checkpoints: it raises `Malformed`, whose text
+reads on after a file's name ("config.json" + ": " + "does not say hidden_size"), and the callers choose the typed
+error.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Malformed(ValueError):
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data` (UTF-8). Malformed: too large, not JSON, no object, nested too deeply, a key twice, NaN."""
+    """The JSON object in `data` (UTF-8). Malformed: too large, too deep, not JSON, no object, a key twice, NaN."""
     if len(data) > LIMITS.manifest_bytes:
         raise Malformed(f"is larger than {LIMITS.manifest_bytes} bytes")
     try:
@@ -86,7 +87,7 @@ class Fields:
         return float(value)
 
     def boolean(self, name: str) -> bool:
-        """True or false."""
+        """A boolean; 0 and 1 are none."""
         value = self.take(name)
         if type(value) is not bool:
             self._refuse(name, value, "true or false")

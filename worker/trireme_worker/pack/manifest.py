@@ -1,7 +1,7 @@
 """trireme.json: what a pack holds, with the SHA-256 and size of every file. The one file that is read before any other.
 
-Owns the manifest's fields and their checks, among them that no name leads out of the pack: only names that this version knows
-are accepted, so `..`, absolute paths, backslashes and NUL cannot occur.
+Owns the manifest's fields and their checks, among them that no name leads out of the pack: only names that this version
+knows are accepted, so `..`, absolute paths, backslashes and NUL cannot occur.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: object) -> Manifest:
-        """Malformed names the first field that is missing, unknown, of the wrong type or in contradiction to another."""
+        """Malformed names the first field that is missing, unknown, wrong or in contradiction to another."""
         fields = Fields(value)
         fields.choice("format", (FORMAT,))
         if (version := fields.integer("version", 1, 1 << 31)) != VERSION:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trireme_kernels.matrix import PackedMatrix
-from trireme_proto.errors import PackCorrupt, PackNotFound
+from trireme_proto.errors import PackNotFound
 from trireme_worker.pack.config import ModelConfig
 from trireme_worker.pack.files import PackFiles, ProgressCallback, ignore_progress, read_manifest
 from trireme_worker.pack.manifest import MANIFEST_FILE, TOKENIZER_FILE, GenerationDefaults, Manifest
@@ -52,7 +52,7 @@ class Pack:
     ) -> Pack:
         """Opens the pack in the folder `path` and checks that its files are there and match each other.
 
-        `layers`: only the files that these layers need, embedding and head included where they are first or last; None: all.
+        `layers`: only the files that these layers need, embedding and head included where they are first or last.
         `verify`: compare their SHA-256 with the manifest (about a second per GB). Raises PackNotFound, PackCorrupt.
         """
         root = Path(path)
@@ -76,7 +76,7 @@ class Pack:
         return tuple(names + ([HEAD_FILE] if last else []))
 
     def verify_files(self, names: Iterable[str], progress: ProgressCallback = ignore_progress) -> None:
-        """Compares the SHA-256 of these files with the manifest, each once in the life of this object. Raises PackCorrupt."""
+        """Compares the SHA-256 of these files with the manifest, each file once. Raises PackCorrupt."""
         self._files.verify([self._known(name) for name in names], progress)
 
     def layer(self, index: int) -> LayerWeights:
@@ -159,6 +159,3 @@ def _check_place(root: Path) -> None:
         raise PackNotFound(f"{root.name} is a Hugging Face checkpoint, not a pack: run `trireme convert` on it first")
     if not found:
         raise PackNotFound(f"there is no pack at {root.name!r}: no {MANIFEST_FILE} there")
-
-
-__all__ = ["Bits", "Pack", "PackCorrupt"]

@@ -1,7 +1,7 @@
 """Safetensors files: an 8-byte little-endian length, that many bytes of JSON, then the tensors' bytes.
 
-Owns the check of a header before anything of it is believed, and the writing of files whose matrices are aligned. Sizes are
-Python integers, which do not overflow. Format: https://github.com/huggingface/safetensors (format section).
+Owns the check of a header before anything of it is believed, and the writing of files whose matrices are aligned. Sizes
+are Python integers, which do not overflow. Format: https://github.com/huggingface/safetensors (format section).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Placed:
 def read_header(file: IO[bytes], size: int) -> dict[str, Placed]:
     """Tensors of an open safetensors file of `size` bytes, by name.
 
-    Malformed: a header that is cut off, too long or not JSON; a tensor whose bytes do not fit its shape, are not aligned to
-    its dtype, overlap another's, leave a gap or end elsewhere than the file.
+    Malformed: a header that is cut off, too long or not JSON; a tensor whose bytes do not fit its shape, are not
+    aligned to its dtype, overlap another's, leave a gap or end elsewhere than the file.
     """
     length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     if length > LIMITS.manifest_bytes or _LENGTH_BYTES + length > size:

@@ -1,8 +1,8 @@
 """Which tensors each file of a pack holds, with dtype and shape: what the sizes of a model imply.
 
 Owns names and shapes, for the reader and the writer alike; knows nothing of bytes on a disk. `2bit` is the layout of
-`trireme_kernels.packing`. A file lists its matrices first: their sizes are multiples of 128 bytes, so that everything which
-kernels load as vectors starts at a multiple of 64 bytes; norms and scales follow.
+`trireme_kernels.packing`. A file lists its matrices first: their sizes are multiples of 128 bytes, so that everything
+which kernels load as vectors starts at a multiple of 64 bytes; norms and scales follow.
 
     layers/00000.safetensors   qkv, output, gate_up, down, the norms, <matrix>.scales
     embedding.safetensors      embedding
@@ -46,7 +46,7 @@ def layer_file(index: int) -> str:
 
 
 def matrices(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """(rows, cols) of the packed matrices of a layer. qkv is q, k, v on top of each other; gate_up alternates by 16 rows."""
+    """(rows, cols) of the packed matrices of a layer: qkv is q, k, v in turn; gate_up alternates by 16 rows."""
     hidden, ffn = config.hidden_size, config.ffn_size
     return {
         "qkv": (config.query_size + 2 * config.kv_size, hidden),

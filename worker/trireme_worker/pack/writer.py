@@ -1,7 +1,7 @@
 """Writes a pack, layer by layer, into a folder that appears under its name only when it is complete.
 
-Owns the order on the disk and the cleaning up: a conversion that breaks off leaves nothing behind. Memory is that of one layer,
-because layers come from an iterable and tables in chunks.
+Owns the order on the disk and the cleaning up: a conversion that breaks off leaves nothing behind. Memory is that of
+one layer, because layers come from an iterable and tables in chunks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PackContents:
     final_norm: Float
     head: Iterable[Bits] | None = None
     """As `embedding`; None where the head is tied to it."""
-    generation: GenerationDefaults = GenerationDefaults()
+    generation: GenerationDefaults = field(default_factory=GenerationDefaults)
     extra_files: Mapping[str, bytes] = field(default_factory=dict)
     """tokenizer.json, and what else of `EXTRA_FILES` there is."""
 

@@ -1,0 +1,43 @@
+"""`trireme convert`: a Hugging Face checkpoint into a pack, with a progress bar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    src: Annotated[Path, typer.Argument(help="Folder of a Hugging Face BitNet checkpoint (safetensors).")],
+    dst: Annotated[Path, typer.Argument(help="Folder to make; it must not exist, or be empty.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model. [default: the name of SRC]")] = None,
+) -> None:
+    """Convert a Hugging Face checkpoint into a pack.
+
+    Takes model types bitnet and llama, quantised by the `bitnet` method: packed (uint8) and master weights (bfloat16,
+    float16, float32).
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from trireme_worker.convert import convert as convert_checkpoint
+
+    columns = TextColumn("Converting"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("convert", total=None)
+        made = convert_checkpoint(
+            src, dst, name=name, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    print(
+        f"{dst}: {made.name}, {_count(made.parameters)} parameters in {made.layers} layers, "
+        f"{made.bytes / 1e6:,.1f} MB, {made.bits_per_weight:.2f} bits per ternary weight"
+    )
+
+
+def _count(parameters: int) -> str:
+    """5776640 -> "5.8 M"."""
+    for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if parameters >= size:
+            return f"{parameters / size:.1f} {unit}"
+    return str(parameters)
