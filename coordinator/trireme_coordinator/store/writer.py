@@ -86,10 +86,10 @@ class SessionWriter:
         self._make_room()
         self._note_work()
 
-    async def flush(self, session_id: str) -> None:
+    async def flush(self, session_id: str, seconds: float | None = None) -> None:
         """Waits until all that was put so far for a session is stored.
 
-        SessionStoreUnavailable after `flush_seconds`, or where the session's backlog was given up; what the store
+        SessionStoreUnavailable after `seconds` (None: `flush_seconds`), or where the session's backlog was given up; what the store
         refused for good is raised as the store raised it. A failure is told once.
         """
         if failure := self._failures.pop(session_id, None):
@@ -97,7 +97,7 @@ class SessionWriter:
         if session_id not in self._backlogs:
             return
         try:
-            async with asyncio.timeout(self._flush_seconds):
+            async with asyncio.timeout(self._flush_seconds if seconds is None else seconds):
                 await self._backlogs[session_id].waiter()
         except TimeoutError:
             raise _not_stored() from None
