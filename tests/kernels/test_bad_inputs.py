@@ -80,6 +80,13 @@ def filled(value: int):
     return lambda array: np.full_like(array, value)
 
 
+def without_last_page(table: np.ndarray) -> np.ndarray:
+    """Slot 3 of the case has 40 positions: only its third page is missing."""
+    changed = table.copy()
+    changed[3, 2] = -1
+    return changed
+
+
 CHANGED = [
     # kernel, argument changed, change, argument blamed
     ("add_rows", "y", longer, "y"),
@@ -112,6 +119,7 @@ CHANGED = [
     ("attention", "positions", filled(-1), "positions"),
     ("attention", "positions", filled(47), "table"),  # slot 0 has a single page
     ("attention", "table", filled(9), "table"),
+    ("attention", "table", without_last_page, "table"),
     ("attention", "out", wider, "out"),
     ("attention", "begin", lambda _: -1, "begin"),
     ("attention", "begin", lambda _: 9, "begin"),

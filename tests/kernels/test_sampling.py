@@ -3,11 +3,12 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trireme_kernels as k
-from trireme_kernels import cases
+from trireme_kernels import cases, sampling
 from trireme_kernels.naive import tokens as naive
 
 rows = st.one_of(
@@ -75,6 +76,13 @@ def test_top_k_and_top_p_keep_the_right_tokens() -> None:
 def test_equal_logits_are_kept_from_the_lowest_id() -> None:
     assert np.flatnonzero(draws([1.0] * 10, 300, top_k=4)).tolist() == [0, 1, 2, 3]
     assert np.flatnonzero(draws([1.0] * 10, 300, top_p=0.35)).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("target", "token"), [(0, 1), (4, 1), (5, 3), (9, 3), (10, 4)])
+def test_the_running_mass_must_exceed_the_target(target: int, token: int) -> None:
+    """A token of mass 0 is never drawn, and a token of mass m by exactly m of the targets."""
+    logits, masses = np.zeros(5, np.float32), np.array([0, 5, 0, 5, 1])
+    assert sampling._find(logits, masses, np.float32(-1), 5, target) == token
 
 
 def test_settings_that_keep_everything_do_not_change_the_draw() -> None:
