@@ -6,7 +6,7 @@ Compiled code is cached on disk (`cache.py`).  What each function computes is wr
 `naive/`; `registry.py` pairs the two.
 """
 
-from trireme_kernels.errors import KernelCacheError, KernelInputError
+from trireme_kernels.errors import KernelCacheError, KernelInputError, UnsupportedCpuError
 from trireme_kernels.gates import silu_gate, squared_relu_gate
 from trireme_kernels.head import HEAD_ROWS, embed, head_logits
 from trireme_kernels.kv import PAGE_TOKENS, append_kv
@@ -37,6 +37,7 @@ __all__ = [
     "KernelCacheError",
     "KernelInputError",
     "PackedMatrix",
+    "UnsupportedCpuError",
     "add_rows",
     "append_kv",
     "attention",

@@ -14,9 +14,9 @@ import stat
 from pathlib import Path
 
 import llvmlite
-import llvmlite.binding as llvm
 import numba
 
+from trireme_kernels.cpu import cpu_features, cpu_name
 from trireme_kernels.errors import KernelCacheError
 
 _PACKAGE = Path(__file__).parent
@@ -64,9 +64,5 @@ def _key() -> str:
     for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(f"{path.relative_to(_PACKAGE)} {path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
-    cpu = numba.config.CPU_NAME or llvm.get_host_cpu_name()
-    features = numba.config.CPU_FEATURES
-    if features is None:
-        features = llvm.get_host_cpu_features().flatten()
-    digest.update(f"{numba.__version__} {llvmlite.__version__} {cpu} {features}".encode())
+    digest.update(f"{numba.__version__} {llvmlite.__version__} {cpu_name()} {cpu_features()}".encode())
     return digest.hexdigest()[:20]

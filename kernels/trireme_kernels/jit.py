@@ -18,10 +18,12 @@ import numba
 from numba.extending import intrinsic as _numba_intrinsic
 
 from trireme_kernels.cache import cache_folder
+from trireme_kernels.cpu import check_cpu
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+check_cpu()
 _CACHE = str(cache_folder())
 _setting = threading.Lock()
 

@@ -9,7 +9,7 @@ import numba
 import pytest
 
 import trireme_kernels as k
-from trireme_kernels import cache, jit, norm
+from trireme_kernels import cache, cpu, jit, norm
 
 
 @pytest.fixture
@@ -98,3 +98,17 @@ def test_a_second_process_finds_the_machine_code(base: Path) -> None:
         for _ in range(2)
     ]
     assert [run.stdout.split() for run in runs] == [["2.0", "0", "1"], ["2.0", "1", "0"]]
+
+
+def test_a_cpu_without_the_instructions_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
+    for features in ("+avx2,+f16c", "+sse2,+f16c,+avx,+avx2"):
+        monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
+        cpu.check_cpu()
+    for features, lacking in (("+avx,+f16c,-avx2", "avx2"), ("+avx2", "f16c"), ("", "avx2, f16c")):
+        monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
+        with pytest.raises(k.UnsupportedCpuError, match=f"lacks {lacking},"):
+            cpu.check_cpu()
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "riscv64")
+    with pytest.raises(k.UnsupportedCpuError, match="no kernels for riscv64"):
+        cpu.check_cpu()
