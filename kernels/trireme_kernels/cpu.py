@@ -1,6 +1,6 @@
 """The CPU that code is generated for, and whether it is one that the kernels run on.
 
-x86-64 needs AVX2 and F16C (any server CPU since about 2015); 64-bit ARM has what is needed.  Without F16C the conversion of
+x86-64 needs AVX2 and F16C (servers since about 2015); 64-bit ARM has what is needed.  Without F16C a conversion of
 halves becomes a call to a function that is not there, which ends the process; so it is refused before it compiles.
 """
 
