@@ -20,3 +20,8 @@ def default_target() -> str:
 def debug() -> bool:
     """Whether a person asked for tracebacks."""
     return os.environ.get("TRIREME_DEBUG", "") not in {"", "0"}
+
+
+def quiet_transport() -> None:
+    """Keeps gRPC's own log lines off a person's terminal; errors reach them as sentences. Call before gRPC is used."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

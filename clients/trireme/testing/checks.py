@@ -18,6 +18,8 @@ def generate(request: inference.GenerateRequest, model: FakeModel) -> None:
     """Raises InvalidRequest for the first field that is out of its range."""
     if request.WhichOneof("prompt") is None:
         raise InvalidRequest("prompt must be given.")
+    if request.HasField("token_ids") and not request.token_ids.ids:
+        raise InvalidRequest("prompt must hold at least one token.")
     if len(request.text.encode()) > LIMITS.prompt_bytes:
         raise PromptTooLong(f"The prompt must be at most {LIMITS.prompt_bytes} bytes long.")
     token_ids(request.token_ids.ids, model)

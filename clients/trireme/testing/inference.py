@@ -30,13 +30,17 @@ class FakeInference(InferenceServicer):
     def __init__(self, store: Store, model: FakeModel, script: Script) -> None:
         self.script = script
         self.calls: list[FakeCall] = []
+        self.arrival = threading.Condition()
+        """Notified with each further one of `calls`."""
         self._store = store
         self._model = model
         self._numbers = count(1)
 
     def Generate(self, request: inference.GenerateRequest, context: grpc.ServicerContext) -> Messages:
         call = FakeCall(request, _metadata(context), context.time_remaining())
-        self.calls.append(call)
+        with self.arrival:
+            self.calls.append(call)
+            self.arrival.notify_all()
         over = threading.Event()
         if not context.add_callback(over.set):
             over.set()

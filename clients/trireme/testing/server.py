@@ -62,6 +62,13 @@ class FakeServer:
         """The `generate` calls so far, in the order of their arrival."""
         return self._inference.calls
 
+    def wait_call(self, number: int = 0, timeout: float = 10.0) -> FakeCall:
+        """The call with this place in `calls`, once it has arrived. Raises TimeoutError."""
+        with self._inference.arrival:
+            if not self._inference.arrival.wait_for(lambda: len(self.calls) > number, timeout):
+                raise TimeoutError(f"Call {number} did not arrive within {timeout:g} s.")
+            return self.calls[number]
+
     def fail_next(self, error: TriremeError, *, after: int = 0, method: str = "Generate") -> None:
         """The next call of `method` (its name in the .proto files) fails; a generation after so many tokens."""
         self._script.add(method, Step(after, error))

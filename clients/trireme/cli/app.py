@@ -1,0 +1,48 @@
+"""The tree of commands. Each command's module is imported here; none of them imports the server or heavy libraries."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
+
+from trireme.cli import chat, demo, generate, sessions, status
+from trireme.cli.lazy import LazyGroup
+
+app = typer.Typer(
+    name="trireme",
+    cls=LazyGroup,
+    help="Serve ternary language models on CPUs, and talk to them.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("generate")(generate.generate)
+app.command("chat")(chat.chat)
+app.command("status")(status.status)
+app.add_typer(sessions.app, name="sessions")
+app.command("demo")(demo.demo)
+
+
+@app.command("version")
+def version() -> None:
+    """Print the version."""
+    typer.echo(installed_version("trireme-inference"))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Serve ternary language models on CPUs, and talk to them."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())

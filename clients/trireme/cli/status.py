@@ -1,0 +1,59 @@
+"""`trireme status`: what runs where, and how full it is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rich.table import Table
+from rich.text import Text
+
+from trireme import Client, Stage, Status
+from trireme.cli import options, output
+
+
+def status(target: options.Target = None, timeout: options.Timeout = None, as_json: options.AsJson = False) -> None:
+    """Show what runs where, and how full it is."""
+    with Client(target) as client:
+        state = client.status(timeout=timeout)
+        if as_json:
+            output.write_json(dataclasses.asdict(state))
+            return
+        output.write_table(_overview(client.target, state))
+        output.write_table(_stages(state.stages))
+
+
+def _overview(target: str, state: Status) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    model, load = state.model, state.load
+    table.add_row("server", f"{target}, version {state.version}")
+    table.add_row("pipeline", f"{'ready' if state.ready else 'not ready'}, epoch {state.epoch}")
+    table.add_row("sessions", "store answers" if state.session_store_ok else Text("store does not answer", style="red"))
+    table.add_row(
+        "model",
+        f"{model.name}: {model.layers} layers of {model.hidden_size}, {model.parameters / 1e6:.1f}M parameters,"
+        f" {model.layout}, context {model.context}, vocabulary {model.vocabulary}",
+    )
+    table.add_row(
+        "load",
+        f"{load.running} running, {load.waiting} of at most {load.queue_limit} waiting,"
+        f" {load.kv_pages_reserved} of {load.kv_pages_total} KV pages reserved, {load.sessions_cached} sessions cached",
+    )
+    return table
+
+
+def _stages(stages: tuple[Stage, ...]) -> Table:
+    table = Table("stage", "layers", "node", "threads", "KV pages", "slots", "steps", "busy", "memory", "integrity")
+    for stage in stages:
+        table.add_row(
+            str(stage.stage),
+            f"{stage.first_layer}-{stage.end_layer - 1}",
+            stage.node,
+            str(stage.threads),
+            f"{stage.kv_pages_used}/{stage.kv_pages_total}",
+            str(stage.slots_used),
+            str(stage.steps),
+            f"{stage.busy_seconds:.1f} s",
+            f"{stage.rss_bytes / (1 << 20):.0f} MiB",
+            "ok" if stage.integrity_ok else Text("broken", style="red"),
+        )
+    return table
