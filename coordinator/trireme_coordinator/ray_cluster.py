@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from trireme_coordinator.config import split_address
 from trireme_coordinator.placement import Node, Placed
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, TriremeError
 from trireme_worker.actor import StageProcess, StageSettings
@@ -43,6 +45,8 @@ class RayCluster:
 
     def start(self) -> None:
         """Connects or starts. ConfigurationError when nothing answers at the address."""
+        if self._address:
+            _probe(self._address)
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         import ray  # noqa: PLC0415  (reads the environment when it is imported)
@@ -124,6 +128,15 @@ class RayCluster:
                 )
         ray.kill(orphan, no_restart=True)
         _wait_until_gone(name)
+
+
+def _probe(address: str) -> None:
+    """Ray itself tries for minutes to reach an address where nothing is."""
+    try:
+        with socket.create_connection(split_address(address), timeout=5):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"No Ray cluster answers at '{address}'.") from error
 
 
 def _wait_until_gone(name: str) -> None:
