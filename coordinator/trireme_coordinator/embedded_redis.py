@@ -36,6 +36,12 @@ _LOCK_SECONDS = 3.0
 _POLL_SECONDS = 0.005
 _SOCKET_PATH_BYTES = 100
 """Longest path of a Unix socket, a little under what Linux (108) and macOS (104) allow."""
+_GUARD = """
+read -r _
+kill "$1"
+for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$1" && sleep 0.2; done
+rm -rf -- "$2"
+"""
 
 
 class EmbeddedRedis:
@@ -125,7 +131,7 @@ class EmbeddedRedis:
             raise StartupError("The embedded Redis cannot be run on this machine.") from None
         finally:
             os.close(lock)
-        self._guard = _guard(self._server.pid)
+        self._guard = _guard(self._server.pid, self._socket.parent)
         _hand_over(self._server, self._settings(data))
         self._wait(data / "redis.log")
 
@@ -196,10 +202,10 @@ def _locked(data: Path) -> int:
             return lock
 
 
-def _guard(pid: int) -> subprocess.Popen[bytes]:
-    """A shell that ends the server when the pipe to us breaks."""
+def _guard(pid: int, folder: Path) -> subprocess.Popen[bytes]:
+    """A shell that ends the server, and removes what was temporary, when the pipe to us breaks."""
     return subprocess.Popen(  # noqa: S603  a fixed script and a number
-        ["/bin/sh", "-c", 'read -r _; kill "$1"', "sh", str(pid)],
+        ["/bin/sh", "-c", _GUARD, "sh", str(pid), str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -40,6 +40,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIELDS = ("created", "last_used", "ttl", "count", "model", "pack")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(rb"[0-9]{1,18}")
+_ID = re.compile(rb"[A-Za-z0-9_-]+")
 _LAST_MICROS = 253_402_300_799_999_999
 """The last microsecond of the year 9999, where datetime ends."""
 
@@ -124,7 +125,7 @@ def from_page_token(page_token: str) -> tuple[int, str]:
         score, _, session_id = base64.b64decode(page_token, altchars=b"-_", validate=True).partition(b":")
     except (ValueError, binascii.Error):
         score, session_id = b"", b""
-    if not _NUMBER.fullmatch(score) or not session_id.isascii():
+    if not _NUMBER.fullmatch(score) or not _ID.fullmatch(session_id):
         raise InvalidRequest("page_token must be the next_page_token of the page before.")
     return int(score), session_id.decode()
 

@@ -89,8 +89,8 @@ class SessionWriter:
     async def flush(self, session_id: str, seconds: float | None = None) -> None:
         """Waits until all that was put so far for a session is stored.
 
-        SessionStoreUnavailable after `seconds` (None: `flush_seconds`), or where the session's backlog was given up; what the store
-        refused for good is raised as the store raised it. A failure is told once.
+        SessionStoreUnavailable after `seconds` (None: `flush_seconds`), or where the session's backlog was given up;
+        what the store refused for good is raised as the store raised it. A failure is told once.
         """
         if failure := self._failures.pop(session_id, None):
             raise failure

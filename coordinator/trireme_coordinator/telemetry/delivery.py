@@ -1,7 +1,7 @@
 """Delivers spans to a collector and keeps quiet about it.
 
 The library says the same again with every batch that a dead collector does not take; here it is said once, and once
-more when the collector is back. Delivery happens in the library's own thread, with a bounded queue: requests never wait.
+more when the collector is back. Delivery happens in the library's own thread, its queue bounded: requests never wait.
 """
 
 from __future__ import annotations
