@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
+# The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
+TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
 .PHONY: help demo test check format proto golden clean
 
@@ -37,8 +39,14 @@ format: $(VENV)/test   ## rewrite the sources in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+golden:          ## record what Hugging Face transformers computes, and compare with it (installs torch: 1 GB)
+	@test -x $(VENV)-golden/bin/python || $(PYTHON) -m venv $(VENV)-golden
+	@$(VENV)-golden/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) transformers accelerate -e '.[test]'
+	$(VENV)-golden/bin/python -m tests.golden.record
+	$(VENV)-golden/bin/python -m pytest tests/golden
+
 proto: $(VENV)/test    ## regenerate the gRPC code
 	$(BIN)/python proto/generate.py
 
 clean:           ## remove what the other commands made
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-golden build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
