@@ -16,7 +16,7 @@ from trireme_coordinator.config import ServeConfig, split_address
 from trireme_coordinator.embedded_redis import EmbeddedRedis
 from trireme_coordinator.engine import Engine, Launch
 from trireme_coordinator.placement import Node, Placed, place
-from trireme_coordinator.public_server import PublicServer
+from trireme_coordinator.public_server import PublicServer, check_free
 from trireme_coordinator.ray_cluster import RayCluster
 from trireme_coordinator.scheduler import SchedulerConfig
 from trireme_coordinator.scheduler.budget import pages_for
@@ -49,12 +49,14 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
     """Serves while the context is open. StartupError when it cannot start; the message says what to change."""
     async with AsyncExitStack() as stack:
         pack = Pack.open(Path(config.pack) if config.pack else default_pack(), verify=False)
-        public = PublicServer(*split_address(config.listen))
-        stack.push_async_callback(public.stop)
+        _place(config, pack, [Node("", "", "")])  # more stages than layers shows now
+        check_free(*split_address(config.listen))
         store = await _store(config, pack, stack, say)
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
         cluster = await _cluster(config, stack, say)
+        public = PublicServer(*split_address(config.listen))
+        stack.push_async_callback(public.stop)
         placed = _place(config, pack, await asyncio.to_thread(cluster.nodes))
         launch = _launcher(config, pack, cluster, placed)
         say(f"Starting {len(placed)} stages: loading, checking and compiling")

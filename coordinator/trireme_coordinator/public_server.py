@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import socket
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -30,13 +31,28 @@ _SERVICES = ("trireme.v1.Inference", "trireme.v1.Sessions", "trireme.v1.Cluster"
 _OPTIONS = [
     ("grpc.max_receive_message_length", LIMITS.message_bytes),
     ("grpc.so_reuseport", 0),  # a busy port is an error, not a second server that takes half of the calls
+    ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5000),
 ]
 _GRACE_SECONDS = 5.0
 
 
+def check_free(host: str, port: int) -> None:
+    """ConfigurationError where the address cannot be listened on. For before the slow part of a start."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host.strip("[]"), port), family=family):
+            pass
+    except OSError as error:
+        raise _not_free(host, port) from error
+
+
+def _not_free(host: str, port: int) -> ConfigurationError:
+    return ConfigurationError(f"{host}:{port} cannot be listened on: it is in use, or not an address of this machine.")
+
+
 class PublicServer:
-    """Takes its port at once, so that a busy one shows early, and serves after `start`."""
+    """All services on one port. To be made after Ray was started: Ray forks, which gRPC's threads do not survive."""
 
     def __init__(self, host: str, port: int) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=LIMITS.concurrent_calls)
@@ -44,9 +60,7 @@ class PublicServer:
         try:
             bound = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
-            raise ConfigurationError(
-                f"The address {host}:{port} cannot be listened on: it is in use or not one of this machine."
-            ) from error
+            raise _not_free(host, port) from error
         self.address = f"{host}:{bound}"
 
     async def start(
@@ -70,7 +84,14 @@ class PublicServer:
             top_p=defaults.top_p,
         )
         inference = InferenceService(
-            engine, codec, gate, telemetry, bounds, model=config.name, eos_token_ids=frozenset(config.eos_token_ids)
+            engine,
+            codec,
+            gate,
+            telemetry,
+            bounds,
+            model=config.name,
+            eos_token_ids=frozenset(config.eos_token_ids),
+            layers=[(stage.layers.start, stage.layers.stop) for stage in placed],
         )
         version = importlib.metadata.version("trireme-inference")
         cluster = ClusterService(engine, gate.store, placed, model_of(pack), threads=threads, version=version)

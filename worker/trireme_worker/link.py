@@ -27,8 +27,9 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.enable_http_proxy", 0),
 ]
 SERVER_OPTIONS: list[tuple[str, Any]] = [
-    *CHANNEL_OPTIONS[:4],
-    ("grpc.http2.min_ping_interval_without_data_ms", 500),
+    *CHANNEL_OPTIONS,
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),  # the pings above are welcome
+    ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
 ]
 

@@ -65,7 +65,7 @@ async def _serve(config: ServeConfig) -> None:
 
 
 async def _work(config: ServeConfig, ready: asyncio.Event, stop: asyncio.Event) -> None:
-    from trireme_coordinator.app import running  # noqa: PLC0415
+    from trireme_coordinator.app import running
 
     async with running(config, _say) as server:
         ready.set()

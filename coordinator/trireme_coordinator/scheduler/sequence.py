@@ -1,8 +1,8 @@
 """One request as the scheduler sees it, and the micro-batches that it is cut into.
 
     tokens     [ p0 p1 p2 p3 | g0 g1 ]   prompt, then what was generated
-    computed     ^^^^^^^^^^^^^^^^        positions whose keys and values the stages hold, or will hold once the frames that are
-                                         under way have passed
+    computed     ^^^^^^^^^^^^^^^^        positions whose keys and values the stages hold, or will hold
+                                         once the frames that are under way have passed
 
 A sequence whose `computed` is one short of its tokens waits for its next decode step; one that `awaits` a token has it
 under way and cannot be scheduled again until the token is there.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from trireme_coordinator.scheduler import Finish
 from trireme_coordinator.store import SessionWriter
-from trireme_coordinator.telemetry import RequestTrace
+from trireme_coordinator.telemetry import Layers, RequestTrace
 from trireme_coordinator.text import StopMatcher, TextStream
 from trireme_proto.v1 import inference_pb2 as pb
 from trireme_proto.v1 import stage_pb2
@@ -30,8 +30,11 @@ class Piece:
 class Generation:
     """Listens to the engine for one request."""
 
-    def __init__(self, text: TextStream, stops: StopMatcher, trace: RequestTrace, log: SessionLog) -> None:
+    def __init__(
+        self, text: TextStream, stops: StopMatcher, trace: RequestTrace, log: SessionLog, layers: Layers
+    ) -> None:
         self._text, self._stops, self._trace, self._log = text, stops, trace, log
+        self._layers = layers
         self._piece = Piece()
         self._reason: Finish | None = None
         self._news = asyncio.Event()
@@ -41,7 +44,7 @@ class Generation:
 
     def admitted(self) -> None:
         """The first micro-batch with this request is on its way."""
-        self._trace.admitted()
+        self._trace.admitted(self._layers)
 
     def timed(self, *, prefill: bool, tokens: int, timings: Sequence[stage_pb2.StageTiming]) -> None:
         """A step with `tokens` tokens of this request has passed all stages."""

@@ -16,7 +16,7 @@ from trireme_coordinator.service import requests
 from trireme_coordinator.service.calls import answered
 from trireme_coordinator.service.generation import Generation, SessionLog, message
 from trireme_coordinator.service.sessions import SessionGate
-from trireme_coordinator.telemetry import RequestTrace, Telemetry
+from trireme_coordinator.telemetry import Layers, RequestTrace, Telemetry
 from trireme_coordinator.text import StopMatcher, TextCodec
 from trireme_proto.errors import PipelineUnavailable
 from trireme_proto.v1 import inference_pb2 as pb
@@ -38,9 +38,10 @@ class InferenceService(InferenceServicer):
         *,
         model: str,
         eos_token_ids: frozenset[int],
+        layers: Layers,
     ) -> None:
         self._engine, self._codec, self._sessions, self._telemetry = engine, codec, sessions, telemetry
-        self._bounds, self._model, self._eos = bounds, model, eos_token_ids
+        self._bounds, self._model, self._eos, self._layers = bounds, model, eos_token_ids, layers
 
     @answered
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:  # type: ignore[override]
@@ -65,12 +66,18 @@ class InferenceService(InferenceServicer):
                 session.session_id,
             )
             log = SessionLog(self._sessions.writer, session.session_id, len(session.tokens), prompt)
-            generation = Generation(self._codec.stream(tokens), stops, trace, log)
+            generation = Generation(self._codec.stream(tokens), stops, trace, log, self._layers)
             trace.queued()
             self._submit(sequence, generation)
             try:
-                ids = {"session_id": session.session_id, "request_id": request_id, "trace_id": trace.trace_id}
-                await context.write(pb.GenerateResponse(**ids, seed=sampling.seed))
+                await context.write(
+                    pb.GenerateResponse(
+                        session_id=session.session_id,
+                        request_id=request_id,
+                        trace_id=trace.trace_id,
+                        seed=sampling.seed,
+                    )
+                )
                 await self._answer(sequence, generation, trace, context)
             finally:
                 self._engine.drop(sequence)
@@ -92,7 +99,8 @@ class InferenceService(InferenceServicer):
         """The prompt's tokens; a text at the start of a session gets the begin-of-text token in front."""
         if request.WhichOneof("prompt") == "token_ids":
             return list(request.token_ids.ids)
-        return await asyncio.to_thread(self._codec.encode, request.text, not earlier)
+        room = self._bounds.context - len(earlier)
+        return await asyncio.to_thread(self._codec.encode, request.text, not earlier, room)
 
     def _submit(self, sequence: Sequence, generation: Generation) -> None:
         if not self._engine.started:
@@ -113,7 +121,12 @@ class InferenceService(InferenceServicer):
             completion_tokens=sequence.generated,
             cached_tokens=sequence.cached,
         )
-        trace.finish(reason.value, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+        trace.finish(
+            reason.value,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
+        )
         return usage
 
 
