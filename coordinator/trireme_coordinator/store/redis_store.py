@@ -50,6 +50,10 @@ _Entries = list[tuple[bytes, int]]
 """Entries of the index: (session id as Redis gave it, microseconds)."""
 
 
+class _TornReadError(Exception):
+    """Count and tokens of a session do not fit: somebody wrote between the two reads, or the session is damaged."""
+
+
 class RedisSessionStore:
     """A SessionStore on Redis >= 7 or Valkey. Must be made inside the running event loop."""
 
@@ -102,14 +106,17 @@ class RedisSessionStore:
     async def append(self, session_id: str, expected_count: int, token_ids: Sequence[int]) -> None:
         """Puts tokens at a known position. Internal, SessionNotFound, InvalidRequest, SessionStoreUnavailable."""
         checked_id(session_id)
+        error: TriremeError = _unavailable()
         async with self._answering():
             for _ in range(_ATTEMPTS):
                 async with self._client.pipeline(transaction=True) as pipe:
                     try:
                         return await self._try_append(pipe, session_id, expected_count, token_ids)
                     except WatchError:
-                        continue
-        raise _unavailable()
+                        error = _unavailable()
+                    except _TornReadError:
+                        error = layout.damaged()
+        raise error
 
     async def list(self, page_size: int, page_token: str = "") -> tuple[list[SessionRecord], str]:
         """The most recently used first. InvalidRequest, SessionStoreUnavailable."""
@@ -162,7 +169,7 @@ class RedisSessionStore:
         check_pack(record.pack_sha256, self._model)
         held = record.token_count
         if await _awaited(pipe.strlen(key)) != held * layout.TOKEN_BYTES:
-            raise layout.damaged()
+            raise _TornReadError
         overlap: Sequence[int] = ()
         if (count := min(held - expected_count, len(token_ids))) > 0:
             start, end = expected_count * layout.TOKEN_BYTES, (expected_count + count) * layout.TOKEN_BYTES
