@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import typer
 
@@ -56,9 +56,10 @@ def _run(args: Sequence[str] | None) -> int:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
-    context = getattr(error, "ctx", None)
-    if context is not None:  # of a wrong command line
-        return f"{getattr(error, 'message', error)}".rstrip(".") + f" (see {context.command_path} --help)"
+    if isinstance(error, _UsageError):
+        wrong: Any = error
+        where = f"; see {wrong.ctx.command_path} --help" if wrong.ctx else ""
+        return " ".join(wrong.format_message().split()).rstrip(".") + where
     return str(error)
 
 

@@ -71,7 +71,7 @@ class Chat:
 
     def run(self) -> None:
         """Until the person leaves. Where nobody types, the first error ends it."""
-        interactive = sys.stdin.isatty()
+        interactive = _typed_by_a_person()
         if interactive:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401, PLC0415 - its import gives input() line editing, where there is any
@@ -145,3 +145,7 @@ class Chat:
         self.session = self._client.sessions.create().session_id
         output.note(f"Session {self.session}.")
         return True
+
+
+def _typed_by_a_person() -> bool:
+    return sys.stdin.isatty()

@@ -14,6 +14,7 @@ from trireme.results import Generation
 
 # Control characters of an answer must not steer the terminal; line breaks and tabs may.
 _HARMLESS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
+_UNLIMITED = 1000
 
 
 def write_text(text: str) -> None:
@@ -36,7 +37,22 @@ def write_json(value: Any) -> None:
 def write_table(table: Table) -> None:
     """A table on standard output; in full where nobody's terminal limits its width."""
     console = Console(markup=False)  # names come from a server: they are not ours to interpret
-    console.print(table, width=None if console.is_terminal else 200)
+    if not console.is_terminal:
+        console.width = _UNLIMITED
+    console.print(table)
+
+
+def columns(*headers: str) -> Table:
+    """An empty table that is as narrow as it can be; long names break, nothing is cut off."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
+def pairs() -> Table:
+    """An empty table of names and values."""
+    return Table(show_header=False, box=None, padding=(0, 2, 0, 0))
 
 
 def rate(value: float | None) -> str:

@@ -22,6 +22,8 @@ from trireme_proto.errors import StartupError
 _READY = re.compile(r"^Trireme is ready on (\S+:\d+)")
 _POLL_S = 0.1
 _LAST_LINES = 8
+_LINE = 200
+"""Characters shown of a line."""
 
 
 class ServerProcess:
@@ -89,8 +91,8 @@ class ServerProcess:
         self._read += len(whole)
         for line in whole.decode(errors="replace").splitlines():
             if line.strip():
-                self._last.append(line)
-                yield line
+                self._last.append(line[:_LINE])
+                yield line[:_LINE]
 
     def _why(self) -> str:
         return "; its last lines:\n" + "\n".join(f"  {line}" for line in self._last) if self._last else "."

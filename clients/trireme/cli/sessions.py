@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from trireme import Client, Session
 from trireme.cli import options, output
@@ -24,7 +23,7 @@ def list_sessions(target: options.Target = None, as_json: options.AsJson = False
     if as_json:
         output.write_json({"sessions": [_json(session) for session in found]})
         return
-    table = Table("session", "tokens", "model", "created", "last used", "expires")
+    table = output.columns("session", "tokens", "model", "created", "last used", "expires")
     for session in found:
         moments = map(output.moment, (session.created, session.last_used, session.expires))
         table.add_row(session.session_id, str(session.token_count), session.model, *moments)
@@ -40,7 +39,7 @@ def get(session: SessionArgument, target: options.Target = None, as_json: option
     if as_json:
         output.write_json({**_json(found), "text": text})
         return
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = output.pairs()
     for name, value in _json(found).items():
         if name != "token_ids":
             table.add_row(name.replace("_", " "), str(value))

@@ -23,7 +23,7 @@ def status(target: options.Target = None, timeout: options.Timeout = None, as_js
 
 
 def _overview(target: str, state: Status) -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = output.pairs()
     model, load = state.model, state.load
     table.add_row("server", f"{target}, version {state.version}")
     table.add_row("pipeline", f"{'ready' if state.ready else 'not ready'}, epoch {state.epoch}")
@@ -42,7 +42,7 @@ def _overview(target: str, state: Status) -> Table:
 
 
 def _stages(stages: tuple[Stage, ...]) -> Table:
-    table = Table("stage", "layers", "node", "threads", "KV pages", "slots", "steps", "busy", "memory", "integrity")
+    table = output.columns("stage", "layers", "node", "threads", "KV pages", "slots", "busy", "memory", "intact")
     for stage in stages:
         table.add_row(
             str(stage.stage),
@@ -51,9 +51,8 @@ def _stages(stages: tuple[Stage, ...]) -> Table:
             str(stage.threads),
             f"{stage.kv_pages_used}/{stage.kv_pages_total}",
             str(stage.slots_used),
-            str(stage.steps),
             f"{stage.busy_seconds:.1f} s",
             f"{stage.rss_bytes / (1 << 20):.0f} MiB",
-            "ok" if stage.integrity_ok else Text("broken", style="red"),
+            "yes" if stage.integrity_ok else Text("no", style="red"),
         )
     return table

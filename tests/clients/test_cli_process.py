@@ -1,0 +1,123 @@
+"""The command as a process of its own: quick to start, light, quiet when interrupted or cut off."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from trireme import Client
+
+TRIREME = [sys.executable, "-m", "trireme"]
+
+
+def run(*args, **options):
+    return subprocess.run([*TRIREME, *args], capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+@pytest.fixture
+def start():
+    """Starts processes and sees to it that none is left."""
+    started = []
+
+    def begin(*args):
+        process = subprocess.Popen(
+            [*TRIREME, *args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            pipe.close()
+        process.wait()
+
+
+def test_help_lists_every_command_at_once():
+    begun = time.monotonic()
+    done = run("--help", env=os.environ | {"COLUMNS": "120"})
+    taken = time.monotonic() - begun
+    assert done.returncode == 0
+    for name in ("generate", "chat", "status", "sessions", "demo", "version", "serve", "convert", "logits"):
+        assert f"│ {name} " in done.stdout
+    assert taken < 1.0
+
+
+def test_its_own_commands_never_load_the_server_or_its_libraries(server):
+    heavy = "ray numba numpy redis opentelemetry trireme_coordinator trireme_worker trireme_kernels"
+    code = f"""
+import sys
+from trireme.cli import main
+for args in (["--help"], ["generate", "x"], ["status"], ["sessions", "list"], ["demo", "--help"], ["version"]):
+    assert main(args) == 0, args
+print(set("{heavy}".split()) & sys.modules.keys(), file=sys.stderr)
+"""
+    env = os.environ | {"TRIREME_TARGET": server.target}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr.splitlines()[-1] == "set()"
+
+
+def test_an_error_is_one_line_and_no_traceback():
+    done = run("status", "--target", "127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: No Trireme server answers at 127.0.0.1:1; `trireme serve` starts one.\n"
+
+
+def test_a_prompt_that_is_no_utf8_is_one_line(server):
+    done = run("generate", os.fsencode("a\udcff"), "--target", server.target)
+    assert (done.returncode, done.stderr) == (1, "error: prompt is not valid Unicode text at character 1.\n")
+
+
+def test_a_terminal_that_lacks_characters_gets_others(server):
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = run("generate", "x", "--seed", "3", "--target", server.target, env=env)
+    assert done.returncode == 0
+    assert "?" in done.stdout
+
+
+def test_ctrl_c_ends_generate_with_130_and_cancels_the_request(server, start):
+    server.hold_next(after=3)
+    process = start("generate", "x", "--target", server.target)
+    assert process.stdout.read(3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "")
+    assert server.calls[0].wait_ended()
+    assert server.calls[0].outcome == "cancelled"
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_chat(server, start):
+    server.hold_next(after=3)
+    process = start("chat", "--max-tokens", "8", "--target", server.target)
+    process.stdin.write("one\n")
+    assert process.stdout.read(3)
+    process.send_signal(signal.SIGINT)
+    assert server.calls[0].wait_ended()
+    out, err = process.communicate("two\n/quit\n", timeout=20)
+    assert process.returncode == 0
+    assert " (stopped)\n" in err
+    assert out.endswith("\n")
+    assert server.calls[-1].outcome == "finished"
+    assert server.calls[-1].request.text == "two\n"
+
+
+def test_a_reader_that_leaves_is_no_error(server, start):
+    with Client(server.target) as client:
+        assert len(client.generate("x", ignore_eos=True).result().token_ids) > 4000
+    process = start("generate", "x", "--target", server.target, "--max-tokens", "4000")
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == ""
+    assert process.wait(20) == 1
