@@ -58,7 +58,7 @@ class SessionGate:
     def claim(self, session_id: str) -> None:
         """Marks a session as in use. SessionBusy when it is."""
         if session_id in self._busy:
-            raise SessionBusy("Another request is running on this session; wait until it ends.", retry_after=1.0)
+            raise SessionBusy("Another request is running on this session; wait until it ends.")
         self._busy.add(session_id)
 
     async def settle(self, session_id: str) -> None:
