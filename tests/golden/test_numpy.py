@@ -62,7 +62,9 @@ def test_layers(pair):
     for index in range(pack.config.layers):
         expected = reference.block(index, hidden)["out"]
         stage = StageModel(pack, range(index, index + 1), kv_tokens=len(TOKENS), slots=1)
-        found = stage.forward(Batch((Row(0, 0, len(TOKENS)),)), hidden.copy())
+        batch = Batch((Row(0, 0, len(TOKENS)),))
+        stage.reserve(batch)
+        found = stage.forward(batch, hidden.copy())
         stage.close()
         errors = np.abs(found - expected).max(axis=1) / np.abs(expected).max()
         assert np.median(errors) < 1e-6

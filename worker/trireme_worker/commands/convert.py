@@ -33,6 +33,8 @@ def convert(
         f"{dst}: {made.name}, {_count(made.parameters)} parameters in {made.layers} layers, "
         f"{made.bytes / 1e6:,.1f} MB, {made.bits_per_weight:.2f} bits per ternary weight"
     )
+    if made.rounded_tables:
+        print("Embedding and head were rounded to bfloat16.")
 
 
 def _count(parameters: int) -> str:

@@ -29,7 +29,7 @@ class Checkpoint:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        if not (root / CONFIG_FILE).is_file():
+        if not _is_file(root / CONFIG_FILE):
             raise CheckpointUnsupported(f"there is no Hugging Face checkpoint at {root.name!r}: no {CONFIG_FILE} there")
         self.tensors: dict[str, Placed] = {}
         self._maps: dict[str, NDArray[np.uint8]] = {}
@@ -53,7 +53,7 @@ class Checkpoint:
 
     def file(self, name: str) -> bytes | None:
         """The bytes of a file beside the weights, or None where there is none."""
-        return self._bytes(name, -1) if (self._root / name).is_file() else None
+        return self._bytes(name, -1) if _is_file(self._root / name) else None
 
     def raw(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a tensor, mapped."""
@@ -64,7 +64,9 @@ class Checkpoint:
     def float_chunks(self, name: str) -> Iterator[NDArray[np.float32]]:
         """The rows of a float tensor (BF16, F16 or F32) as float32 [n, ...], some at a time. Values must be finite."""
         tensor, raw = self.tensors[name], self.raw(name)
-        values = raw.view({"BF16": np.uint16, "F16": np.float16, "F32": np.float32}[tensor.dtype]).reshape(tensor.shape)
+        values = raw.view({"BF16": np.uint16, "F16": np.float16, "F32": np.float32}[tensor.dtype]).reshape(
+            tensor.shape or 1
+        )
         rows = max(1, _CHUNK_VALUES * len(values) // max(1, values.size))
         for begin in range(0, len(values), rows):
             chunk = values[begin : begin + rows]
@@ -80,9 +82,9 @@ class Checkpoint:
         return np.concatenate(list(self.float_chunks(name)))
 
     def _shards(self) -> list[str]:
-        if (self._root / INDEX_FILE).is_file():
+        if _is_file(self._root / INDEX_FILE):
             return sorted(_shard_names(self.json(INDEX_FILE)))
-        if (self._root / SINGLE_FILE).is_file():
+        if _is_file(self._root / SINGLE_FILE):
             return [SINGLE_FILE]
         pickled = next((name for name in _PICKLED if (self._root / name).exists()), None)
         if pickled:
@@ -123,6 +125,13 @@ def _shard_names(index: Mapping[str, Any]) -> set[str]:
         return {fields.text(name, _is_plain, "a plain file name ending in .safetensors") for name in fields.names()}
     except Malformed as fault:
         raise CheckpointUnsupported(f"{INDEX_FILE}: {fault}") from fault
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be looked into
+        return False
 
 
 def _is_plain(name: str) -> bool:

@@ -13,14 +13,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from trireme_proto.errors import CheckpointUnsupported
+from trireme_proto.errors import CheckpointUnsupported, ConfigurationError
 from trireme_worker.convert.checkpoint import CONFIG_FILE, Checkpoint
 from trireme_worker.convert.hf_config import Quantisation, read_generation, read_model
 from trireme_worker.convert.layers import Layers
 from trireme_worker.convert.names import EMBEDDING, FINAL_NORM, HEAD
-from trireme_worker.pack.config import ModelConfig
+from trireme_worker.pack.config import ModelConfig, is_name
 from trireme_worker.pack.files import ProgressCallback, ignore_progress
-from trireme_worker.pack.jsontext import Malformed
+from trireme_worker.pack.jsontext import Malformed, shown
 from trireme_worker.pack.manifest import EXTRA_FILES, TOKENIZER_FILE, GenerationDefaults
 from trireme_worker.pack.reader import Bits
 from trireme_worker.pack.writer import PackContents, check_destination, write_pack
@@ -41,6 +41,8 @@ class ConversionSummary:
     """Those of the projections, stored in 2 bits."""
     bytes: int
     """Of all files of the pack, without trireme.json."""
+    rounded_tables: bool
+    """Embedding or head had more precision than bfloat16 and were rounded."""
     layer_bytes: int
     """Of the files of the layers: ternary weights, scales and norms."""
 
@@ -64,8 +66,11 @@ def convert(
     """
     source, target = Path(src), Path(dst)
     check_destination(target)
+    name = source.resolve().name if name is None else name
+    if not is_name(name):
+        raise ConfigurationError(f"{shown(name)} cannot be a model's name: give one of printable characters")
     checkpoint = Checkpoint(source)
-    config, quantisation, generation = _read_configuration(checkpoint, name or source.resolve().name)
+    config, quantisation, generation = _read_configuration(checkpoint, name)
     layers = Layers(checkpoint, config, quantisation)
     contents = PackContents(
         config=config,
@@ -80,8 +85,18 @@ def convert(
     sizes = {file: entry.size for file, entry in manifest.files.items()}
     layer_bytes = sum(size for file, size in sizes.items() if file.startswith("layers/"))
     return ConversionSummary(
-        config.name, config.layers, config.parameters, config.ternary_parameters, sum(sizes.values()), layer_bytes
+        name=config.name,
+        layers=config.layers,
+        parameters=config.parameters,
+        ternary_parameters=config.ternary_parameters,
+        bytes=sum(sizes.values()),
+        rounded_tables=any(checkpoint.tensors[table].dtype != "BF16" for table in _tables(config)),
+        layer_bytes=layer_bytes,
     )
+
+
+def _tables(config: ModelConfig) -> tuple[str, ...]:
+    return (EMBEDDING,) if config.tied_head else (EMBEDDING, HEAD)
 
 
 def _read_configuration(checkpoint: Checkpoint, name: str) -> tuple[ModelConfig, Quantisation, GenerationDefaults]:

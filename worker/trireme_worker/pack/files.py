@@ -21,7 +21,7 @@ from trireme_proto.limits import LIMITS
 from trireme_worker.pack.jsontext import Malformed, parse_object
 from trireme_worker.pack.manifest import MANIFEST_FILE, FileEntry, Manifest
 from trireme_worker.pack.safetensors_file import Placed, read_header
-from trireme_worker.pack.tensors import TensorSpec
+from trireme_worker.pack.tensors import DTYPE_BYTES, TensorSpec
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
@@ -114,6 +114,9 @@ def read_manifest(root: Path) -> tuple[Manifest, str]:
 def _check_tensors(expected: Mapping[str, TensorSpec], placed: dict[str, Placed]) -> None:
     if {name: TensorSpec(tensor.dtype, tensor.shape) for name, tensor in placed.items()} != expected:
         raise Malformed(f"holds other tensors than {MANIFEST_FILE} lists")
+    for name, tensor in placed.items():
+        if tensor.begin % DTYPE_BYTES[tensor.dtype]:  # kernels read them where they lie
+            raise Malformed(f"{name} is not aligned to its dtype")
 
 
 def _reason(fault: Exception) -> str:

@@ -50,15 +50,21 @@ def write_pack(path: Path, contents: PackContents) -> Manifest:
         with _appearing(path) as folder:
             return _Writer(folder, contents).write()
     except OSError as fault:
-        raise ConfigurationError(
-            f"cannot write the pack {path.name!r}: {fault.strerror or 'input/output error'}"
-        ) from fault
+        raise _cannot_write(path, fault) from fault
 
 
 def check_destination(path: Path) -> None:
     """ConfigurationError unless a pack can be made at `path`: nothing there, or an empty folder."""
-    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+    try:
+        free = not path.is_symlink() and (not path.exists() or (path.is_dir() and not any(path.iterdir())))
+    except OSError as fault:
+        raise _cannot_write(path, fault) from fault
+    if not free:
         raise ConfigurationError(f"{path.name!r} exists already: name a folder that does not")
+
+
+def _cannot_write(path: Path, fault: OSError) -> ConfigurationError:
+    return ConfigurationError(f"cannot write the pack {path.name!r}: {fault.strerror or 'input/output error'}")
 
 
 class _Writer:
