@@ -128,7 +128,7 @@ def test_debug_shows_where_an_error_came_from(run, server, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["generate"], "Missing argument 'prompt'; see trireme generate --help"),
+        (["generate"], "Missing argument 'PROMPT'; see trireme generate --help"),
         (["generate", "x", "--nonsense"], "; see trireme generate --help"),
         (["generate", "x", "--max-tokens", "many"], "--max-tokens"),
         (["nonsense"], "No such command 'nonsense'; see trireme --help"),

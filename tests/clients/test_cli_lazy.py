@@ -1,6 +1,7 @@
 """Commands of other packages: listed without being imported, and explained where their libraries are missing."""
 
 import itertools
+import re
 import sys
 from importlib.metadata import EntryPoint
 
@@ -41,14 +42,14 @@ def command(who: Annotated[str, typer.Argument()], times: Annotated[int, typer.O
 def test_a_joined_command_is_listed_unimported_and_runs(joined, capsys):
     module = joined("greet", GREET)
     assert main(["--help"]) == 0
-    assert f"greet     From {module}." in capsys.readouterr().out
+    assert re.search(f"greet +From {module}\\.", capsys.readouterr().out)
     assert module not in sys.modules
     assert main(["greet", "you", "--times", "2"]) == 0
     assert capsys.readouterr().out == "Hello, you\nHello, you\n"
     assert main(["greet", "--help"]) == 0
     assert "How often." in capsys.readouterr().out
     assert main(["greet"]) == 2
-    assert capsys.readouterr().err == "error: Missing argument 'who'; see trireme greet --help\n"
+    assert capsys.readouterr().err.lower() == "error: missing argument 'who'; see trireme greet --help\n"
 
 
 MISSING = "error: serve needs the server parts: pip install 'trireme-inference[server]'\n"
@@ -80,7 +81,7 @@ class _Missing:
 def test_without_its_entry_point_serve_is_still_listed_and_explained(monkeypatch, capsys):
     monkeypatch.setattr(lazy, "entry_points", lambda group: [])
     assert main(["--help"]) == 0
-    assert "serve     Serve a model" in capsys.readouterr().out
+    assert re.search("serve +Serve a model", capsys.readouterr().out)
     assert main(["serve", "--stages", "2"]) == 1
     assert capsys.readouterr().err == MISSING
 

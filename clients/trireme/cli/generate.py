@@ -13,7 +13,9 @@ from trireme_proto.errors import InvalidRequest
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from standard input.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="The text to continue; - reads it from standard input.")
+    ],
     target: options.Target = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
