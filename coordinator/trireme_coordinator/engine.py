@@ -8,23 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from collections.abc import Sequence as Items
-from typing import Protocol
+from contextlib import contextmanager
+from typing import Never, Protocol
 
 from trireme_coordinator.pipeline import Pipeline
 from trireme_coordinator.scheduler import Batch, Finish, Scheduler, SchedulerConfig, Sequence
-from trireme_proto.errors import PipelineUnavailable, TriremeError
+from trireme_proto.errors import Internal, PipelineUnavailable, TriremeError
 from trireme_proto.v1 import stage_pb2 as pb
+from trireme_worker.concurrency import first_to_end
 
 log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 0.2
+"""A stage that fails at once must not be restarted in a tight loop."""
+_LAUNCH_PAUSE_SECONDS = 1.0
+_MOST_SETBACKS = 5
+"""Times that a sequence starts over without one token in between, before it is given up."""
+_STOPPING = "The server is stopping."
+_FAULT = "Something went wrong in the server; its log says what."
 
 Launch = Callable[[], Awaitable[list[str]]]
 """Makes sure that all stages run; returns their addresses in pipeline order. PipelineUnavailable if it cannot."""
 
 
 class Listener(Protocol):
-    """Told, on the event loop, what happens to its sequence. Must be quick."""
+    """Told, on the event loop, what happens to its sequence; `finished` or `failed` comes last. Must be quick."""
 
     def admitted(self) -> None: ...
     def timed(self, *, prefill: bool, tokens: int, timings: Items[pb.StageTiming]) -> None: ...
@@ -32,10 +42,15 @@ class Listener(Protocol):
         """A token of the answer. Returns STOP to end it here."""
 
     def finished(self, reason: Finish) -> None: ...
+    def failed(self, error: TriremeError) -> None:
+        """The answer ends here, with an error. Must not raise."""
 
 
 class Engine:
-    """Runs sequences to their ends. `run` is the one task that does the work; the other methods return at once."""
+    """Runs sequences to their ends. `run` is the one task that does the work; the other methods return at once.
+
+    Every listener is told of its sequence's end, whatever happens, unless the sequence is dropped.
+    """
 
     def __init__(self, config: SchedulerConfig, launch: Launch) -> None:
         self.scheduler = Scheduler(config)
@@ -43,8 +58,9 @@ class Engine:
         self.epoch = 0
         self.ready = asyncio.Event()
         self._launch = launch
-        self._started = False
+        self._started = self._ended = False
         self._listeners: dict[Sequence, Listener] = {}
+        self._queued: set[Sequence] = set()
         self._wake = asyncio.Event()
 
     @property
@@ -53,9 +69,12 @@ class Engine:
         return self._started
 
     def submit(self, sequence: Sequence, listener: Listener) -> None:
-        """Starts work on a sequence. Overloaded when the queue is full."""
+        """Starts work on a sequence. Overloaded when the queue is full, PipelineUnavailable when `run` has ended."""
+        if self._ended:
+            raise PipelineUnavailable(_STOPPING)
         self.scheduler.submit(sequence)
         self._listeners[sequence] = listener
+        self._queued.add(sequence)
         self._wake.set()
 
     def drop(self, sequence: Sequence) -> None:
@@ -63,6 +82,7 @@ class Engine:
         already.
         """
         if self._listeners.pop(sequence, None) is not None:
+            self._queued.discard(sequence)
             self.scheduler.drop(sequence)
             self._wake.set()
 
@@ -72,20 +92,34 @@ class Engine:
         self._wake.set()
 
     async def run(self) -> None:
-        """Serves until cancelled. A lost stage is replaced and every sequence goes on where it was."""
-        while True:
+        """Serves until cancelled. A lost stage is replaced and every sequence goes on where it was; a fault of ours
+        ends the sequences, but not the service.
+        """
+        try:
+            while True:
+                await self._run_epoch()
+                self.scheduler.restart()
+                self._give_up_hopeless()
+                await asyncio.sleep(_PAUSE_SECONDS)
+        finally:
+            self._ended = True
+            self._fail_all(PipelineUnavailable(_STOPPING))
+
+    async def _run_epoch(self) -> None:
+        """Builds the pipeline and serves until it breaks."""
+        try:
             addresses = await self._launched()
             self.epoch += 1
-            try:
-                async with Pipeline(addresses, self.epoch) as self.pipeline:
-                    await self._serve(self.pipeline)
-            except PipelineUnavailable as error:
-                log.warning("pipeline lost, rebuilding it: %s", error.message)
-            finally:
-                self.ready.clear()
-                self.pipeline = None
-            self.scheduler.restart()
-            await asyncio.sleep(0.2)  # a stage that fails at once must not be restarted in a tight loop
+            async with Pipeline(addresses, self.epoch) as self.pipeline:
+                await self._serve(self.pipeline)
+        except TriremeError as error:
+            log.warning("pipeline lost, rebuilding it: %s", error.message)
+        except Exception:  # the one task that serves everybody: it must not die, nor leave anybody waiting for ever
+            log.exception("the engine failed in a way that it should not have")
+            self._fail_all(Internal(_FAULT))
+        finally:
+            self.ready.clear()
+            self.pipeline = None
 
     async def _launched(self) -> list[str]:
         while True:
@@ -93,24 +127,15 @@ class Engine:
                 return await self._launch()
             except TriremeError as error:
                 log.warning("the stages could not be started, trying again: %s", error.message)
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(_LAUNCH_PAUSE_SECONDS)
 
     async def _serve(self, pipeline: Pipeline) -> None:
         """Feeds and collects until one of them fails."""
         self._started = True
         self.ready.set()
-        tasks = [asyncio.ensure_future(self._feed(pipeline)), asyncio.ensure_future(self._collect(pipeline))]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
+        await first_to_end(self._feed(pipeline), self._collect(pipeline))
 
-    async def _feed(self, pipeline: Pipeline) -> None:
+    async def _feed(self, pipeline: Pipeline) -> Never:
         while True:
             self._wake.clear()
             while (batch := self.scheduler.schedule()) is not None:
@@ -118,33 +143,59 @@ class Engine:
                 await pipeline.send(batch)
             await self._wake.wait()
 
-    async def _collect(self, pipeline: Pipeline) -> None:
-        async for result in pipeline.results():
-            self._take(result)
+    async def _collect(self, pipeline: Pipeline) -> Never:
+        while True:
+            self._apply(await pipeline.receive())
             self._wake.set()
 
-    def _take(self, result: pb.StepResult) -> None:
-        """Applies one step's result: time, tokens, ends."""
-        batch = self.scheduler.under_way
-        tokens = self.scheduler.complete(result.step, ((t.slot, t.token_id) for t in result.tokens))
-        self._tell_times(batch, result)
-        for sequence, token_id in tokens:
-            if (reason := self._listeners[sequence].token(token_id)) is not None:
-                self.scheduler.finish(sequence, reason)
+    def _apply(self, result: pb.StepResult) -> None:
+        """Takes in one step's result and tells everybody concerned."""
+        batch, tokens = self.scheduler.complete(result.step, [(t.slot, t.token_id) for t in result.tokens])
         for row in batch.rows:
-            self._end_if_finished(row.sequence)
+            with self._telling(row.sequence) as listener:
+                if listener is not None:
+                    listener.timed(prefill=row.prefill, tokens=row.count, timings=result.timings)
+                    self._tell_token(row.sequence, listener, tokens.get(row.sequence))
+
+    def _tell_token(self, sequence: Sequence, listener: Listener, token_id: int | None) -> None:
+        if token_id is not None and (reason := listener.token(token_id)) is not None:
+            self.scheduler.finish(sequence, reason)
+        if sequence.finish is not None:
+            self.drop(sequence)
+            listener.finished(sequence.finish)
 
     def _tell_admitted(self, batch: Batch) -> None:
         for row in batch.rows:
-            if row.position == row.sequence.cached and (listener := self._listeners.get(row.sequence)):
-                listener.admitted()
+            if row.sequence in self._queued:
+                self._queued.remove(row.sequence)
+                with self._telling(row.sequence) as listener:
+                    if listener is not None:
+                        listener.admitted()
 
-    def _tell_times(self, batch: Batch, result: pb.StepResult) -> None:
-        for row in batch.rows:
-            if (listener := self._listeners.get(row.sequence)) is not None:
-                listener.timed(prefill=row.prefill, tokens=row.count, timings=result.timings)
+    @contextmanager
+    def _telling(self, sequence: Sequence) -> Iterator[Listener | None]:
+        """The sequence's listener, unless it was dropped. What goes wrong in it ends this one sequence."""
+        listener = self._listeners.get(sequence)
+        try:
+            yield listener
+        except Exception as error:  # one request's trouble must not become everybody's
+            if not isinstance(error, TriremeError):
+                log.exception("a request failed in a way that it should not have")
+            self.drop(sequence)
+            if listener is not None:
+                listener.failed(error if isinstance(error, TriremeError) else Internal(_FAULT))
 
-    def _end_if_finished(self, sequence: Sequence) -> None:
-        if sequence.finish is not None and (listener := self._listeners.pop(sequence, None)) is not None:
-            self.scheduler.drop(sequence)
-            listener.finished(sequence.finish)
+    def _give_up_hopeless(self) -> None:
+        """A sequence on which the pipeline breaks again and again must not keep it from everybody else."""
+        for sequence in [s for s in self._listeners if s.setbacks >= _MOST_SETBACKS]:
+            log.error("a request is given up: the pipeline was lost %d times while it ran", sequence.setbacks)
+            self._fail(sequence, PipelineUnavailable("The stages were lost again and again while this request ran."))
+
+    def _fail_all(self, error: TriremeError) -> None:
+        for sequence in list(self._listeners):
+            self._fail(sequence, error)
+
+    def _fail(self, sequence: Sequence, error: TriremeError) -> None:
+        listener = self._listeners[sequence]
+        self.drop(sequence)
+        listener.failed(error)

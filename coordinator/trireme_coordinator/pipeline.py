@@ -6,8 +6,9 @@ Owns the two calls of an epoch and the channels to all stages. Knows nothing of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,28 +18,34 @@ from trireme_coordinator.scheduler import Batch, SamplingParams
 from trireme_proto.errors import PipelineUnavailable
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageStub
-from trireme_worker.link import CHANNEL_OPTIONS
+from trireme_worker.link import CHANNEL_OPTIONS, ForwardCall
 
 _CONNECT_SECONDS = 10.0
+_EXPLAIN_SECONDS = 1.0
 
 
 class Pipeline:
-    """Context manager: configures the stages at `addresses` (HOST:PORT, in order) for `epoch` and attaches to them."""
+    """Context manager: configures the stages at `addresses` (HOST:PORT, in order) for `epoch` and attaches to them.
+
+    Entering raises PipelineUnavailable where a stage does not answer or does not want the epoch.
+    """
 
     def __init__(self, addresses: Sequence[str], epoch: int) -> None:
         self.epoch = epoch
         self._addresses = list(addresses)
         self._channels: list[grpc.aio.Channel] = []
-        self._forward: Any = None
+        self._forward: ForwardCall | None = None
         self._results: Any = None
 
     async def __aenter__(self) -> Self:
         self._channels = [grpc.aio.insecure_channel(a, CHANNEL_OPTIONS) for a in self._addresses]
         try:
             await self._attach()
-        except grpc.aio.AioRpcError as error:
+        except BaseException as error:
             await self._close()
-            raise PipelineUnavailable("A stage does not answer.") from error
+            if isinstance(error, grpc.aio.AioRpcError | TimeoutError):
+                raise PipelineUnavailable("A stage does not answer, or refuses the new epoch.") from error
+            raise
         return self
 
     async def __aexit__(
@@ -47,28 +54,25 @@ class Pipeline:
         await self._close()
 
     async def send(self, batch: Batch) -> None:
-        """Hands a micro-batch to the first stage. PipelineUnavailable when a stage was lost."""
-        try:
-            await self._forward.write(_frame(batch, self.epoch))
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise PipelineUnavailable("A stage was lost.") from error
+        """Hands a micro-batch to the first stage. Raises as `receive`."""
+        if self._forward is None:
+            raise ValueError("the pipeline has not been entered")
+        await self._forward.send(_frame(batch, self.epoch))
 
-    async def results(self) -> AsyncIterator[pb.StepResult]:
-        """Results of the steps, in order; ends with PipelineUnavailable when a stage was lost."""
-        try:
-            async for result in self._results:
-                yield result
-        except grpc.aio.AioRpcError as error:
-            raise PipelineUnavailable("A stage was lost.") from error
+    async def receive(self) -> pb.StepResult:
+        """The next step's result. PipelineUnavailable when a stage was lost, FrameRefused when one refused a frame."""
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            result = await self._results.read()
+            if isinstance(result, pb.StepResult):
+                return result
+        await self._explain()
         raise PipelineUnavailable("A stage ended its epoch.")
 
-    async def reports(self) -> list[pb.ReportResponse]:
-        """What each stage says about itself. PipelineUnavailable when one does not answer."""
+    async def reports(self) -> list[pb.ReportResponse | None]:
+        """What each stage says about itself; None for one that does not answer."""
         calls = [StageStub(c).Report(pb.ReportRequest(), timeout=_CONNECT_SECONDS) for c in self._channels]
-        try:
-            return await asyncio.gather(*calls)
-        except grpc.aio.AioRpcError as error:
-            raise PipelineUnavailable("A stage does not answer.") from error
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)  # closing the channels cancels them
+        return [outcome if isinstance(outcome, pb.ReportResponse) else None for outcome in outcomes]
 
     async def _attach(self) -> None:
         """From the last stage to the first, so that each finds its next one at the new epoch."""
@@ -79,7 +83,13 @@ class Pipeline:
             await stubs[i].Configure(request, timeout=_CONNECT_SECONDS, wait_for_ready=True)
         self._results = stubs[-1].Results(pb.ResultsRequest(epoch=self.epoch))
         await asyncio.wait_for(self._results.initial_metadata(), _CONNECT_SECONDS)
-        self._forward = stubs[0].Forward()
+        self._forward = ForwardCall(self._channels[0], self.epoch)
+
+    async def _explain(self) -> None:
+        """Raises what the first stage says of the loss, which comes up the pipeline a moment after the results end."""
+        if self._forward is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._forward.lost(), _EXPLAIN_SECONDS)
 
     async def _close(self) -> None:
         for call in (self._forward, self._results):

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Items
 
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.scheduler import Finish, SamplingParams, Sequence
-from trireme_proto.errors import StartupError
+from trireme_proto.errors import StartupError, TriremeError
 from trireme_proto.v1 import stage_pb2 as pb
 
 _SECONDS = 60.0
@@ -17,7 +17,7 @@ class _Waiter:
     """A listener that only waits for the end."""
 
     def __init__(self) -> None:
-        self.done = asyncio.Event()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def admitted(self) -> None:
         pass
@@ -29,7 +29,10 @@ class _Waiter:
         return None
 
     def finished(self, reason: Finish) -> None:  # noqa: ARG002
-        self.done.set()
+        self.done.set_result(None)
+
+    def failed(self, error: TriremeError) -> None:
+        self.done.set_exception(StartupError(f"The stages started, but computed no token: {error.message}"))
 
 
 async def one_token(engine: Engine) -> None:
@@ -38,7 +41,7 @@ async def one_token(engine: Engine) -> None:
     sequence = Sequence([0], SamplingParams(0.0, 0, 1.0, 0), max_tokens=1)
     engine.submit(sequence, waiter)
     try:
-        await asyncio.wait_for(waiter.done.wait(), _SECONDS)
+        await asyncio.wait_for(waiter.done, _SECONDS)
     except TimeoutError:
         raise StartupError("The stages started, but no token came through them.") from None
     finally:

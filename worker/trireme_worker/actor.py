@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,20 +46,23 @@ class StageProcess:
 
     def __init__(self, settings: StageSettings) -> None:
         self._settings = settings
-        self._loop = asyncio.new_event_loop()
+        self._starting = threading.Lock()
         self._address = ""
         self._service: StageService | None = None
-        self._stopping: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+        self._end: Callable[[], object] = lambda: None
 
     def start(self) -> str:
         """Loads, checks and compiles; returns HOST:PORT once the stage serves. StartupError if it cannot.
         Idempotent.
         """
-        if not self._address:
-            model = load(self._settings)
-            ready: Future[str] = Future()
-            threading.Thread(target=self._serve, args=(model, ready), name="serve", daemon=True).start()
-            self._address = ready.result()
+        with self._starting:
+            if self._thread is None or not self._thread.is_alive():
+                model = load(self._settings)
+                ready: Future[str] = Future()
+                self._thread = threading.Thread(target=self._serve, args=(model, ready), name="serve", daemon=True)
+                self._thread.start()
+                self._address = ready.result()
         return self._address
 
     def attached(self) -> bool:
@@ -66,28 +70,41 @@ class StageProcess:
         return self._service is not None and self._service.attached
 
     def stop(self) -> None:
-        """Stops serving."""
-        if self._stopping is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
+        """Stops serving; returns when everything has ended. Nothing happens where nothing was started."""
+        with self._starting:
+            if self._thread is not None and self._thread.is_alive():
+                self._end()
+                self._thread.join()
 
     def _serve(self, model: StageModel, ready: Future[str]) -> None:
-        asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._run(model, ready))
+            asyncio.run(self._run(model, ready))
+        except Exception as error:  # whatever it is: `start` waits for it, in another thread
+            if ready.done():
+                raise
+            ready.set_exception(error)
         finally:
             model.close()
 
     async def _run(self, model: StageModel, ready: Future[str]) -> None:
-        self._stopping = asyncio.Event()
+        loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+        self._end = lambda: loop.call_soon_threadsafe(stopping.set)
         self._service = service = StageService(Stepper(model))
         server = grpc.aio.server(options=SERVER_OPTIONS)
         add_StageServicer_to_server(service, server)
-        port = server.add_insecure_port(f"{self._settings.host}:0")
+        port = _port(server, self._settings.host)
         await server.start()
         ready.set_result(f"{self._settings.host}:{port}")
-        await self._stopping.wait()
+        await stopping.wait()
+        await server.stop(grace=None)
         await service.close()
-        await server.stop(grace=1)
+
+
+def _port(server: grpc.aio.Server, host: str) -> int:
+    try:
+        return server.add_insecure_port(f"{host}:0")
+    except RuntimeError as error:
+        raise StartupError("A worker cannot listen on the address of its node.") from error
 
 
 def load(settings: StageSettings) -> StageModel:
@@ -110,6 +127,7 @@ def warm_up(model: StageModel) -> None:
         hidden = np.zeros((count, model.config.hidden_size), np.float32)
         if model.first:
             hidden = model.embed(np.zeros(count, np.int32))
+        model.reserve(batch)
         model.forward(batch, hidden)
         if model.last:
             model.sample(batch, hidden)

@@ -26,6 +26,8 @@ class Expected:
 
     epoch: int
     step: int
+    stage: int
+    """Position in the pipeline: as many stages have passed the frame on."""
     slots: int
     hidden_size: int
     vocabulary: int
@@ -35,7 +37,8 @@ def read_batch(frame: pb.Frame, expected: Expected) -> Batch:
     """The micro-batch of a frame, checked against what the stage expects."""
     _same("epoch", frame.epoch, expected.epoch)
     _same("step", frame.step, expected.step)
-    if any(slot >= expected.slots for slot in frame.release):
+    _same("number of timings", len(frame.timings), expected.stage)
+    if len(frame.release) > expected.slots or any(slot >= expected.slots for slot in frame.release):
         raise FrameRefused("a slot to release is out of range")
     if len(frame.rows) > LIMITS.frame_rows:
         raise FrameRefused(f"{len(frame.rows)} rows, at most {LIMITS.frame_rows} are allowed")

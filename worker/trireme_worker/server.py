@@ -11,8 +11,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from contextlib import asynccontextmanager
+from typing import Any, Never, ParamSpec, TypeVar
 
 import grpc
 import psutil
@@ -22,7 +22,8 @@ from trireme_proto.status import to_grpc
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageServicer
 from trireme_worker.batch import Sampled
-from trireme_worker.link import NextStage
+from trireme_worker.concurrency import first_to_end
+from trireme_worker.link import EPOCH_KEY, ForwardCall, forward_to
 from trireme_worker.stepper import Stepper
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -30,15 +31,29 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass
 class Epoch:
-    """The calls of one building of the pipeline."""
+    """The calls of one building of the pipeline: a sender of frames, and on the last stage a reader of results."""
 
-    number: int = 0
-    next_address: str = ""
-    attached: bool = False
-    results: asyncio.Queue[pb.StepResult] = field(default_factory=asyncio.Queue)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, number: int = 0, next_address: str = "") -> None:
+        self.number, self.next_address = number, next_address
+        self.sender = False
+        """Whether frames come in right now."""
+        self.reader = False
+        """Whether somebody has asked for the results."""
+        self.ended = asyncio.Event()
+        self.results: asyncio.Queue[pb.StepResult | None] = asyncio.Queue()
+        """None comes last."""
+
+    def end(self) -> None:
+        """No frame is computed any more; the results that are there can still be read."""
+        if not self.ended.is_set():
+            self.ended.set()
+            self.results.put_nowait(None)
+
+    async def over(self) -> Never:
+        """PipelineUnavailable when the epoch ends."""
+        await self.ended.wait()
+        raise PipelineUnavailable("This epoch is over.")
 
 
 class StageService(StageServicer):
@@ -48,79 +63,107 @@ class StageService(StageServicer):
         self._stepper = stepper
         self._epoch = Epoch()
         self._compute = ThreadPoolExecutor(1, "stage")  # one: frames are computed in the order in which they came
+        self._senders: set[asyncio.Task[Any]] = set()
 
     @property
     def attached(self) -> bool:
         """Whether frames come in right now."""
-        return self._epoch.attached
+        return self._epoch.sender
 
     async def Configure(self, request: pb.ConfigureRequest, context: Context) -> pb.ConfigureResponse:
         """Begins an epoch. The Forward call of an older one ends with an error."""
-        if request.epoch <= self._epoch.number:
-            await _refuse(context, FrameRefused(f"epoch {request.epoch} is over, this is {self._epoch.number}"))
-        self._epoch.ended.set()
+        try:
+            self._check_place(request)
+        except FrameRefused as error:
+            await _refuse(context, error)
+        self._epoch.end()
         self._epoch = Epoch(request.epoch, request.next_address)
-        await self._in_order(self._stepper.begin, request.epoch)
+        await self._in_order(self._stepper.begin, request.epoch, request.stage)
         return pb.ConfigureResponse()
 
     async def Forward(self, request_iterator: AsyncIterator[pb.Frame], context: Context) -> pb.ForwardSummary:
         """Computes frames until the sender closes the stream, the epoch ends or something is lost."""
-        epoch = self._epoch
-        if epoch.attached or epoch.ended.is_set() or not epoch.number:
-            await _refuse(context, FrameRefused("this epoch has had its sender; configure the next one"))
-        epoch.attached = True
         try:
-            await self._run(epoch, request_iterator)
+            async with self._sender(context) as epoch:
+                frames = await self._run(epoch, request_iterator)
         except TriremeError as error:
             await _refuse(context, error)
-        finally:
-            await self._end(epoch)
-        return pb.ForwardSummary(frames=self._stepper.progress.steps)
+        return pb.ForwardSummary(frames=frames)
 
     async def Results(self, request: pb.ResultsRequest, context: Context) -> None:  # type: ignore[override]
         """Results of the epoch's steps, in order, until the epoch ends."""
         epoch = self._epoch
         if request.epoch != epoch.number:
             await _refuse(context, FrameRefused(f"epoch is {request.epoch}, expected {epoch.number}"))
+        if epoch.reader or epoch.next_address:
+            await _refuse(context, FrameRefused("results have one reader, on the last stage"))
+        epoch.reader = True
         await context.send_initial_metadata(())  # tells the coordinator that the subscription stands
-        while not epoch.ended.is_set() or not epoch.results.empty():
-            if (result := await _next_result(epoch)) is not None:
-                await context.write(result)
+        while (result := await epoch.results.get()) is not None:
+            await context.write(result)
 
     async def Report(self, request: pb.ReportRequest, context: Context) -> pb.ReportResponse:
         """How full and how busy the stage is. Taken between two steps, so that the books can be checked."""
         return await self._in_order(self._report)
 
     async def close(self) -> None:
-        """Ends the epoch and the compute thread."""
-        self._epoch.ended.set()
+        """Ends the epoch, its calls and the compute thread; after the server was stopped."""
+        self._epoch.end()
+        if self._senders:
+            await asyncio.wait(self._senders)
         await asyncio.to_thread(self._compute.shutdown)
 
-    async def _run(self, epoch: Epoch, incoming: AsyncIterator[pb.Frame]) -> None:
-        async with NextStage(epoch.next_address) as following:
-            work = asyncio.ensure_future(self._pump(epoch, incoming, following))
-            watch = [asyncio.ensure_future(epoch.ended.wait()), asyncio.ensure_future(following.lost())]
-            try:
-                await asyncio.wait({work, *watch}, return_when=asyncio.FIRST_COMPLETED)
-                if not work.done():
-                    raise PipelineUnavailable("The next stage was lost, or the epoch is over.")
-                work.result()
-            finally:
-                await _cancel(work, *watch)
+    def _check_place(self, request: pb.ConfigureRequest) -> None:
+        """FrameRefused for an epoch that is over, and for a place in the pipeline that the layers do not fit."""
+        if request.epoch <= self._epoch.number:
+            raise FrameRefused(f"epoch {request.epoch} is over, this is {self._epoch.number}")
+        model = self._stepper.model
+        if model.first != (request.stage == 0) or model.last != (not request.next_address):
+            raise FrameRefused(f"a stage with these layers cannot be stage {request.stage} of this pipeline")
 
-    async def _pump(self, epoch: Epoch, incoming: AsyncIterator[pb.Frame], following: NextStage) -> None:
+    @asynccontextmanager
+    async def _sender(self, context: Context) -> AsyncIterator[Epoch]:
+        """The current epoch, with this call as its one sender. Afterwards the epoch is over and its slots are free."""
+        epoch = self._epoch
+        if not epoch.number or _epoch_of(context) != str(epoch.number):
+            raise FrameRefused(f"the sender's epoch is not this stage's, {epoch.number}")
+        if epoch.sender or epoch.ended.is_set():
+            raise FrameRefused("this epoch has had its sender; configure the next one")
+        epoch.sender = True
+        self._remember_caller()
+        try:
+            yield epoch
+        finally:
+            epoch.sender = False
+            epoch.end()
+            if epoch is self._epoch:  # else the next epoch has freed the slots already
+                await asyncio.shield(self._in_order(self._stepper.model.kv.reset))
+
+    def _remember_caller(self) -> None:
+        """Until it has ended: `close` must not take the compute thread away from it."""
+        if (task := asyncio.current_task()) is not None:
+            self._senders.add(task)
+            task.add_done_callback(self._senders.discard)
+
+    async def _run(self, epoch: Epoch, incoming: AsyncIterator[pb.Frame]) -> int:
+        if not epoch.next_address:
+            return await first_to_end(self._pump(epoch, incoming, None), epoch.over())
+        async with forward_to(epoch.next_address, epoch.number) as following:
+            return await first_to_end(self._pump(epoch, incoming, following), epoch.over(), following.lost())
+
+    async def _pump(self, epoch: Epoch, incoming: AsyncIterator[pb.Frame], following: ForwardCall | None) -> int:
+        """Computes what comes in and hands it on, to the next stage or to the reader; returns the number of frames."""
+        frames = 0
         async for frame in incoming:
             sampled = await self._in_order(self._stepper.step, frame, time.time_ns())
-            if following.exists:
-                await following.send(frame)
-            else:
+            if following is None:
                 epoch.results.put_nowait(_result(frame, sampled))
-
-    async def _end(self, epoch: Epoch) -> None:
-        epoch.attached = False
-        epoch.ended.set()
-        if epoch is self._epoch:  # else the next epoch has freed the slots already
-            await asyncio.shield(self._in_order(self._stepper.model.kv.reset))
+            else:
+                await following.send(frame)
+            frames += 1
+        if following is not None:
+            await following.finish()
+        return frames
 
     async def _in_order(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs on the compute thread, after everything that was handed to it before."""
@@ -146,24 +189,10 @@ def _result(frame: pb.Frame, sampled: list[Sampled]) -> pb.StepResult:
     return pb.StepResult(step=frame.step, tokens=tokens, timings=frame.timings)
 
 
-async def _next_result(epoch: Epoch) -> pb.StepResult | None:
-    """The next result, or None when the epoch ends first."""
-    item = asyncio.ensure_future(epoch.results.get())
-    end = asyncio.ensure_future(epoch.ended.wait())
-    try:
-        await asyncio.wait({item, end}, return_when=asyncio.FIRST_COMPLETED)
-        return item.result() if item.done() else None
-    finally:
-        await _cancel(item, end)
+def _epoch_of(context: Context) -> str | bytes | None:
+    return dict(context.invocation_metadata() or ()).get(EPOCH_KEY)
 
 
-async def _cancel(*tasks: asyncio.Future[Any]) -> None:
-    """Cancels tasks and waits until they have ended; their outcomes have been looked at, or do not matter any more."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _refuse(context: Context, error: TriremeError) -> None:
-    if not context.cancelled():  # else nobody is left to be told
-        await context.abort(*to_grpc(error))
+async def _refuse(context: Context, error: TriremeError) -> Never:
+    await context.abort(*to_grpc(error))
+    raise error  # not reached: abort raises

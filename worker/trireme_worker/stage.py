@@ -51,12 +51,15 @@ class StageModel:
         kernels.embed(self._embedding, token_ids, hidden)
         return hidden
 
-    def forward(self, batch: Batch, hidden: Float) -> Float:
-        """Applies the layers to `hidden` in place and returns it. Keys and values join the cache: FrameRefused if they
-        cannot.
+    def reserve(self, batch: Batch) -> None:
+        """Makes room in the KV cache for the batch's tokens; before `forward`. FrameRefused where there is none, or
+        where a row does not continue what its slot holds.
         """
         for row in batch.rows:
             self.kv.extend(row.slot, row.position, row.count)
+
+    def forward(self, batch: Batch, hidden: Float) -> Float:
+        """Applies the layers to `hidden` in place and returns it; keys and values go where `reserve` made room."""
         at = Tokens(batch.slots(), batch.positions(), self._cos, self._sin)
         for i, weights in enumerate(self._weights):
             block(weights, self.config, hidden, at, self.kv, i, self._team)
@@ -87,6 +90,7 @@ class StageModel:
         behind.
         """
         batch = Batch((Row(0, 0, len(token_ids)),))
+        self.reserve(batch)
         try:
             return self.head(self.forward(batch, self.embed(np.array(token_ids, np.int32))))
         finally:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_worker import frames
@@ -19,6 +22,7 @@ class Progress:
     """What an epoch has done so far on this stage."""
 
     epoch: int
+    stage: int = 0
     steps: int = 0
     busy_ns: int = 0
 
@@ -30,9 +34,11 @@ class Stepper:
         self.model = model
         self.progress = Progress(0)
 
-    def begin(self, epoch: int) -> None:
-        """Starts an epoch: frames of any other are refused from here on; all slots are free."""
-        self.progress = Progress(epoch)
+    def begin(self, epoch: int, stage: int) -> None:
+        """Starts an epoch as stage `stage` of the pipeline: frames of any other are refused from here on; all slots are
+        free.
+        """
+        self.progress = Progress(epoch, stage)
         self.model.kv.reset()
 
     def step(self, frame: pb.Frame, arrived_ns: int) -> list[Sampled]:
@@ -55,20 +61,19 @@ class Stepper:
         return sampled
 
     def _compute(self, frame: pb.Frame) -> list[Sampled]:
-        expected = self._expected()
+        model, expected = self.model, self._expected()
         batch = frames.read_batch(frame, expected)
+        read = frames.read_token_ids if model.first else frames.read_activations
+        values = read(frame, batch, expected)
         for slot in frame.release:
-            self.model.kv.release(slot)
-        return self._advance(frame, batch, expected) if batch.rows else []
+            model.kv.release(slot)
+        model.reserve(batch)  # the last thing that can refuse the frame; from here on kernels run
+        return self._advance(frame, batch, values) if batch.rows else []
 
-    def _advance(self, frame: pb.Frame, batch: Batch, expected: frames.Expected) -> list[Sampled]:
+    def _advance(self, frame: pb.Frame, batch: Batch, values: NDArray[Any]) -> list[Sampled]:
         model = self.model
-        if model.first:
-            hidden = model.embed(frames.read_token_ids(frame, batch, expected))
-            frame.ClearField("token_ids")
-        else:
-            hidden = frames.read_activations(frame, batch, expected)
-        model.forward(batch, hidden)
+        hidden = model.forward(batch, model.embed(values) if model.first else values)
+        frame.ClearField("token_ids")
         if model.last:
             return model.sample(batch, hidden)
         frames.write_activations(frame, hidden)
@@ -79,6 +84,7 @@ class Stepper:
         return frames.Expected(
             epoch=self.progress.epoch,
             step=self.progress.steps + 1,
+            stage=self.progress.stage,
             slots=self.model.kv.slots,
             hidden_size=config.hidden_size,
             vocabulary=config.vocabulary,

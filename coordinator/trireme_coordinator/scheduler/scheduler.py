@@ -9,12 +9,11 @@ its first row arrives.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trireme_coordinator.scheduler.budget import Budget, pages_for
 from trireme_coordinator.scheduler.sequence import Batch, Finish, Row, Sequence
-from trireme_proto.errors import Overloaded
+from trireme_proto.errors import Overloaded, PipelineUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,9 @@ class Scheduler:
         self._under_way: deque[Batch] = deque()
 
     def submit(self, sequence: Sequence) -> None:
-        """Puts a sequence into the queue. Overloaded when the queue is full."""
+        """Puts a sequence into the queue. Overloaded when the queue is full; ValueError where it could never run."""
+        if len(sequence.tokens) >= self.config.context or self._pages(sequence) > self.config.pages:
+            raise ValueError(f"a prompt of {len(sequence.tokens)} tokens leaves no room for an answer")
         if len(self.waiting) >= self.config.queue:
             raise Overloaded(f"{len(self.waiting)} requests are waiting already; try again later.", retry_after=1.0)
         self.waiting.append(sequence)
@@ -62,19 +63,18 @@ class Scheduler:
             return None
         return self._emit(rows)
 
-    def complete(self, step: int, tokens: Iterable[tuple[int, int]]) -> list[tuple[Sequence, int]]:
-        """Takes a step's result, (slot, token id) for each row that sampled; returns the tokens that count, with their
-        sequences.
+    def complete(self, step: int, tokens: list[tuple[int, int]]) -> tuple[Batch, dict[Sequence, int]]:
+        """Takes a step's result, (slot, token id) for each row that sampled; returns its micro-batch, and the tokens
+        that count.
 
         A token of a sequence that has been dropped since is ignored. Sets `finish` where the answer ends with the
-        token; an end-of-text token is not part of the answer and is not returned.
+        token; an end-of-text token is not part of the answer and is not returned. PipelineUnavailable, and nothing has
+        changed, where it is not the result that is due: the stages and these books disagree.
         """
-        batch = self._under_way.popleft()
-        if batch.step != step:
-            raise ValueError(f"result of step {step} where {batch.step} was due")
-        asked = [row for row in batch.rows if row.samples]
-        results = zip(asked, tokens, strict=True)
-        return [(row.sequence, token) for row, (slot, token) in results if self._accept(row, slot, token)]
+        batch = self._due(step, [slot for slot, _ in tokens])
+        asked = [row.sequence for row in batch.rows if row.samples]
+        results = zip(asked, (token for _, token in tokens), strict=True)
+        return batch, {sequence: token for sequence, token in results if self._accept(sequence, token)}
 
     def finish(self, sequence: Sequence, reason: Finish) -> None:
         """Ends an answer from outside the model: a stop text was found."""
@@ -102,16 +102,12 @@ class Scheduler:
         """
         for sequence in reversed(self.running):
             sequence.slot, sequence.computed, sequence.awaits = None, 0, False
+            sequence.setbacks += 1
             self.waiting.appendleft(sequence)
         self.running.clear()
         self._under_way.clear()
         self._step = 0
         self.budget.reset()
-
-    @property
-    def under_way(self) -> Batch:
-        """The micro-batch whose result is due next."""
-        return self._under_way[0]
 
     def idle(self) -> bool:
         """Whether nothing is waiting, running or under way."""
@@ -129,17 +125,19 @@ class Scheduler:
             self.running.append(self.waiting.popleft())
 
     def _place(self, sequence: Sequence) -> bool:
-        longest = min(sequence.prompt_length + sequence.max_tokens, self.config.context)
-        parked = self.budget.unpark(sequence.session_id, pages_for(longest), sequence.tokens)
+        pages = self._pages(sequence)
+        parked = self.budget.unpark(sequence.session_id, pages, sequence.tokens)
         if parked is not None:
             sequence.slot, sequence.computed = parked.slot, len(parked.tokens)
         else:
-            sequence.slot, sequence.computed = self.budget.reserve(pages_for(longest)), 0
-        if (
-            not sequence.generated
-        ):  # a sequence that starts over after a fault keeps what was true when it first started
+            sequence.slot, sequence.computed = self.budget.reserve(pages), 0
+        if not sequence.generated:  # one that starts over in mid-answer keeps what was true when it first started
             sequence.cached = sequence.computed
         return sequence.slot is not None
+
+    def _pages(self, sequence: Sequence) -> int:
+        """Pages of the longest that it can become."""
+        return pages_for(min(sequence.prompt_length + sequence.max_tokens, self.config.context))
 
     def _decode_rows(self) -> list[Row]:
         """A share of the sequences that wait for a decode step, so that every stage has a micro-batch to work on."""
@@ -176,14 +174,21 @@ class Scheduler:
         self._under_way.append(batch)
         return batch
 
-    def _accept(self, row: Row, slot: int, token: int) -> bool:
+    def _due(self, step: int, slots: list[int]) -> Batch:
+        """Takes the oldest micro-batch off the list, if this can be its result."""
+        if not self._under_way:
+            raise PipelineUnavailable(f"A stage sent a result of step {step}; none is due.")
+        batch = self._under_way[0]
+        asked = [row.slot for row in batch.rows if row.samples]
+        if (step, slots) != (batch.step, asked):
+            raise PipelineUnavailable(f"A stage sent a wrong result of step {step}; that of {batch.step} is due.")
+        return self._under_way.popleft()
+
+    def _accept(self, sequence: Sequence, token: int) -> bool:
         """Whether the token becomes part of its sequence's answer."""
-        if slot != row.slot:
-            raise ValueError(f"a token for slot {slot} where slot {row.slot} was due")
-        sequence = row.sequence
         if sequence.slot is None or sequence.finish is not None or not sequence.awaits:
             return False
-        sequence.awaits = False
+        sequence.awaits, sequence.setbacks = False, 0
         if token in sequence.eos_token_ids:
             sequence.finish = Finish.EOS
             return False

@@ -52,9 +52,13 @@ class Sequence:
     slot: int | None = field(default=None, init=False)
     awaits: bool = field(default=False, init=False)
     finish: Finish | None = field(default=None, init=False)
+    setbacks: int = field(default=0, init=False)
+    """Times that it had to start over since its last token."""
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.tokens)
+        if not self.tokens or self.max_tokens < 1:
+            raise ValueError("a sequence has at least one token to begin with, and at least one to generate")
 
     @property
     def generated(self) -> int:

@@ -15,6 +15,7 @@ from trireme_coordinator.scheduler import Finish
 from trireme_coordinator.store import SessionWriter
 from trireme_coordinator.telemetry import Layers, RequestTrace
 from trireme_coordinator.text import StopMatcher, TextStream
+from trireme_proto.errors import TriremeError
 from trireme_proto.v1 import inference_pb2 as pb
 from trireme_proto.v1 import stage_pb2
 
@@ -37,6 +38,7 @@ class Generation:
         self._layers = layers
         self._piece = Piece()
         self._reason: Finish | None = None
+        self._error: TriremeError | None = None
         self._news = asyncio.Event()
         self._started = False
 
@@ -71,15 +73,23 @@ class Generation:
         self._reason = reason
         self._news.set()
 
+    def failed(self, error: TriremeError) -> None:
+        """The answer ends here, with an error."""
+        self._error = error
+        self._news.set()
+
     # ---------------------------------------------------------------- called by the request's handler
 
     async def pieces(self) -> AsyncIterator[tuple[Piece, Finish | None]]:
-        """What came in since the last time; the last one has a reason."""
+        """What came in since the last time; the last one has a reason. Raises the error of an answer that failed."""
         while True:
             await self._news.wait()
             self._news.clear()
             piece, self._piece = self._piece, Piece()
-            yield piece, self._reason
+            if self._error is None or piece.token_ids:
+                yield piece, self._reason
+            if self._error is not None:
+                raise self._error
             if self._reason is not None:
                 return
 
