@@ -15,26 +15,26 @@ from trireme_coordinator.config import ServeConfig, from_environment
 
 
 def serve(
-    pack: Annotated[str | None, typer.Argument(help="Folder of the model pack. [default: the bundled model]")] = None,
-    stages: Annotated[int | None, typer.Option(help="Stages to cut the layers into. [default: 1]")] = None,
-    threads: Annotated[int | None, typer.Option(help="Kernel threads of each stage. [default: 1]")] = None,
-    listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen on. [default: 127.0.0.1:50051]")] = None,
-    redis_url: Annotated[str | None, typer.Option(help="Session store. [default: an embedded one]")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="Ray cluster. [default: a local one]")] = None,
+    pack: Annotated[str | None, typer.Argument(help="Folder of the model pack. Default: the bundled model.")] = None,
+    stages: Annotated[int | None, typer.Option(help="Stages to cut the layers into. Default: 1.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Kernel threads of each stage. Default: 1.")] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen on. Default: 127.0.0.1:50051.")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="Session store. Default: an embedded one.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster. Default: a local one.")] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the deployment on the Ray cluster. [default: trireme]")
+        str | None, typer.Option(help="Name of the deployment on the Ray cluster. Default: trireme.")
     ] = None,
     prefill_chunk: Annotated[
-        int | None, typer.Option(help="Most prompt tokens in a micro-batch. [default: 256]")
+        int | None, typer.Option(help="Most prompt tokens in a micro-batch. Default: 256.")
     ] = None,
     kv_tokens: Annotated[
-        int | None, typer.Option(help="Tokens each stage has KV memory for. [default: 8 contexts]")
+        int | None, typer.Option(help="Tokens each stage has KV memory for. Default: 8 contexts.")
     ] = None,
-    slots: Annotated[int | None, typer.Option(help="Sequences computed at once. [default: 64]")] = None,
-    queue: Annotated[int | None, typer.Option(help="Requests that may wait. [default: 256]")] = None,
-    session_ttl: Annotated[int | None, typer.Option(help="Seconds an unused session lives. [default: 86400]")] = None,
+    slots: Annotated[int | None, typer.Option(help="Sequences computed at once. Default: 64.")] = None,
+    queue: Annotated[int | None, typer.Option(help="Requests that may wait. Default: 256.")] = None,
+    session_ttl: Annotated[int | None, typer.Option(help="Seconds an unused session lives. Default: 86400.")] = None,
     data_dir: Annotated[
-        str | None, typer.Option(help="Where the embedded session store keeps its data. [default: nowhere]")
+        str | None, typer.Option(help="Where the embedded session store keeps its data. Default: nowhere.")
     ] = None,
 ) -> None:
     """Serve a model over gRPC.
