@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,14 @@ from trireme_proto.limits import LIMITS
 
 _PREFIX = "TRIREME_"
 _NOT_OURS = frozenset({"TRIREME_TARGET", "TRIREME_DEBUG", "TRIREME_CACHE_DIR"})  # client, command line, kernels
+_SERVICE_LINK = re.compile(
+    r"TRIREME_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=\d+|PORT(_\d+_[A-Z]+)?=\w+://.*"
+    r"|PORT_\d+_[A-Z]+_(PROTO|PORT|ADDR)=.*)"
+)
+"""NAME=value as Kubernetes puts them into every container where a service is named trireme, or trireme-something."""
+_ADDRESS = re.compile(r"(?P<host>[^\s:\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LEAST_KV_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,7 @@ class ServeConfig:
     threads: int = 1
     """Kernel threads of each stage."""
     listen: str = "127.0.0.1:50051"
-    """HOST:PORT of the public gRPC server; port 0 picks a free one."""
+    """HOST:PORT of the public gRPC server; an IPv6 host in brackets; port 0 picks a free one."""
     redis_url: str = ""
     """redis://[user:password@]host:port/db of the session store. Empty: an embedded server that ends with us."""
     ray_address: str = ""
@@ -41,7 +50,7 @@ class ServeConfig:
     prefill_chunk: int = 256
     """Most prompt tokens in one micro-batch. Tokens; at least 1."""
     kv_tokens: int = 0
-    """Tokens whose keys and values each stage can hold. 0: eight full contexts, at least 16,384."""
+    """Tokens whose keys and values each stage can hold, 16 or more. 0: eight full contexts, at least 16,384."""
     slots: int = 64
     """Sequences that can be computed at once."""
     queue: int = LIMITS.queue
@@ -65,6 +74,10 @@ class ServeConfig:
                 raise ConfigurationError(
                     f"{name.replace('_', '-')} is {getattr(self, name)}; it must be {low} to {high}."
                 )
+        if 0 < self.kv_tokens < _LEAST_KV_TOKENS:
+            raise ConfigurationError(f"kv-tokens is {self.kv_tokens}; it must be 0 or at least {_LEAST_KV_TOKENS}.")
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError(f"name is '{self.name}'; it must be 1 to 64 letters, digits and . _ or -.")
         split_address(self.listen)
 
 
@@ -76,7 +89,7 @@ def from_environment(given: Mapping[str, Any], environment: Mapping[str, str] | 
     fields = {field.name: type(field.default) for field in dataclasses.fields(ServeConfig)}
     values: dict[str, Any] = {}
     for variable, text in environment.items():
-        if not variable.startswith(_PREFIX) or variable in _NOT_OURS:
+        if not variable.startswith(_PREFIX) or variable in _NOT_OURS or _SERVICE_LINK.fullmatch(f"{variable}={text}"):
             continue
         name = variable.removeprefix(_PREFIX).lower()
         if name not in fields:
@@ -87,10 +100,10 @@ def from_environment(given: Mapping[str, Any], environment: Mapping[str, str] | 
 
 def split_address(address: str) -> tuple[str, int]:
     """HOST and PORT of HOST:PORT or [HOST]:PORT."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    found = _ADDRESS.fullmatch(address)
+    if found is None or int(found["port"]) > 65535:
         raise ConfigurationError(f"'{address}' is not HOST:PORT.")
-    return host, int(port)
+    return found["host"], int(found["port"])
 
 
 def _parse(variable: str, text: str, kind: type) -> Any:

@@ -47,6 +47,7 @@ class InferenceService(InferenceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:  # type: ignore[override]
         """See the service's definition in inference.proto."""
         requests.check_prompt(request, self._bounds)
+        requests.check_max_tokens(request, self._bounds)
         stops = StopMatcher(requests.stops(request))
         sampling = requests.sampling(request, self._bounds, secrets.randbits(64))
         request_id = request.request_id or secrets.token_hex(8)

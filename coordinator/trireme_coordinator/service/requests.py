@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,8 +59,14 @@ def sampling(request: pb.GenerateRequest, bounds: Bounds, seed: int) -> Sampling
     _within("temperature", temperature, 0, LIMITS.temperature)
     _within("top_k", top_k, 0, bounds.vocabulary)
     if not 0 < top_p <= 1:  # also refuses NaN
-        raise InvalidRequest(f"top_p is {top_p:g}; it must be above 0 and at most 1.")
+        raise InvalidRequest(f"top_p is {_shown(top_p)}; it must be above 0 and at most 1.")
     return SamplingParams(temperature, top_k, top_p, s.seed if s.HasField("seed") else seed)
+
+
+def check_max_tokens(request: pb.GenerateRequest, bounds: Bounds) -> None:
+    """InvalidRequest where more tokens are asked for than any answer can have, or none."""
+    if request.HasField("max_tokens"):
+        _within("max_tokens", request.max_tokens, 1, bounds.context)
 
 
 def max_tokens(request: pb.GenerateRequest, bounds: Bounds, prompt_tokens: int) -> int:
@@ -76,10 +81,7 @@ def max_tokens(request: pb.GenerateRequest, bounds: Bounds, prompt_tokens: int) 
             f"the prompt has {prompt_tokens} tokens; prompt and answer together can have {bounds.context}, "
             f"so at most {bounds.context - 1} are left for the prompt."
         )
-    if not request.HasField("max_tokens"):
-        return room
-    _within("max_tokens", request.max_tokens, 1, bounds.context)
-    return request.max_tokens
+    return request.max_tokens if request.HasField("max_tokens") else room
 
 
 def stops(request: pb.GenerateRequest) -> list[str]:
@@ -99,5 +101,9 @@ def check_id(name: str, value: str) -> None:
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
-    if math.isnan(value) or not low <= value <= high:
-        raise InvalidRequest(f"{name} is {value:g}; it must be {low:g} to {high:g}.")
+    if not low <= value <= high:  # also refuses NaN
+        raise InvalidRequest(f"{name} is {_shown(value)}; it must be {_shown(low)} to {_shown(high)}.")
+
+
+def _shown(value: float) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
