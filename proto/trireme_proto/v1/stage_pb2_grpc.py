@@ -60,22 +60,23 @@ class StageServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Configure(self, request, context):
-        """Tells the stage its epoch and its neighbour. Drops all slots of an earlier epoch. Refuses an epoch that is not higher.
+        """Tells the stage its epoch and its neighbour. Drops all slots of an earlier epoch. Refuses an epoch that is not higher,
+        and a place in the pipeline that its layers do not fit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Forward(self, request_iterator, context):
-        """Micro-batches, one frame each. The call lasts as long as the epoch; it ends with an error when a frame is refused or the
-        next stage is lost.
+        """Micro-batches, one frame each. The metadata `trireme-epoch` names the epoch, which has one sender. The call lasts as long
+        as the epoch; it ends with an error when a frame is refused or the next stage is lost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Results(self, request, context):
-        """Last stage only: one StepResult a frame, in order.
+        """Last stage only, one reader an epoch: one StepResult a frame, in order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,26 +39,30 @@ class StageStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StageAsyncStub: ...
     Configure: _grpc.UnaryUnaryMultiCallable[_stage_pb2.ConfigureRequest, _stage_pb2.ConfigureResponse]
-    """Tells the stage its epoch and its neighbour. Drops all slots of an earlier epoch. Refuses an epoch that is not higher."""
+    """Tells the stage its epoch and its neighbour. Drops all slots of an earlier epoch. Refuses an epoch that is not higher,
+    and a place in the pipeline that its layers do not fit.
+    """
     Forward: _grpc.StreamUnaryMultiCallable[_stage_pb2.Frame, _stage_pb2.ForwardSummary]
-    """Micro-batches, one frame each. The call lasts as long as the epoch; it ends with an error when a frame is refused or the
-    next stage is lost.
+    """Micro-batches, one frame each. The metadata `trireme-epoch` names the epoch, which has one sender. The call lasts as long
+    as the epoch; it ends with an error when a frame is refused or the next stage is lost.
     """
     Results: _grpc.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]
-    """Last stage only: one StepResult a frame, in order."""
+    """Last stage only, one reader an epoch: one StepResult a frame, in order."""
     Report: _grpc.UnaryUnaryMultiCallable[_stage_pb2.ReportRequest, _stage_pb2.ReportResponse]
 
 @_typing.type_check_only
 class StageAsyncStub(StageStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Configure: _aio.UnaryUnaryMultiCallable[_stage_pb2.ConfigureRequest, _stage_pb2.ConfigureResponse]  # type: ignore[assignment]
-    """Tells the stage its epoch and its neighbour. Drops all slots of an earlier epoch. Refuses an epoch that is not higher."""
+    """Tells the stage its epoch and its neighbour. Drops all slots of an earlier epoch. Refuses an epoch that is not higher,
+    and a place in the pipeline that its layers do not fit.
+    """
     Forward: _aio.StreamUnaryMultiCallable[_stage_pb2.Frame, _stage_pb2.ForwardSummary]  # type: ignore[assignment]
-    """Micro-batches, one frame each. The call lasts as long as the epoch; it ends with an error when a frame is refused or the
-    next stage is lost.
+    """Micro-batches, one frame each. The metadata `trireme-epoch` names the epoch, which has one sender. The call lasts as long
+    as the epoch; it ends with an error when a frame is refused or the next stage is lost.
     """
     Results: _aio.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]  # type: ignore[assignment]
-    """Last stage only: one StepResult a frame, in order."""
+    """Last stage only, one reader an epoch: one StepResult a frame, in order."""
     Report: _aio.UnaryUnaryMultiCallable[_stage_pb2.ReportRequest, _stage_pb2.ReportResponse]  # type: ignore[assignment]
 
 class StageServicer(metaclass=_abc_1.ABCMeta):
@@ -68,7 +72,9 @@ class StageServicer(metaclass=_abc_1.ABCMeta):
         request: _stage_pb2.ConfigureRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_stage_pb2.ConfigureResponse, _abc.Awaitable[_stage_pb2.ConfigureResponse]]:
-        """Tells the stage its epoch and its neighbour. Drops all slots of an earlier epoch. Refuses an epoch that is not higher."""
+        """Tells the stage its epoch and its neighbour. Drops all slots of an earlier epoch. Refuses an epoch that is not higher,
+        and a place in the pipeline that its layers do not fit.
+        """
 
     @_abc_1.abstractmethod
     def Forward(
@@ -76,8 +82,8 @@ class StageServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_stage_pb2.Frame],
         context: _ServicerContext,
     ) -> _typing.Union[_stage_pb2.ForwardSummary, _abc.Awaitable[_stage_pb2.ForwardSummary]]:
-        """Micro-batches, one frame each. The call lasts as long as the epoch; it ends with an error when a frame is refused or the
-        next stage is lost.
+        """Micro-batches, one frame each. The metadata `trireme-epoch` names the epoch, which has one sender. The call lasts as long
+        as the epoch; it ends with an error when a frame is refused or the next stage is lost.
         """
 
     @_abc_1.abstractmethod
@@ -86,7 +92,7 @@ class StageServicer(metaclass=_abc_1.ABCMeta):
         request: _stage_pb2.ResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_stage_pb2.StepResult], _abc.AsyncIterator[_stage_pb2.StepResult]]:
-        """Last stage only: one StepResult a frame, in order."""
+        """Last stage only, one reader an epoch: one StepResult a frame, in order."""
 
     @_abc_1.abstractmethod
     def Report(
