@@ -49,28 +49,22 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
     """Serves while the context is open. StartupError when it cannot start; the message says what to change."""
     async with AsyncExitStack() as stack:
         pack = Pack.open(Path(config.pack) if config.pack else default_pack(), verify=False)
+        codec = TextCodec.open(pack.tokenizer_path(), pack.config.bos_token_id, pack.config.vocabulary)
         _place(config, pack, [Node("", "", "")])  # more stages than layers shows now
         check_free(*split_address(config.listen))
         store = await _store(config, pack, stack, say)
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
         cluster = await _cluster(config, stack, say)
+        placed = _place(config, pack, await asyncio.to_thread(cluster.nodes))
+        engine = await _engine(config, pack, cluster, placed, stack, say)
+        telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
+        stack.push_async_callback(asyncio.to_thread, telemetry.close)
         public = PublicServer(*split_address(config.listen))
         stack.push_async_callback(public.stop)
-        placed = _place(config, pack, await asyncio.to_thread(cluster.nodes))
-        launch = _launcher(config, pack, cluster, placed)
-        say(f"Starting {len(placed)} stages: loading, checking and compiling")
-        await launch()  # a mistake shows here; the engine calls it again after a fault
-        for stage in placed:
-            say(f"Stage {stage.stage} on {stage.node.name}: layers {stage.layers.start} to {stage.layers.stop - 1}")
-        engine = Engine(_scheduling(config, pack), launch)
-        await _background(engine.run(), stack)
-        await one_token(engine)
-        telemetry = setup_telemetry()
-        stack.push_async_callback(asyncio.to_thread, telemetry.close)
-        codec = TextCodec.open(pack.tokenizer_path(), pack.config.bos_token_id, pack.config.vocabulary)
         gate = SessionGate(store, writer, config.session_ttl)
         await public.start(engine, codec, gate, telemetry, pack, placed, threads=config.threads)
+        await _background(_announce(engine, public), stack)
         yield Running(public.address, pack, placed, engine)
 
 
@@ -96,6 +90,21 @@ async def _cluster(config: ServeConfig, stack: AsyncExitStack, say: Say) -> RayC
     stack.push_async_callback(asyncio.to_thread, cluster.stop)
     await asyncio.to_thread(cluster.start)
     return cluster
+
+
+async def _engine(
+    config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed], stack: AsyncExitStack, say: Say
+) -> Engine:
+    """Starts the stages and the engine; a token has come through all of them when it returns."""
+    launch = _launcher(config, pack, cluster, placed)
+    say(f"Starting {len(placed)} stages: loading, checking and compiling")
+    await launch()  # a mistake shows here; the engine calls it again after a fault
+    for stage in placed:
+        say(f"Stage {stage.stage} on {stage.node.name}: layers {stage.layers.start} to {stage.layers.stop - 1}")
+    engine = Engine(_scheduling(config, pack), launch)
+    await _background(engine.run(), stack)
+    await one_token(engine)
+    return engine
 
 
 def _place(config: ServeConfig, pack: Pack, nodes: Sequence[Node]) -> list[Placed]:
@@ -136,6 +145,15 @@ def _scheduling(config: ServeConfig, pack: Pack) -> SchedulerConfig:
         prefill_chunk=config.prefill_chunk,
         queue=config.queue,
     )
+
+
+async def _announce(engine: Engine, public: PublicServer) -> None:
+    """Keeps the health service true: SERVING while the pipeline is complete."""
+    while True:
+        await engine.ready.wait()
+        await public.set_healthy(healthy=True)
+        await engine.lost.wait()
+        await public.set_healthy(healthy=False)
 
 
 async def _background(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:

@@ -57,6 +57,7 @@ class Engine:
         self.pipeline: Pipeline | None = None
         self.epoch = 0
         self.ready = asyncio.Event()
+        self.lost = asyncio.Event()  # the opposite of `ready`, to wait for
         self._launch = launch
         self._started = self._ended = False
         self._listeners: dict[Sequence, Listener] = {}
@@ -119,6 +120,7 @@ class Engine:
             self._fail_all(Internal(_FAULT))
         finally:
             self.ready.clear()
+            self.lost.set()
             self.pipeline = None
 
     async def _launched(self) -> list[str]:
@@ -132,6 +134,7 @@ class Engine:
     async def _serve(self, pipeline: Pipeline) -> None:
         """Feeds and collects until one of them fails."""
         self._started = True
+        self.lost.clear()
         self.ready.set()
         await first_to_end(self._feed(pipeline), self._collect(pipeline))
 

@@ -102,8 +102,8 @@ class PublicServer:
         reflection.enable_server_reflection(
             (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._server
         )
+        await self.set_healthy(healthy=False)  # until somebody says otherwise
         await self._server.start()
-        await self.set_healthy(healthy=True)
 
     async def set_healthy(self, *, healthy: bool) -> None:
         """What the health service answers for the server and each of its services."""
