@@ -105,10 +105,10 @@ async def test_a_session_that_expired_is_gone(backend):
     gone, kept = (await store.create(50)).session_id, (await store.create(5000)).session_id
     await store.append(gone, 0, [1])
     await backend.expire(gone)
+    assert [record.session_id for record in (await store.list(10))[0]] == [kept]
     for call in (store.get(gone), store.tokens(gone), store.append(gone, 1, [2]), store.delete(gone)):
         with pytest.raises(SessionNotFound):
             await call
-    assert [record.session_id for record in (await store.list(10))[0]] == [kept]
 
 
 async def test_a_deleted_session_is_gone(backend):

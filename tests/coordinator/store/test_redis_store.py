@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("name", ["created", "last_used", "ttl", "count", "model", "pack"])
-@pytest.mark.parametrize("value", [b"", b"-1", b"\xff\xfe", b"9" * 400, b"NaN", b"bomb"])
+@pytest.mark.parametrize("value", [b"", b"-1", b"\xff\xfe", b"9" * 400, b"9" * 18, b"NaN", b"bomb"])
 async def test_cve_2026_25874_a_damaged_record_is_a_typed_error(on_redis, tmp_path, name, value):
     store = on_redis.store()
     session_id = (await store.create()).session_id
@@ -161,6 +162,26 @@ async def test_strangers_in_the_index_are_left_out_and_forgotten(on_redis):
     assert await on_redis.raw.zrange(INDEX_USED, 0, -1) == [session_id.encode()]
 
 
+async def test_a_hash_under_a_name_that_no_id_has_is_nobodys_session(on_redis):
+    session_id = (await on_redis.store().create()).session_id
+    stranger = "a}b"
+    await on_redis.raw.hset(session_key(stranger), mapping=await on_redis.raw.hgetall(session_key(session_id)))
+    await on_redis.raw.zadd(INDEX_USED, {stranger: 9e15})
+    assert [record.session_id for record in (await on_redis.store().list(10))[0]] == [session_id]
+    with pytest.raises(SessionNotFound):
+        await on_redis.store().get(stranger)
+    await on_redis.raw.delete(session_key(stranger))
+
+
+async def test_a_deleted_session_leaves_no_trace(open_server):
+    backend = RedisBackend(open_server.url)
+    session_id = (await backend.store().create()).session_id
+    await backend.store().append(session_id, 0, [1])
+    await backend.store().delete(session_id)
+    assert [key async for key in backend.raw.scan_iter()] == []
+    await backend.close()
+
+
 async def test_a_dead_server_is_unavailable_and_no_address_is_told():
     with EmbeddedRedis() as server:
         store = RedisSessionStore(server.url, MODEL)
@@ -174,6 +195,19 @@ async def test_a_dead_server_is_unavailable_and_no_address_is_told():
             with pytest.raises(SessionStoreUnavailable, match=r"^The session store does not answer\.$"):
                 await call
         assert await store.ping() is False
+        await store.close()
+
+
+async def test_a_call_takes_no_longer_than_its_bound_however_many_commands_it_needs():
+    with EmbeddedRedis() as server:
+        store = RedisSessionStore(server.url, MODEL, timeout_seconds=1.0)
+        await store.create()
+        os.kill(server.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        with pytest.raises(SessionStoreUnavailable):
+            await store.create()
+        os.kill(server.pid, signal.SIGCONT)
+        assert time.monotonic() - started < 1.7  # one attempt and its repetition would take 2 s
         await store.close()
 
 

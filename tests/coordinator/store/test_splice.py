@@ -30,6 +30,13 @@ def test_fresh_tokens_make_exactly_the_overwritten_list(held, position, token_id
     assert [*held, *fresh] == written
 
 
+def test_a_gap_is_told_apart_from_other_tokens():
+    with pytest.raises(Internal, match="beyond its end"):
+        fresh_tokens(3, 4, [1], [], 4)
+    with pytest.raises(Internal, match="other tokens"):
+        fresh_tokens(3, 2, [1], [2], 4)
+
+
 def test_a_session_does_not_grow_beyond_the_limit():
     limit = LIMITS.request_tokens
     assert list(fresh_tokens(limit - 1, limit - 1, [1], [], 4)) == [1]

@@ -116,6 +116,11 @@ async def test_an_outage_is_waited_out_with_growing_pauses(store):
     assert await store.tokens(session_id) == [1, 2, 3]
     assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert writer.counters.retries == 7
+    pauses.clear()
+    store.answers = False
+    writer.put(session_id, 3, [4])
+    await writer.flush(session_id)
+    assert pauses[:2] == [0.05, 0.1]
     await writer.close()
 
 

@@ -182,6 +182,7 @@ def test_at_the_end_a_collector_that_fails_is_not_tried_again():
     exporter = QuietExporter(script)
     exporter.export(())
     exporter.close()
+    assert script.shutdowns == 1  # also breaks off a delivery that is waiting to try again
     assert exporter.export(()) is SpanExportResult.FAILURE
     assert len(script.results) == 1
     exporter.shutdown()

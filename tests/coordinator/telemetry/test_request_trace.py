@@ -218,10 +218,12 @@ def test_only_the_first_end_counts(recording, caplog):
 
 
 @pytest.mark.parametrize("seed", [0, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
-def test_every_seed_can_be_delivered(recording, seed):
+def test_every_seed_can_be_delivered(recording, seed, caplog):
     recording.request(sampling=Sampling(seed=seed)).finish("eos", prompt_tokens=1, completion_tokens=1)
     assert str(recording.spans["generate"].attributes["gen_ai.request.seed"]) == str(seed)
-    encode_spans(recording.exporter.get_finished_spans())
+    encoded = encode_spans(recording.exporter.get_finished_spans()).SerializeToString()
+    assert b"gen_ai.request.seed" in encoded
+    assert caplog.records == []
 
 
 def test_the_number_of_stage_spans_is_bounded(recording):

@@ -115,6 +115,21 @@ def test_an_unfinished_character_ends_as_a_replacement():
 def test_special_tokens_have_no_text_and_do_not_cut_a_character():
     euro = LEVEL.encode("€", add_bos=False)
     assert "".join(pieces(LEVEL, [0, euro[0], 1, *euro[1:], 1])) == "€"
+    assert "".join(pieces(LEVEL, [euro[0], 1, 1, 1, 1, 1, *euro[1:]])) == "€"
+
+
+def test_a_character_begun_again_and_again_is_one_replacement_each_time():
+    begun = LEVEL.encode("\N{GRINNING FACE}", add_bos=False)[:3]
+    whole = [*begun, *begun, *begun, *LEVEL.encode("x", add_bos=False)]
+    assert "".join(pieces(LEVEL, whole)) == LEVEL.decode(whole) == 3 * REPLACEMENT + "x"
+
+
+def test_a_byte_that_spoils_a_delivered_character_does_not_repeat_it():
+    lead = FALLBACK.encode("\N{CYRILLIC SMALL LETTER ZHE}", add_bos=False)
+    word = FALLBACK.encode("!", add_bos=False)[-1]
+    zhe, spoilt = lead[-2:], [lead[-2], word]
+    assert FALLBACK.decode([*zhe, *spoilt]).startswith(REPLACEMENT)  # the library takes the bytes together
+    assert "".join(pieces(FALLBACK, [*zhe, *spoilt])) == "\N{CYRILLIC SMALL LETTER ZHE}" + REPLACEMENT + "!"
 
 
 def test_bytes_that_never_become_a_character_are_not_held_back_for_ever():
