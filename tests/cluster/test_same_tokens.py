@@ -29,7 +29,7 @@ def by_hand(prompt: list[int], *, temperature: float, top_k: int = 0, top_p: flo
     tokens, fed = list(prompt), 0
     while len(tokens) < len(prompt) + TOKENS:
         row = Row(0, fed, len(tokens) - fed)
-        model.kv.extend(row.slot, row.position, row.count)
+        model.reserve(Batch((row,)))
         hidden = model.forward(Batch((row,)), model.embed(np.array(tokens[fed:], np.int32)))
         fed = len(tokens)
         tokens.append(sample(model.head(hidden[-1:])[0], temperature, top_k, top_p, seed, fed))
