@@ -132,11 +132,11 @@ class Engine:
                 await asyncio.sleep(_LAUNCH_PAUSE_SECONDS)
 
     async def _serve(self, pipeline: Pipeline) -> None:
-        """Feeds and collects until one of them fails."""
+        """Feeds and collects until something is lost."""
         self._started = True
         self.lost.clear()
         self.ready.set()
-        await first_to_end(self._feed(pipeline), self._collect(pipeline))
+        await first_to_end(self._feed(pipeline), self._collect(pipeline), pipeline.lost())
 
     async def _feed(self, pipeline: Pipeline) -> Never:
         while True:

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Never, Self
 
 import grpc
 
@@ -54,19 +54,25 @@ class Pipeline:
         await self._close()
 
     async def send(self, batch: Batch) -> None:
-        """Hands a micro-batch to the first stage. Raises as `receive`."""
-        if self._forward is None:
-            raise ValueError("the pipeline has not been entered")
-        await self._forward.send(_frame(batch, self.epoch))
+        """Hands a micro-batch to the first stage. Raises as `lost`."""
+        await self._sender().send(_frame(batch, self.epoch))
 
     async def receive(self) -> pb.StepResult:
-        """The next step's result. PipelineUnavailable when a stage was lost, FrameRefused when one refused a frame."""
+        """The next step's result. Raises as `lost`."""
         with contextlib.suppress(grpc.aio.AioRpcError):
             result = await self._results.read()
             if isinstance(result, pb.StepResult):
                 return result
-        await self._explain()
+        with contextlib.suppress(TimeoutError):  # what the first stage says of the loss comes a moment later
+            await asyncio.wait_for(self.lost(), _EXPLAIN_SECONDS)
         raise PipelineUnavailable("A stage ended its epoch.")
+
+    async def lost(self) -> Never:
+        """Waits for the loss of a stage: PipelineUnavailable, or FrameRefused when a stage refused a frame.
+
+        The results need not end then: the last stage may not have been reached at all.
+        """
+        await self._sender().lost()
 
     async def reports(self) -> list[pb.ReportResponse | None]:
         """What each stage says about itself; None for one that does not answer."""
@@ -80,16 +86,15 @@ class Pipeline:
         following = [*self._addresses[1:], ""]
         for i in reversed(range(len(stubs))):
             request = pb.ConfigureRequest(epoch=self.epoch, stage=i, next_address=following[i])
-            await stubs[i].Configure(request, timeout=_CONNECT_SECONDS, wait_for_ready=True)
+            await stubs[i].Configure(request, timeout=_CONNECT_SECONDS)
         self._results = stubs[-1].Results(pb.ResultsRequest(epoch=self.epoch))
         await asyncio.wait_for(self._results.initial_metadata(), _CONNECT_SECONDS)
         self._forward = ForwardCall(self._channels[0], self.epoch)
 
-    async def _explain(self) -> None:
-        """Raises what the first stage says of the loss, which comes up the pipeline a moment after the results end."""
-        if self._forward is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._forward.lost(), _EXPLAIN_SECONDS)
+    def _sender(self) -> ForwardCall:
+        if self._forward is None:
+            raise ValueError("the pipeline has not been entered")
+        return self._forward
 
     async def _close(self) -> None:
         for call in (self._forward, self._results):
