@@ -7,10 +7,11 @@ import pytest
 from tests.reference import read_tensors
 from tests.reference_checkpoints import KINDS, hf_config, packed_projection, stored, write_checkpoint
 
+import trireme_kernels as kernels
 from trireme_proto.errors import ConfigurationError
-from trireme_worker.convert import convert
+from trireme_worker.convert import convert, ternary
 from trireme_worker.convert.checkpoint import Checkpoint
-from trireme_worker.convert.ternary import absmean, unpack_quarters
+from trireme_worker.convert.ternary import absmean, pack_matrix, unpack_quarters
 from trireme_worker.pack import GenerationDefaults, Pack, default_pack
 
 
@@ -184,10 +185,22 @@ def test_scales_of_both_classes(made):
         assert set(found.tolist()) == {float(rule(scale))}
 
 
+def test_large_matrices_are_packed_in_chunks(monkeypatch):
+    weights = np.random.RandomState(0).randint(-1, 2, (150, 40)).astype(np.int8)
+    scales = np.arange(1, 11, dtype=np.float32)
+    whole = pack_matrix(weights, scales)
+    assert ternary._PACK_ROWS % 32 == 0  # whole tiles
+    monkeypatch.setattr(ternary, "_PACK_ROWS", 64)
+    parts = pack_matrix(weights, scales)
+    assert np.array_equal(parts.data, whole.data)
+    assert np.array_equal(kernels.unpack_2bit(np.array(parts.data), 150, 40), weights)
+    assert parts.scales.tolist() == [*scales, *[0] * (len(parts.scales) - 10)]
+
+
 def test_absmean_rounds_to_even_and_clips():
     weights = np.array([[1.0, -1.0, 0.5, -0.5, 1.5, 0.0, 2.0, -1.5]], np.float32)  # mean 1
-    ternary, scale = absmean(lambda: [weights])
-    assert ternary.tolist() == [[1, -1, 0, 0, 1, 0, 1, -1]]
+    found, scale = absmean(lambda: [weights])
+    assert found.tolist() == [[1, -1, 0, 0, 1, 0, 1, -1]]
     assert scale == 1.0
 
 
@@ -200,8 +213,8 @@ def test_absmean_does_not_depend_on_the_chunks(checkpoint):
 
 
 def test_absmean_of_nothing_but_zeros():
-    ternary, scale = absmean(lambda: [np.zeros((16, 4), np.float32)])
-    assert not ternary.any()
+    found, scale = absmean(lambda: [np.zeros((16, 4), np.float32)])
+    assert not found.any()
     assert np.isfinite(scale)
 
 

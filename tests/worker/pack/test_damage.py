@@ -26,6 +26,8 @@ def test_no_pack(tmp_path, checkpoint):
         Pack.open(checkpoint)
     with pytest.raises(PackNotFound):
         Pack.open("a\0b")
+    with pytest.raises(PackNotFound, match=r"no pack at '\.'"):
+        Pack.open(".")
 
 
 @pytest.mark.parametrize("name", ["layers/00000.safetensors", "embedding.safetensors", "tokenizer.json"])

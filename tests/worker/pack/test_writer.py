@@ -1,6 +1,7 @@
 """A pack appears whole or not at all."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,13 @@ def test_what_is_there_is_not_overwritten(contents, tmp_path, what):
     with pytest.raises(ConfigurationError, match="'pack' exists already"):
         write_pack(target, contents)
     assert [path.name for path in tmp_path.iterdir()] == ["pack"]
+
+
+def test_the_current_folder_is_not_replaced(contents, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"'\.' exists already"):
+        write_pack(Path(), contents)
+    assert list(tmp_path.iterdir()) == []
 
 
 class Interrupted(BaseException):

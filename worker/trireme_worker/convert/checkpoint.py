@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trireme_proto.errors import CheckpointUnsupported
 from trireme_proto.limits import LIMITS
+from trireme_worker.pack.files import place
 from trireme_worker.pack.jsontext import Fields, Malformed, parse_object, shown
 from trireme_worker.pack.safetensors_file import Placed, read_header
 
@@ -30,7 +31,7 @@ class Checkpoint:
     def __init__(self, root: Path) -> None:
         self._root = root
         if not _is_file(root / CONFIG_FILE):
-            raise CheckpointUnsupported(f"there is no Hugging Face checkpoint at {root.name!r}: no {CONFIG_FILE} there")
+            raise CheckpointUnsupported(f"there is no Hugging Face checkpoint at {place(root)}: no {CONFIG_FILE} there")
         self.tensors: dict[str, Placed] = {}
         self._maps: dict[str, NDArray[np.uint8]] = {}
         self._shard_of: dict[str, str] = {}

@@ -86,6 +86,11 @@ class PackFiles:
         return size
 
 
+def place(path: Path) -> str:
+    """A folder as messages show it: its name alone, not where it is."""
+    return repr(path.name or str(path))
+
+
 def open_inside(root: Path, name: str) -> IO[bytes]:
     """Opens a regular file under `root`. PackCorrupt: missing, unreadable, no file, a link that leads elsewhere."""
     try:

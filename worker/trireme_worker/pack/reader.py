@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trireme_kernels.matrix import PackedMatrix
 from trireme_proto.errors import PackNotFound
 from trireme_worker.pack.config import ModelConfig
-from trireme_worker.pack.files import PackFiles, ProgressCallback, ignore_progress, read_manifest
+from trireme_worker.pack.files import PackFiles, ProgressCallback, ignore_progress, place, read_manifest
 from trireme_worker.pack.manifest import MANIFEST_FILE, TOKENIZER_FILE, GenerationDefaults, Manifest
 from trireme_worker.pack.tensors import EMBEDDING_FILE, HEAD_FILE, layer_file, matrices
 from trireme_worker.pack.weights import Float, LayerWeights
@@ -156,6 +156,6 @@ def _check_place(root: Path) -> None:
     except (OSError, ValueError):  # ValueError: a NUL in the path
         found, checkpoint = False, False
     if checkpoint and not found:
-        raise PackNotFound(f"{root.name} is a Hugging Face checkpoint, not a pack: run `trireme convert` on it first")
+        raise PackNotFound(f"{place(root)} is a Hugging Face checkpoint, not a pack: run `trireme convert` on it first")
     if not found:
-        raise PackNotFound(f"there is no pack at {root.name!r}: no {MANIFEST_FILE} there")
+        raise PackNotFound(f"there is no pack at {place(root)}: no {MANIFEST_FILE} there")

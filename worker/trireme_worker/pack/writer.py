@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from trireme_proto.errors import ConfigurationError
 from trireme_worker.pack.config import ModelConfig
+from trireme_worker.pack.files import place
 from trireme_worker.pack.manifest import EXTRA_FILES, MANIFEST_FILE, FileEntry, GenerationDefaults, Manifest
 from trireme_worker.pack.reader import Bits
 from trireme_worker.pack.safetensors_file import write_file
@@ -54,17 +55,18 @@ def write_pack(path: Path, contents: PackContents) -> Manifest:
 
 
 def check_destination(path: Path) -> None:
-    """ConfigurationError unless a pack can be made at `path`: nothing there, or an empty folder."""
+    """ConfigurationError unless a pack can be made at `path`: nothing there, or an empty folder that nobody is in."""
     try:
-        free = not path.is_symlink() and (not path.exists() or (path.is_dir() and not any(path.iterdir())))
+        empty = path.is_dir() and not any(path.iterdir()) and path.resolve() != Path.cwd()
+        free = not path.is_symlink() and (empty or not path.exists())
     except OSError as fault:
         raise _cannot_write(path, fault) from fault
     if not free:
-        raise ConfigurationError(f"{path.name!r} exists already: name a folder that does not")
+        raise ConfigurationError(f"{place(path)} exists already: name a folder that does not")
 
 
 def _cannot_write(path: Path, fault: OSError) -> ConfigurationError:
-    return ConfigurationError(f"cannot write the pack {path.name!r}: {fault.strerror or 'input/output error'}")
+    return ConfigurationError(f"cannot write the pack {place(path)}: {fault.strerror or 'input/output error'}")
 
 
 class _Writer:
