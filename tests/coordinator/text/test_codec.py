@@ -124,7 +124,7 @@ def test_the_early_refusal_does_not_touch_texts_that_a_tokenizer_shortens(change
     assert len(codec.encode(text, add_bos=False, most_tokens=3)) <= 1
 
 
-@pytest.mark.parametrize("character", ["a", " ", "\n", "\N{EURO SIGN}", "e\N{COMBINING ACUTE ACCENT}", "'s", "0"])
+@pytest.mark.parametrize("character", ["a", " ", "e\N{COMBINING ACUTE ACCENT}"])
 def test_a_mebibyte_of_one_character_takes_no_more_than_other_text_does(character):
     text = character * ((1 << 20) // len(character.encode()))
     started = time.perf_counter()
