@@ -1,4 +1,4 @@
-"""An answer computed the slow way: from the logits of the whole sequence for each token. No cache, no batches, no stages."""
+"""An answer computed the slow way, from the logits of the whole sequence for each token: no cache, batch or stage."""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import grpc
-
 from tests.support.listeners import Answer
 from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
+
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.placement import partition
 from trireme_coordinator.scheduler import SamplingParams, SchedulerConfig
@@ -137,9 +138,19 @@ class LocalPipeline:
 
     async def all_reports(self, condition: Callable[[pb.ReportResponse], bool], seconds: float = 10) -> None:
         """Asks the stages until the condition holds on all of them."""
-        async with asyncio.timeout(seconds):
-            while not all([condition(await stage.report()) for stage in self.stages]):
-                await asyncio.sleep(0)
+
+        async def holds() -> bool:
+            return all([condition(await stage.report()) for stage in self.stages])
+
+        await eventually(holds, seconds)
+
+    async def rebuilt(self, epoch: int) -> None:
+        """Returns when the pipeline is complete at a later epoch than `epoch`."""
+
+        async def holds() -> bool:
+            return self.engine.epoch > epoch and self.engine.ready.is_set()
+
+        await eventually(holds)
 
     async def emptied(self) -> None:
         """Returns when nothing is held anywhere; the books must add up."""
@@ -163,13 +174,13 @@ async def local_pipeline(
 
 
 @asynccontextmanager
-async def running(engine: Engine) -> AsyncIterator[asyncio.Task[None]]:
+async def running(engine: Engine) -> AsyncIterator[None]:
     """The engine's `run` in the background, ready."""
     task = asyncio.ensure_future(engine.run())
     try:
         async with asyncio.timeout(20):
             await engine.ready.wait()
-        yield task
+        yield
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
-
 from tests.support.by_hand import answer_by_hand
 from tests.support.pipeline import GREEDY, local_pipeline, sampled
+
 from trireme_coordinator.scheduler import SamplingParams
 from trireme_worker.pack import Pack
 
@@ -58,7 +58,7 @@ async def test_every_stage_tells_its_times(pack: Pack) -> None:
         prompt = len(REQUESTS[6][0])
         assert (answer.prefilled, answer.decoded) == (prompt, ANSWER - 1)
         assert answer.events == ["admitted", "finished"]
-        assert all([len(step) == 3 and all(stage.compute_ns for stage in step) for step in answer.timings])
+        assert all(len(step) == 3 and all(stage.compute_ns for stage in step) for step in answer.timings)
 
 
 def _arguments(i: int) -> tuple[list[int], int, SamplingParams]:

@@ -1,0 +1,223 @@
+"""Whatever happens in whatever order: the books add up, every sequence gets its tokens, nobody waits for ever.
+
+A state machine drives the scheduler against stages that keep real books (tests/support/fake_stages.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.support.fake_stages import EOS, VOCABULARY, FakePipeline, next_token
+
+from trireme_coordinator.scheduler import Batch, Finish, SamplingParams, Scheduler, SchedulerConfig, Sequence
+from trireme_coordinator.scheduler.budget import pages_for
+from trireme_proto.errors import Overloaded, PipelineUnavailable
+
+CONTEXT = 70
+SESSIONS = ("", "a", "b", "c")
+
+
+@dataclass
+class Request:
+    """A sequence, what it must become, and what has been told of it."""
+
+    sequence: Sequence
+    answer: list[int]
+    reason: Finish
+    stop_after: int | None
+    told: list[int] = field(default_factory=list)
+
+
+def expected(prompt: list[int], seed: int, max_tokens: int, stop_after: int | None) -> tuple[list[int], Finish]:
+    """The one answer that the request can have."""
+    tokens = list(prompt)
+    while True:
+        token = next_token(tokens, seed)
+        if token == EOS:
+            return tokens[len(prompt) :], Finish.EOS
+        tokens.append(token)
+        generated = len(tokens) - len(prompt)
+        if generated == max_tokens:
+            return tokens[len(prompt) :], Finish.LENGTH
+        if len(tokens) == CONTEXT:
+            return tokens[len(prompt) :], Finish.CONTEXT
+        if generated == stop_after:
+            return tokens[len(prompt) :], Finish.STOP
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    @initialize(
+        stages=st.integers(1, 4),
+        slots=st.integers(1, 6),
+        extra_pages=st.integers(0, 12),
+        chunk=st.integers(1, 40),
+        queue=st.integers(1, 8),
+    )
+    def begin(self, stages: int, slots: int, extra_pages: int, chunk: int, queue: int) -> None:
+        self.config = SchedulerConfig(stages, slots, pages_for(CONTEXT) + extra_pages, CONTEXT, chunk, queue)
+        self.scheduler = Scheduler(self.config)
+        self.pipeline = FakePipeline(self.config)
+        self.live: list[Request] = []
+        self.logs: dict[str, list[int]] = {}
+
+    # ---------------------------------------------------------------- what can happen
+
+    @rule(
+        session=st.sampled_from(SESSIONS),
+        prompt=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=50),
+        forks=st.booleans(),
+        max_tokens=st.integers(1, 40),
+        stop_after=st.none() | st.integers(1, 10),
+        seed=st.integers(0, 2**64 - 1),
+    )
+    def submit(
+        self, session: str, prompt: list[int], forks: bool, max_tokens: int, stop_after: int | None, seed: int
+    ) -> None:
+        if session and any(r.sequence.session_id == session for r in self.live):
+            return  # the service lets one request at a time run on a session
+        log = self.logs.get(session, []) if session else []
+        tokens = (log[: len(log) // 2] if forks else log) + prompt
+        if len(tokens) >= CONTEXT:
+            tokens = prompt
+        sequence = Sequence(list(tokens), SamplingParams(0.0, 0, 1.0, seed), max_tokens, frozenset({EOS}), session)
+        if len(self.scheduler.waiting) >= self.config.queue:
+            with pytest.raises(Overloaded):
+                self.scheduler.submit(sequence)
+            return
+        self.scheduler.submit(sequence)
+        self.live.append(Request(sequence, *expected(tokens, seed, max_tokens, stop_after), stop_after))
+
+    @rule()
+    def schedule(self) -> None:
+        under_way = self._under_way()
+        batch = self.scheduler.schedule()
+        if batch is None:
+            return
+        assert len(under_way) <= self.config.stages
+        assert len({row.slot for row in batch.rows}) == len(batch.rows)
+        assert sum(row.count for row in batch.rows if row.prefill) <= self.config.prefill_chunk
+        assert all(row.count == 1 for row in batch.rows if not row.prefill)
+        awaited = {row.sequence for b in under_way for row in b.rows if row.samples and row.sequence.slot is not None}
+        assert not awaited & {row.sequence for row in batch.rows}, "a sequence whose token is awaited was scheduled"
+        self.pipeline.send(batch)
+
+    @rule(stage=st.integers(0, 3))
+    def compute(self, stage: int) -> None:
+        self.pipeline.advance(stage % self.config.stages)
+
+    @rule()
+    def complete(self) -> None:
+        if (result := self.pipeline.result()) is not None:
+            self._take(*result)
+
+    @rule(which=st.integers(0, 20))
+    def drop(self, which: int) -> None:
+        if self.live:
+            request = self.live.pop(which % len(self.live))
+            self.scheduler.drop(request.sequence)
+            self._log(request)
+
+    @rule(session=st.sampled_from(SESSIONS[1:]))
+    def forget(self, session: str) -> None:
+        self.scheduler.budget.evict(session)
+        self.logs.pop(session, None)
+
+    @rule()
+    def lose_the_pipeline(self) -> None:
+        self.scheduler.restart()
+        self.pipeline.restart()
+
+    @precondition(lambda self: self._under_way())
+    @rule(step=st.integers(-2, 2), slot=st.integers(0, 3))
+    def wrong_result(self, step: int, slot: int) -> None:
+        batch = self._under_way()[0]
+        asked = [row.slot for row in batch.rows if row.samples]
+        if step == 0 and asked == [slot]:
+            return
+        with pytest.raises(PipelineUnavailable):
+            self.scheduler.complete(batch.step + step, [(slot, 1)])
+
+    # ---------------------------------------------------------------- what must always hold
+
+    @invariant()
+    def books_add_up(self) -> None:
+        assert self.scheduler.check_integrity() == ""
+        assert len(self._under_way()) <= self.config.stages + 1
+        assert self.scheduler.budget.pages_reserved <= self.config.pages
+
+    @invariant()
+    def a_stage_that_has_seen_all_frames_agrees(self) -> None:
+        first, budget = self.pipeline.stages[0], self.scheduler.budget
+        while self.pipeline.advance(0):
+            pass
+        lengths = {s.slot: s.computed for s in self.scheduler.running}
+        lengths |= {parked.slot: len(parked.tokens) for parked in budget._parked.values()}
+        for slot in set(range(self.config.slots)) - set(budget.releases):
+            assert first.kv.lengths[slot] == lengths.get(slot, 0)
+        for parked in budget._parked.values():
+            assert first.held[parked.slot] == list(parked.tokens)
+
+    @invariant()
+    def nothing_wrong_was_told(self) -> None:
+        for request in self.live:
+            assert request.told == request.answer[: len(request.told)]
+            assert request.sequence.finish is None
+
+    def teardown(self) -> None:
+        """Everybody who is left gets the whole answer, in a bounded number of steps."""
+        if not hasattr(self, "scheduler"):
+            return
+        steps_left = 50 + 20 * sum(len(r.sequence.tokens) + r.sequence.max_tokens for r in self.live)
+        while self.live or not self.scheduler.idle():
+            steps_left -= 1
+            assert steps_left, "somebody waits for ever"
+            self.schedule()
+            for stage in range(self.config.stages):
+                self.compute(stage)
+            self.complete()
+        for session in SESSIONS:
+            self.scheduler.budget.evict(session)
+        while not self.scheduler.idle():
+            self.schedule()
+            for stage in range(self.config.stages):
+                self.compute(stage)
+            self.complete()
+        assert [stage.kv.pages_used for stage in self.pipeline.stages] == [0] * self.config.stages
+
+    # ---------------------------------------------------------------- helpers
+
+    def _under_way(self) -> list[Batch]:
+        return list(self.scheduler._under_way)
+
+    def _take(self, step: int, tokens: list[tuple[int, int]]) -> None:
+        batch, accepted = self.scheduler.complete(step, tokens)
+        assert batch is self.pipeline.sent[step - 1]
+        by_sequence = {request.sequence: request for request in self.live}
+        for sequence, token in accepted.items():
+            request = by_sequence[sequence]  # a dropped one is told nothing
+            request.told.append(token)
+            if len(request.told) == request.stop_after and sequence.finish is None:
+                self.scheduler.finish(sequence, Finish.STOP)
+        for row in batch.rows:
+            if row.sequence.finish is not None and row.sequence in by_sequence:
+                self._end(by_sequence[row.sequence])
+
+    def _end(self, request: Request) -> None:
+        assert (request.told, request.sequence.finish) == (request.answer, request.reason)
+        assert request.sequence.cached < request.sequence.prompt_length
+        self.live.remove(request)
+        self.scheduler.drop(request.sequence)
+        self._log(request)
+
+    def _log(self, request: Request) -> None:
+        sequence = request.sequence
+        if sequence.session_id:
+            self.logs[sequence.session_id] = sequence.tokens[: sequence.prompt_length] + request.told
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)

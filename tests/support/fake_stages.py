@@ -1,0 +1,90 @@
+"""Stages that keep books and remember tokens instead of computing: what the scheduler's frames do to a real pipeline.
+
+Each stage applies the frames in their order, at its own pace, to a real KVCache, and keeps the token ids that a slot's
+keys and values would belong to. The last one "samples" with a hash of all that the slot holds, so that a token can only
+be right when exactly the right tokens were fed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trireme_coordinator.scheduler import Batch, SchedulerConfig
+from trireme_worker.kv_cache import KVCache
+
+EOS = 0
+VOCABULARY = 23
+
+
+def next_token(tokens: Sequence[int], seed: int) -> int:
+    """What the "model" says after these tokens; EOS at times."""
+    return zlib.crc32(bytes(tokens) + seed.to_bytes(8, "little")) % VOCABULARY
+
+
+@dataclass
+class FakeStage:
+    """The books of one stage, and what its slots hold."""
+
+    kv: KVCache
+    held: dict[int, list[int]] = field(default_factory=dict)
+    steps: int = 0
+
+    def apply(self, batch: Batch) -> list[tuple[int, int]]:
+        """Takes in a frame as a stage would; returns (slot, token) of the rows that sample."""
+        self.steps += 1
+        assert batch.step == self.steps
+        for slot in batch.release:
+            self.kv.release(slot)
+            self.held.pop(slot, None)
+        ids = list(batch.token_ids)
+        tokens = []
+        for row in batch.rows:
+            self.kv.extend(row.slot, row.position, row.count)  # FrameRefused would fail the test
+            held = self.held.setdefault(row.slot, [])
+            held += [ids.pop(0) for _ in range(row.count)]
+            if row.samples:
+                tokens.append((row.slot, next_token(held, row.sequence.sampling.seed)))
+        assert ids == []
+        assert self.kv.check_integrity() == ""
+        return tokens
+
+
+class FakePipeline:
+    """As many stages as the configuration says, each somewhere in the stream of frames."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self._config = config
+        self.restart()
+
+    def restart(self) -> None:
+        """All stages have lost everything."""
+        c = self._config
+        self.stages = [
+            FakeStage(KVCache(layers=0, pages=c.pages, kv_heads=1, head_dim=2, slots=c.slots, context=c.context))
+            for _ in range(c.stages)
+        ]
+        self.sent: list[Batch] = []
+        self.results: list[list[tuple[int, int]]] = []
+        self.completed = 0
+
+    def send(self, batch: Batch) -> None:
+        self.sent.append(batch)
+
+    def advance(self, stage: int) -> bool:
+        """Lets a stage compute its next frame, if the one before it has done so."""
+        ready = self.stages[stage - 1].steps if stage else len(self.sent)
+        if self.stages[stage].steps == ready:
+            return False
+        tokens = self.stages[stage].apply(self.sent[self.stages[stage].steps])
+        if stage == len(self.stages) - 1:
+            self.results.append(tokens)
+        return True
+
+    def result(self) -> tuple[int, list[tuple[int, int]]] | None:
+        """The next step's result, if it is there."""
+        if self.completed == len(self.results):
+            return None
+        self.completed += 1
+        return self.completed, self.results[self.completed - 1]
