@@ -77,3 +77,10 @@ async def test_redis_lost_while_serving(serve: Serve) -> None:
             error = await refused(client, {})
             assert type(error) is errors.SessionStoreUnavailable
             assert not (await client.status()).session_store_ok
+
+
+async def test_a_refused_request_leaves_no_session_behind(serve: Serve) -> None:
+    async with serve() as (_, client):
+        before = {session.session_id async for session in client.sessions.list()}
+        assert isinstance(await refused(client, {"prompt": [0] * 256}), errors.PromptTooLong)
+        assert {session.session_id async for session in client.sessions.list()} == before
