@@ -88,6 +88,15 @@ def test_a_terminal_that_lacks_characters_gets_others(server):
     assert "?" in done.stdout
 
 
+def test_a_lost_connection_is_one_line_without_the_librarys_own_words(server, start):
+    server.hold_next(after=3)
+    process = start("generate", "x", "--target", server.target)
+    assert process.stdout.read(3)
+    server.stop()
+    _, err = process.communicate(timeout=20)
+    assert err == f"error: The connection to the Trireme server at {server.target} was lost.\n"
+
+
 def test_ctrl_c_ends_generate_with_130_and_cancels_the_request(server, start):
     server.hold_next(after=3)
     process = start("generate", "x", "--target", server.target)
