@@ -19,12 +19,19 @@ def run(*args, **options):
 
 @pytest.fixture
 def start():
-    """Starts processes and sees to it that none is left."""
+    """Starts processes that heed Ctrl-C, whatever started the tests, and sees to it that none is left."""
     started = []
+    code = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from trireme.cli import main
+sys.exit(main())
+"""
 
     def begin(*args):
         process = subprocess.Popen(
-            [*TRIREME, *args],
+            [sys.executable, "-c", code, *args],
+            env={name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
