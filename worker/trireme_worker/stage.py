@@ -25,7 +25,16 @@ class StageModel:
     Activations between stages are float32 [tokens, hidden_size].
     """
 
-    def __init__(self, pack: Pack, layers: range, *, threads: int = 1, kv_tokens: int = 4096, slots: int = 16) -> None:
+    def __init__(
+        self,
+        pack: Pack,
+        layers: range,
+        *,
+        threads: int = 1,
+        kv_tokens: int = 4096,
+        slots: int = 16,
+        kv_dtype: str = "float32",
+    ) -> None:
         config = pack.config
         self.config, self.layers = config, layers
         self.first, self.last = layers.start == 0, layers.stop == config.layers
@@ -41,6 +50,7 @@ class StageModel:
             head_dim=config.head_dim,
             slots=slots,
             context=config.context,
+            dtype=kv_dtype,
         )
 
     def embed(self, token_ids: NDArray[np.int32]) -> Float:
