@@ -1,12 +1,11 @@
-"""The bundled model, opened once."""
-
 from __future__ import annotations
 
 import pytest
+from tests.support.packs import bundled
 
-from trireme_worker.pack import Pack, default_pack
+from trireme_worker.pack import Pack
 
 
 @pytest.fixture(scope="session")
 def pack() -> Pack:
-    return Pack.open(default_pack(), verify=False)
+    return bundled()
