@@ -75,18 +75,20 @@ class GenerateContract(_Connected):
         assert cut.finish_reason is FinishReason.STOP
         assert cut.text == whole.text[: whole.text.index(stop)]
 
-    def test_the_context_window_ends_the_answer(self, client):
+    @pytest.mark.parametrize("room_and_more", [{}, {"max_tokens": 6}], ids=str)
+    def test_the_context_window_ends_the_answer(self, client, room_and_more):
         room = 5
         context = client.status().model.context
         some = client.tokenize(PROMPT)
         prompt = (some * context)[: context - room]
-        answer = client.generate(prompt, **GREEDY).result()
+        answer = client.generate(prompt, **GREEDY, **room_and_more).result()
         assert answer.finish_reason is FinishReason.CONTEXT
         assert answer.usage.completion_tokens == room
 
     def test_tokens_make_a_round_trip(self, client):
         text = "A fish, a bird and 3 ships."
         assert client.detokenize(client.tokenize(text, add_bos=False)).strip() == text
+        assert client.detokenize(client.tokenize(text, add_bos=True)).strip() == text
         assert len(client.tokenize(text)) in {len(client.tokenize(text, add_bos=False)) + bos for bos in (0, 1)}
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from trireme import AsyncClient, errors
 from trireme.testing import FakeServer
+from trireme_proto.v1 import inference_pb2 as inference
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ async def test_cancelling_while_waiting_to_try_again(client, server):
     await asyncio.to_thread(lambda: server.wait_call().wait_ended())
     await client.status()  # the refusal was sent before this reply: it has arrived
     stream.cancel()
-    with pytest.raises(errors.Cancelled):
+    with pytest.raises(errors.Cancelled, match="before its answer began"):
         await reader
     assert len(server.calls) == 1
 
@@ -102,6 +103,24 @@ async def test_closing_the_client_cancels_its_streams(server):
     await client.close()
     with pytest.raises(errors.Cancelled):
         await reader
+    assert await ended(server.calls[0]) == "cancelled"
+
+
+async def test_closing_the_client_cancels_its_other_calls(server):
+    server.hold_next(method="Status")
+    client = AsyncClient(server.target)
+    asking = asyncio.create_task(client.status())
+    await client.generate("x").result()
+    await client.close()
+    with pytest.raises(errors.Cancelled):
+        await asking
+
+
+async def test_a_stream_with_a_gap_is_cancelled_on_the_server(client, server):
+    server.answer_next(inference.GenerateResponse(index=1, token_ids=[5]), hold=True)
+    stream = client.generate("x")
+    with pytest.raises(errors.Internal):
+        await anext(stream)
     assert await ended(server.calls[0]) == "cancelled"
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from trireme import Client, errors
+from trireme_proto.v1 import inference_pb2 as inference
 
 
 @pytest.fixture
@@ -59,9 +60,17 @@ def test_cancelling_while_waiting_to_try_again(client, server):
 
     with ThreadPoolExecutor(1) as other:
         other.submit(cancel_once_refused)
-        with pytest.raises(errors.Cancelled):
+        with pytest.raises(errors.Cancelled, match="before its answer began"):
             stream.result()
     assert len(server.calls) == 1
+
+
+def test_a_stream_with_a_gap_is_cancelled_on_the_server(client, server):
+    server.answer_next(inference.GenerateResponse(index=1, token_ids=[5]), hold=True)
+    stream = client.generate("x")
+    with pytest.raises(errors.Internal):
+        next(stream)
+    assert server.calls[0].wait_ended()
 
 
 def test_one_client_serves_many_threads(client):

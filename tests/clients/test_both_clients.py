@@ -136,6 +136,12 @@ async def test_a_deadline_ends_the_call_here_and_on_the_server(do, server, after
     assert 0 < server.calls[0].timeout < 0.3
 
 
+async def test_a_deadline_ends_any_other_call_too(do, server):
+    server.hold_next(method="Status")
+    with pytest.raises(errors.DeadlineExceeded, match=r"timeout of 0\.25 s"):
+        await do(lambda client: client.status(timeout=0.25))
+
+
 async def test_the_deadline_is_the_clients_unless_the_call_says_otherwise(do, server):
     await do(lambda client: client.generate("x").result())
     await do(lambda client: client.generate("x", timeout=5).result())

@@ -48,6 +48,11 @@ def test_status_as_json_is_one_object(run):
     assert status["load"]["queue_limit"] == 256
 
 
+def test_a_table_that_no_terminal_limits_is_not_broken(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert re.search("^1 .* fake-node-1 .* yes", run("status")[1], re.MULTILINE)
+
+
 def test_names_from_the_server_are_not_taken_for_markup(run, server, monkeypatch):
     monkeypatch.setattr("trireme.testing.cluster.FakeCluster._described", lambda _: cluster.Model(name="[/b]x[red]"))
     code, out, _ = run("status")

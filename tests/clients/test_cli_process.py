@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from trireme import Client
+from trireme import errors
 
 TRIREME = [sys.executable, "-m", "trireme"]
 
@@ -122,6 +122,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(server, start):
     assert process.stdout.read(3)
     process.send_signal(signal.SIGINT)
     assert server.calls[0].wait_ended()
+    server.fail_next(errors.SessionBusy("The session is still busy with it."))
     out, err = process.communicate("two\n/quit\n", timeout=20)
     assert process.returncode == 0
     assert " (stopped)\n" in err
@@ -130,10 +131,9 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(server, start):
     assert server.calls[-1].request.text == "two\n"
 
 
-def test_a_reader_that_leaves_is_no_error(server, start):
-    with Client(server.target) as client:
-        assert len(client.generate("x", ignore_eos=True).result().token_ids) > 4000
-    process = start("generate", "x", "--target", server.target, "--max-tokens", "4000")
+@pytest.mark.parametrize("command", [["generate", "x"], ["generate", "x", "--json"], ["status"], ["version"]], ids=str)
+def test_a_reader_that_leaves_is_no_error(server, start, command):
+    process = start(*command, *([] if command == ["version"] else ["--target", server.target]))
     process.stdout.close()
     process.stdin.close()
     assert process.stderr.read() == ""

@@ -6,6 +6,7 @@ import pytest
 
 from trireme import Client, FinishReason, errors
 from trireme.testing import FakeModel, FakeServer
+from trireme.testing.store import Store
 
 
 def test_answers_are_the_same_from_server_to_server():
@@ -51,6 +52,18 @@ def test_sessions_expire_when_their_time_without_use_is_over():
             client.generate("x", session=idle).result()
         with pytest.raises(errors.SessionNotFound):
             client.sessions.get(idle)
+
+
+def test_a_claim_on_a_session_is_given_back_once():
+    store = Store(lambda: datetime(2030, 1, 1, tzinfo=UTC))
+    session = store.create(60)
+    first = store.claim(session.session_id)
+    first.give_back([1])
+    store.claim(session.session_id)
+    first.give_back([2])
+    with pytest.raises(errors.SessionBusy):
+        store.claim(session.session_id)
+    assert session.tokens == [1]
 
 
 def test_scripts_are_taken_in_order_and_once(server):

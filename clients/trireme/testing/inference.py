@@ -12,9 +12,9 @@ import grpc
 
 from trireme.testing import checks
 from trireme.testing.answer import answer
-from trireme.testing.handlers import refuse, scripted
+from trireme.testing.handlers import end_of, interrupt, refuse, scripted
 from trireme.testing.model import FakeModel
-from trireme.testing.script import FakeCall, Script, Step
+from trireme.testing.script import FakeCall, Script
 from trireme.testing.store import Lease, Store
 from trireme_proto.errors import TriremeError
 from trireme_proto.v1 import inference_pb2 as inference
@@ -41,12 +41,10 @@ class FakeInference(InferenceServicer):
         with self.arrival:
             self.calls.append(call)
             self.arrival.notify_all()
-        over = threading.Event()
-        if not context.add_callback(over.set):
-            over.set()
+        over = end_of(context)
         try:
             yield from self._messages(call, over)
-            call.outcome = "finished"
+            call.outcome = "cancelled" if over.is_set() else "finished"
         except TriremeError as error:
             call.outcome = "failed"
             refuse(context, error)
@@ -69,16 +67,17 @@ class FakeInference(InferenceServicer):
         step = self.script.take("Generate")
         if step is not None and step.messages is not None:
             yield from step.messages
+            interrupt(step, over)
             return
         if step is not None and not step.after:
-            _interrupt(step, over)
+            interrupt(step, over)
         checks.generate(call.request, self._model)
         lease = self._store.claim(call.request.session_id or self._store.create(_DAY).session_id)
         try:
             for number, message in enumerate(self._answer(call, lease)):
                 yield message
                 if step is not None and number == step.after:  # message 0 holds no token
-                    _interrupt(step, over)
+                    interrupt(step, over)
         finally:
             lease.give_back()
 
@@ -103,13 +102,6 @@ class FakeInference(InferenceServicer):
         last.usage.cached_tokens = earlier
         lease.give_back([*prompt, *generated])  # before the caller knows that it is over
         yield last
-
-
-def _interrupt(step: Step, over: threading.Event) -> None:
-    """Raises the step's error; without one, waits until the caller goes away."""
-    if step.error is not None:
-        raise step.error
-    over.wait()
 
 
 def _metadata(context: grpc.ServicerContext) -> dict[str, str]:

@@ -21,9 +21,11 @@ class Step:
     after: int = 0
     """Tokens delivered before it; 0: not even the first message."""
     error: TriremeError | None = None
-    """Raised then. None: nothing more comes until the caller goes away."""
+    """Raised then."""
     messages: Sequence[inference.GenerateResponse] | None = None
     """Sent as they are, in place of the whole answer."""
+    hold: bool = False
+    """Nothing more comes until the caller goes away."""
 
 
 class Script:

@@ -73,13 +73,13 @@ class FakeServer:
         """The next call of `method` (its name in the .proto files) fails; a generation after so many tokens."""
         self._script.add(method, Step(after, error))
 
-    def hold_next(self, *, after: int = 0) -> None:
-        """The next generation stops after so many tokens and waits until the caller goes away."""
-        self._script.add("Generate", Step(after))
+    def hold_next(self, *, after: int = 0, method: str = "Generate") -> None:
+        """The next call of `method` waits until the caller goes away; a generation after so many tokens."""
+        self._script.add(method, Step(after, hold=True))
 
-    def answer_next(self, *messages: inference.GenerateResponse) -> None:
-        """The next generation sends exactly these messages, right or wrong."""
-        self._script.add("Generate", Step(messages=messages))
+    def answer_next(self, *messages: inference.GenerateResponse, hold: bool = False) -> None:
+        """The next generation sends just these messages, right or wrong; then it ends, or waits for the caller to."""
+        self._script.add("Generate", Step(messages=messages, hold=hold))
 
     def start(self) -> None:
         """Opens the port. Not needed in a `with` block."""
