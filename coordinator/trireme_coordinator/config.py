@@ -24,7 +24,7 @@ _SERVICE_LINK = re.compile(
     r"|PORT_\d+_[A-Z]+_(PROTO|PORT|ADDR)=.*)"
 )
 """NAME=value as Kubernetes puts them into every container where a service is named trireme, or trireme-something."""
-_ADDRESS = re.compile(r"(?P<host>[^\s:\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})")
+_ADDRESS = re.compile(r"(?P<host>[^\s:\[\]]+|\[[0-9A-Za-z:.%_-]+\]):(?P<port>[0-9]{1,5})")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LEAST_KV_TOKENS = 16
 KV_DTYPES = ("float32", "float16")
@@ -118,4 +118,4 @@ def _parse(variable: str, text: str, kind: type) -> Any:
     try:
         return int(text)
     except ValueError:
-        raise ConfigurationError(f"The environment variable {variable} is '{text}', not a whole number.") from None
+        raise ConfigurationError(f"The environment variable {variable} is '{text[:40]}', not a whole number.") from None

@@ -1,0 +1,136 @@
+"""Settings: where they come from, which win, and what is refused in one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from trireme_coordinator.config import ServeConfig, from_environment, split_address
+from trireme_proto.errors import ConfigurationError
+from trireme_proto.limits import LIMITS
+
+RANGES = {
+    "stages": (1, 1024),
+    "threads": (1, 1024),
+    "prefill_chunk": (1, 4096),
+    "kv_tokens": (16, 1 << 31),
+    "slots": (1, LIMITS.frame_rows),
+    "queue": (1, LIMITS.concurrent_calls),
+    "session_ttl": (1, LIMITS.session_ttl_seconds),
+}
+
+
+def test_every_number_has_a_range_here() -> None:
+    assert {f.name for f in dataclasses.fields(ServeConfig) if isinstance(f.default, int)} == set(RANGES)
+
+
+def test_defaults_are_valid_and_nothing_else_is_read() -> None:
+    assert from_environment({}, {}) == ServeConfig()
+    assert from_environment({}, {"PATH": "/bin", "trireme_stages": "4", "MY_TRIREME_STAGES": "4"}) == ServeConfig()
+
+
+def test_given_before_environment_before_default() -> None:
+    environment = {"TRIREME_STAGES": "3", "TRIREME_THREADS": "2", "TRIREME_LISTEN": "0.0.0.0:1"}
+    config = from_environment({"stages": 5, "threads": None, "name": "prod"}, environment)
+    assert (config.stages, config.threads, config.listen, config.name, config.slots) == (5, 2, "0.0.0.0:1", "prod", 64)
+
+
+def test_the_process_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIREME_SLOTS", "7")
+    assert from_environment({}).slots == 7
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(ServeConfig), ids=lambda f: f.name)
+def test_every_field_can_come_from_the_environment(field: dataclasses.Field[Any]) -> None:
+    text = {"listen": "h:1", "kv_dtype": "float16", "name": "x"}.get(field.name, "17")
+    config = from_environment({}, {f"TRIREME_{field.name.upper()}": text})
+    assert getattr(config, field.name) == type(field.default)(text)
+
+
+@pytest.mark.parametrize("variable", ["TRIREME_STAGE", "TRIREME_", "TRIREME_stages_", "TRIREME_PORT", "TRIREME_REDIS"])
+def test_an_unknown_variable_is_named(variable: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^The environment variable {variable} is not known.$"):
+        from_environment({}, {variable: "8080"})
+
+
+@pytest.mark.parametrize("variable", ["TRIREME_TARGET", "TRIREME_DEBUG", "TRIREME_CACHE_DIR"])
+def test_what_belongs_to_others_is_left_alone(variable: str) -> None:
+    assert from_environment({}, {variable: "anything"}) == ServeConfig()
+
+
+@pytest.mark.parametrize("prefix", ["TRIREME", "TRIREME_PROD", "TRIREME_STAGE_0"])
+def test_what_kubernetes_sets_for_its_services_is_left_alone(prefix: str) -> None:
+    links = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "50051",
+        "SERVICE_PORT_GRPC": "50051",
+        "PORT": "tcp://10.0.0.1:50051",
+        "PORT_50051_TCP": "tcp://10.0.0.1:50051",
+        "PORT_50051_TCP_PROTO": "tcp",
+        "PORT_50051_TCP_PORT": "50051",
+        "PORT_50051_TCP_ADDR": "10.0.0.1",
+    }
+    assert from_environment({}, {f"{prefix}_{name}": value for name, value in links.items()}) == ServeConfig()
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.5", "1e3", "0x10", "--1", "9" * 5000, "1 2"])
+def test_what_is_no_number(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="TRIREME_STAGES") as raised:
+        from_environment({}, {"TRIREME_STAGES": text})
+    assert "not a whole number" in raised.value.message
+    assert len(raised.value.message) < 200
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [(name, *ends) for name, ends in RANGES.items()])
+def test_ranges(name: str, low: int, high: int) -> None:
+    for value in (low, high):
+        assert getattr(ServeConfig(**{name: value}), name) == value
+        assert getattr(from_environment({}, {f"TRIREME_{name.upper()}": str(value)}), name) == value
+    for value in (low - 1, high + 1, -1, -(1 << 70), 1 << 70):
+        with pytest.raises(ConfigurationError, match=f"^{name.replace('_', '-')} is {value}; it must be"):
+            ServeConfig(**{name: value})
+
+
+def test_no_kv_tokens_means_that_the_model_decides() -> None:
+    assert ServeConfig(kv_tokens=0).kv_tokens == 0
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 65, "ä", "a\n"])
+def test_names_that_are_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="name is"):
+        ServeConfig(name=name)
+
+
+@pytest.mark.parametrize("name", ["t", "a.b-c_9", "x" * 64])
+def test_names(name: str) -> None:
+    assert ServeConfig(name=name).name == name
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("localhost:0", ("localhost", 0)),
+        ("127.0.0.1:65535", ("127.0.0.1", 65535)),
+        ("[::1]:50051", ("[::1]", 50051)),
+        ("[fe80::1%eth0]:1", ("[fe80::1%eth0]", 1)),
+        ("my-host.example:080", ("my-host.example", 80)),
+    ],
+)
+def test_addresses(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
+
+
+NO_ADDRESSES = [
+    *("", ":", "host", "host:", ":1", "[::1]", "[]:1", "::1:50051", "http://host:1"),
+    *("host:65536", "host:-1", "host:1x", "host:123456", "host:१", "a b:1", "host:1\n", " host:1"),
+]
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+def test_addresses_that_are_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not HOST:PORT"):
+        split_address(address)
+    with pytest.raises(ConfigurationError, match="is not HOST:PORT"):
+        ServeConfig(listen=address)
