@@ -65,11 +65,12 @@ class Generation:
         return Finish.STOP if matched else None
 
     def finished(self, reason: Finish) -> None:
-        """The answer is complete."""
+        """The answer is complete. What is left of its text may still hold a stop text."""
         self._log.start()
         if reason is not Finish.STOP:
-            emit, _ = self._stops.push(self._text.finish())
+            emit, matched = self._stops.push(self._text.finish())
             self._piece.text += emit + self._stops.flush()
+            reason = Finish.STOP if matched else reason
         self._reason = reason
         self._news.set()
 
@@ -85,12 +86,14 @@ class Generation:
         while True:
             await self._news.wait()
             self._news.clear()
+            # All taken before the yield: while the caller writes, the engine goes on.
             piece, self._piece = self._piece, Piece()
-            if self._error is None or piece.token_ids:
-                yield piece, self._reason
-            if self._error is not None:
-                raise self._error
-            if self._reason is not None:
+            reason, error = self._reason, self._error
+            if error is None or piece.token_ids:
+                yield piece, reason
+            if error is not None:
+                raise error
+            if reason is not None:
                 return
 
 
