@@ -26,7 +26,7 @@ def main(pid_file, mode="good"):
         print("\n" * 200_000)  # more than a pipe holds
         print(f"Trireme is ready on {server.target} (model fake, 2 stages)")
         signal.sigwait({signal.SIGHUP if mode == "stubborn" else signal.SIGTERM})
-    print("Stopped")
+    Path(pid_file).with_name("stopped").touch()
     return 0
 
 

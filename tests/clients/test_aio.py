@@ -73,7 +73,7 @@ async def test_cancelling_while_waiting_to_try_again(client, server):
     await asyncio.to_thread(lambda: server.wait_call().wait_ended())
     await client.status()  # the refusal was sent before this reply: it has arrived
     stream.cancel()
-    with pytest.raises(errors.Cancelled, match="before its answer began"):
+    with pytest.raises(errors.Cancelled):
         await reader
     assert len(server.calls) == 1
 

@@ -60,7 +60,7 @@ def test_cancelling_while_waiting_to_try_again(client, server):
 
     with ThreadPoolExecutor(1) as other:
         other.submit(cancel_once_refused)
-        with pytest.raises(errors.Cancelled, match="before its answer began"):
+        with pytest.raises(errors.Cancelled):
             stream.result()
     assert len(server.calls) == 1
 

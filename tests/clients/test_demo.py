@@ -38,7 +38,7 @@ def command(tmp_path):
         assert gone(pid)
 
 
-def test_it_streams_a_text_and_sums_up(command, capsys):
+def test_it_streams_a_text_and_sums_up(command, capsys, tmp_path):
     demo.run(command(), "Once", max_tokens=9)
     out, err = capsys.readouterr()
     text, _, table = out.partition("\n\n")
@@ -47,6 +47,7 @@ def test_it_streams_a_text_and_sums_up(command, capsys):
     for row in ("tokens ", "9 (length)", "time to first token", "tokens/s", "fake-session-1", f"{1:032x}"):
         assert row in table
     assert err.splitlines() == ["Starting the server", "Starting 2 workers", "The server is stopped."]
+    assert (tmp_path / "stopped").exists()  # in good order, not killed
 
 
 def test_a_server_that_does_not_start_is_explained_by_its_own_words(command):

@@ -96,4 +96,4 @@ class AsyncGenerationStream(AnswerView):
         except TimeoutError:
             self._call = self._connection.generate(self._request, self._exchange.remaining())
         else:
-            raise Cancelled("The call was cancelled before its answer began.")
+            raise Cancelled("The call was cancelled before its answer was complete.")

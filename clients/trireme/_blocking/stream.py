@@ -84,7 +84,7 @@ class GenerationStream(AnswerView):
 
     def _again(self, wait: float) -> None:
         if self._cancelled.wait(wait):
-            raise Cancelled("The call was cancelled before its answer began.")
+            raise Cancelled("The call was cancelled before its answer was complete.")
         self._call = self._connection.generate(self._request, self._exchange.remaining())
         if self._cancelled.is_set():  # by another thread, in between
             self._call.cancel()
