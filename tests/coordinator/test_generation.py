@@ -64,6 +64,31 @@ async def test_a_slow_reader_gets_fewer_and_larger_pieces() -> None:
         await anext(pieces)
 
 
+async def test_an_end_that_comes_while_the_caller_writes() -> None:
+    """The piece before it was already taken: its end must not be lost with it."""
+    made = Made()
+    made.say("a")
+    heard = []
+    async for piece, reason in made.generation.pieces():
+        heard.append((piece.text, reason))
+        if len(heard) == 1:
+            made.say("b")
+            made.generation.finished(Finish.LENGTH)
+    assert heard == [("a", None), ("b", Finish.LENGTH)]
+
+
+async def test_a_failure_that_comes_while_the_caller_writes() -> None:
+    made = Made()
+    made.say("a")
+    pieces = made.generation.pieces()
+    assert (await anext(pieces))[0].text == "a"
+    made.say("b")
+    made.generation.failed(Internal("for the test"))
+    assert (await anext(pieces))[0].text == "b"
+    with pytest.raises(Internal):
+        await anext(pieces)
+
+
 async def test_a_reader_waits_for_news() -> None:
     made = Made()
     hearing = asyncio.ensure_future(made.heard())
