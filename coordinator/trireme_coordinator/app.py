@@ -49,6 +49,7 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
     """Serves while the context is open. StartupError when it cannot start; the message says what to change."""
     async with AsyncExitStack() as stack:
         pack = Pack.open(Path(config.pack) if config.pack else default_pack(), verify=False)
+        pack.verify_files(name for name in pack.manifest.files if not name.endswith(".safetensors"))  # weights: workers
         codec = TextCodec.open(pack.tokenizer_path(), pack.config.bos_token_id, pack.config.vocabulary)
         _place(config, pack, [Node("", "", "")])  # more stages than layers shows now
         check_free(*split_address(config.listen))
@@ -97,7 +98,7 @@ async def _engine(
 ) -> Engine:
     """Starts the stages and the engine; a token has come through all of them when it returns."""
     launch = _launcher(config, pack, cluster, placed)
-    say(f"Starting {len(placed)} stages: loading, checking and compiling")
+    say(f"Starting {len(placed)} {'stage' if len(placed) == 1 else 'stages'}: loading, checking and compiling")
     await launch()  # a mistake shows here; the engine calls it again after a fault
     for stage in placed:
         say(f"Stage {stage.stage} on {stage.node.name}: layers {stage.layers.start} to {stage.layers.stop - 1}")

@@ -13,7 +13,7 @@ from collections.abc import Sequence as Items
 from contextlib import contextmanager
 from typing import Never, Protocol
 
-from trireme_coordinator.pipeline import Pipeline
+from trireme_coordinator.pipeline import Pipeline, highest_epoch
 from trireme_coordinator.scheduler import Batch, Finish, Scheduler, SchedulerConfig, Sequence
 from trireme_proto.errors import Internal, PipelineUnavailable, TriremeError
 from trireme_proto.v1 import stage_pb2 as pb
@@ -110,7 +110,7 @@ class Engine:
         """Builds the pipeline and serves until it breaks."""
         try:
             addresses = await self._launched()
-            self.epoch += 1
+            self.epoch = max(self.epoch, await highest_epoch(addresses)) + 1
             async with Pipeline(addresses, self.epoch) as self.pipeline:
                 await self._serve(self.pipeline)
         except TriremeError as error:

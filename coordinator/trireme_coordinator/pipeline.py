@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Never, Self
 
@@ -101,6 +102,22 @@ class Pipeline:
             if call is not None:
                 call.cancel()
         await asyncio.gather(*(channel.close() for channel in self._channels))
+
+
+async def highest_epoch(addresses: Sequence[str]) -> int:
+    """The highest epoch that any of the stages has seen: whoever set it, a new one must be above it.
+
+    PipelineUnavailable where a stage does not answer.
+    """
+    async with AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(grpc.aio.insecure_channel(a, CHANNEL_OPTIONS)) for a in addresses]
+        calls = [
+            StageStub(c).Report(pb.ReportRequest(), timeout=_CONNECT_SECONDS, wait_for_ready=True) for c in channels
+        ]
+        try:
+            return max(report.epoch for report in await asyncio.gather(*calls))
+        except grpc.aio.AioRpcError as error:
+            raise PipelineUnavailable("A stage does not answer.") from error
 
 
 def _frame(batch: Batch, epoch: int) -> pb.Frame:

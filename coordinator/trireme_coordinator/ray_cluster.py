@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
+import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,11 +46,14 @@ class RayCluster:
         self._address, self._deployment = address, deployment
         self._actors: dict[int, Any] = {}
         self._starting = threading.Lock()
+        self._folder = ""
 
     def start(self) -> None:
         """Connects or starts. ConfigurationError when nothing answers at the address."""
         if self._address:
             _probe(self._address)
+        else:  # nobody else may join a cluster of our own
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         import ray  # noqa: PLC0415  (reads the environment when it is imported)
@@ -55,7 +62,9 @@ class RayCluster:
         if self._address:
             options["address"] = self._address
         else:
+            self._folder = tempfile.mkdtemp(prefix="trireme-ray-")
             options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+            options["_temp_dir"] = self._folder
         try:
             with self._starting:
                 ray.init(**options)
@@ -74,6 +83,8 @@ class RayCluster:
         """Starts the stages that do not run yet, all at once; addresses in pipeline order once all of them serve."""
         import ray  # noqa: PLC0415
 
+        if not self._actors:
+            self._remove_orphans()
         for stage in placed:
             if stage.stage not in self._actors:
                 self._actors[stage.stage] = self._create(stage, settings)
@@ -94,16 +105,16 @@ class RayCluster:
                 ray.kill(actor, no_restart=True)
             self._actors.clear()
             ray.shutdown()
+            if self._folder:
+                shutil.rmtree(self._folder, ignore_errors=True)  # Ray would leave its logs and sockets behind
 
     def _create(self, stage: Placed, settings: Settings) -> Any:
-        """A new actor, on its node and nowhere else. One of the same name that nobody uses any more is replaced."""
+        """A new actor, on its node and nowhere else."""
         import ray  # noqa: PLC0415
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
-        name = f"{self._deployment}-stage-{stage.stage}"
-        self._remove_orphan(name)
         options = {
-            "name": name,
+            "name": f"{self._deployment}-stage-{stage.stage}",
             "lifetime": "detached",
             "num_cpus": 0,  # placed by us, by bytes; Ray's count of CPUs would only refuse small machines
             "max_restarts": -1,
@@ -113,6 +124,14 @@ class RayCluster:
         }
         host = stage.node.address if self._address else _LOOPBACK
         return ray.remote(StageProcess).options(**options).remote(settings(stage, host))
+
+    def _remove_orphans(self) -> None:
+        """Ends stages of an earlier coordinator of this name that nobody drives any more."""
+        from ray.util import list_named_actors  # noqa: PLC0415
+
+        for name in list_named_actors():
+            if re.fullmatch(rf"{re.escape(self._deployment)}-stage-\d+", name):
+                self._remove_orphan(name)
 
     def _remove_orphan(self, name: str) -> None:
         import ray  # noqa: PLC0415

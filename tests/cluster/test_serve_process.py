@@ -94,17 +94,18 @@ def test_a_busy_port_is_one_sentence() -> None:
         assert_refused(["--listen", f"127.0.0.1:{busy.getsockname()[1]}"], "in use")
 
 
-def test_a_corrupt_pack_is_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["layers/00003.safetensors", "tokenizer.json"])
+def test_a_corrupt_pack_is_one_sentence(tmp_path: Path, name: str) -> None:
     import shutil
 
     from trireme_worker.pack import default_pack
 
     shutil.copytree(default_pack(), tmp_path / "pack")
-    layer = tmp_path / "pack" / "layers" / "00003.safetensors"
-    data = bytearray(layer.read_bytes())
+    file = tmp_path / "pack" / name
+    data = bytearray(file.read_bytes())
     data[-1] ^= 1
-    layer.write_bytes(data)
-    assert_refused([str(tmp_path / "pack")], "00003.safetensors")
+    file.write_bytes(data)
+    assert_refused([str(tmp_path / "pack")], name)
 
 
 def assert_refused(args: list[str], sentence: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trireme_coordinator.config import KV_DTYPES, ServeConfig
+from trireme_coordinator.scheduler import budget
 from trireme_proto.errors import ConfigurationError
 from trireme_worker import kv_cache
 from trireme_worker.pack import Pack, default_pack
@@ -14,6 +15,11 @@ from trireme_worker.stage import StageModel
 
 def test_coordinator_and_worker_know_the_same_types() -> None:
     assert set(KV_DTYPES) == set(kv_cache.KV_DTYPES)
+
+
+def test_coordinator_and_worker_count_pages_alike() -> None:
+    assert budget.PAGE_TOKENS == kv_cache.PAGE_TOKENS
+    assert [budget.pages_for(n) for n in range(100)] == [kv_cache.pages_for(n) for n in range(100)]
 
 
 def test_another_type_is_refused() -> None:

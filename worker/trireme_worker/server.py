@@ -26,6 +26,8 @@ from trireme_worker.concurrency import first_to_end
 from trireme_worker.link import EPOCH_KEY, ForwardCall, forward_to
 from trireme_worker.stepper import Stepper
 
+_EPOCH_LEAP = 1 << 20
+"""Most by which an epoch may rise at once, so that no single call can use up all numbers."""
 Context = grpc.aio.ServicerContext[Any, Any]
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -117,6 +119,8 @@ class StageService(StageServicer):
         """FrameRefused for an epoch that is over, and for a place in the pipeline that the layers do not fit."""
         if request.epoch <= self._epoch.number:
             raise FrameRefused(f"epoch {request.epoch} is over, this is {self._epoch.number}")
+        if request.epoch - self._epoch.number > _EPOCH_LEAP:
+            raise FrameRefused(f"epoch {request.epoch} is too far above {self._epoch.number}")
         model = self._stepper.model
         if model.first != (request.stage == 0) or model.last != (not request.next_address):
             raise FrameRefused(f"a stage with these layers cannot be stage {request.stage} of this pipeline")

@@ -70,8 +70,9 @@ async def _work(config: ServeConfig, ready: asyncio.Event, stop: asyncio.Event) 
 
     async with running(config, _say) as server:
         ready.set()
-        model = server.pack.config.name
-        print(f"Trireme is ready on {server.address} (model {model}, {len(server.placed)} stages)", flush=True)
+        model, stages = server.pack.config.name, len(server.placed)
+        what = f"model {model}, {stages} {'stage' if stages == 1 else 'stages'}"
+        print(f"Trireme is ready on {server.address} ({what})", flush=True)
         await stop.wait()
         _say("Stopping")
 

@@ -81,8 +81,8 @@ class Scheduler:
         sequence.finish = reason
 
     def drop(self, sequence: Sequence) -> None:
-        """Forgets a sequence, finished or not: its slot is parked for its session, or freed on every stage by the next
-        frame.
+        """Forgets a sequence. One that finished has its slot parked for its session; what a caller gave up is freed on
+        every stage by the next frame.
         """
         if sequence in self.waiting:
             self.waiting.remove(sequence)
@@ -90,7 +90,7 @@ class Scheduler:
         if sequence.slot is None:
             return
         self.running.remove(sequence)
-        if sequence.session_id and sequence.computed:
+        if sequence.session_id and sequence.finish is not None:
             self.budget.park(sequence.slot, sequence.session_id, tuple(sequence.tokens[: sequence.computed]))
         else:
             self.budget.free(sequence.slot)

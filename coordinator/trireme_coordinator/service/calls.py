@@ -4,10 +4,13 @@ details.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+
+import grpc
 
 from trireme_proto.errors import Internal, TriremeError
 from trireme_proto.status import to_grpc
@@ -29,6 +32,8 @@ def answered(method: Method[Self, Request, Response]) -> Method[Self, Request, R
     async def call(self: Self, request: Request, context: Any) -> Response:
         try:
             return await method(self, request, context)
+        except grpc.aio.InternalError as error:  # writing to a caller who has gone
+            raise asyncio.CancelledError from error
         except Exception as error:  # noqa: BLE001  (the boundary: nothing of ours may leak out of it)
             return await context.abort(*to_grpc(_typed(error)))  # type: ignore[no-any-return]  # it always raises
 

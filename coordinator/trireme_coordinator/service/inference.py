@@ -63,9 +63,10 @@ class InferenceService(InferenceServicer):
     @answered
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """See the service's definition in inference.proto."""
-        requests.check_text(request.text)
         add_bos = request.add_bos if request.HasField("add_bos") else True
-        return pb.TokenizeResponse(token_ids=await asyncio.to_thread(self._codec.encode, request.text, add_bos))
+        # No more than fits the context: tokenizing takes a second a megabyte, and others are waiting.
+        ids = await asyncio.to_thread(self._codec.encode, request.text, add_bos, self._bounds.context)
+        return pb.TokenizeResponse(token_ids=ids)
 
     @answered
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:
@@ -96,7 +97,7 @@ class InferenceService(InferenceServicer):
         """The prompt's tokens; a text at the start of a session gets the begin-of-text token in front."""
         if request.WhichOneof("prompt") == "token_ids":
             return list(request.token_ids.ids)
-        room = self._bounds.context - len(earlier)
+        room = self._bounds.context - len(earlier) - 1  # one is left for the answer
         return await asyncio.to_thread(self._codec.encode, request.text, not earlier, room)
 
     def _submit(self, sequence: Sequence, generation: Generation) -> None:

@@ -156,7 +156,7 @@ async def test_a_session_after_a_cancelled_request(pack: Pack) -> None:
         longer = [*PROMPT, *answer.tokens, 500]
         again = local.submit(longer, 5, session="s")
         assert await again.done() == answer_by_hand(pack, longer, 5, GREEDY)
-        assert len(PROMPT) < local.request(again).cached < len(longer)
+        assert local.request(again).cached == 0  # what a caller gives up is freed
         local.engine.forget("s")
         await local.emptied()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import grpc
 import pytest
 from tests.support.by_hand import answer_by_hand
 from tests.support.listeners import Answer
@@ -15,6 +16,7 @@ from trireme_coordinator.scheduler import SchedulerConfig
 from trireme_coordinator.scheduler import Sequence as Request
 from trireme_proto.errors import Internal, PipelineUnavailable
 from trireme_proto.v1 import stage_pb2 as pb
+from trireme_proto.v1.stage_pb2_grpc import StageStub
 from trireme_worker.pack import Pack
 
 PROMPTS = [(0, 300, 301, 302), (0, *range(400, 440)), (0, 7, 8, 9, 500, 501)]
@@ -92,10 +94,22 @@ async def test_a_stage_that_never_answers_does_not_end_the_engine(pack: Pack, mo
             answer = Answer()
             engine.submit(Request([*PROMPTS[0]], GREEDY, 3), answer)
             assert len(await answer.done()) == 3
-            assert engine.epoch == 2
+            assert engine.epoch == 1  # the silent one never got that far
     finally:
         await stage.stop()
         silent.close()
+
+
+async def test_an_epoch_that_somebody_else_began_is_passed(pack: Pack, undisturbed: list[list[int]]) -> None:
+    async with local_pipeline(pack, 2) as local:
+        answers = _submit_all(local)
+        await answers[0].until(lambda a: len(a.tokens) >= 2)
+        async with grpc.aio.insecure_channel(local.stages[1].address) as channel:
+            await StageStub(channel).Configure(pb.ConfigureRequest(epoch=5000, stage=1))
+            with pytest.raises(grpc.aio.AioRpcError, match="too far"):
+                await StageStub(channel).Configure(pb.ConfigureRequest(epoch=2**64 - 1, stage=1))
+        assert [await answer.done() for answer in answers] == undisturbed
+        assert local.engine.epoch == 5001
 
 
 async def test_a_vanished_coordinator_frees_all_slots_on_every_stage(pack: Pack) -> None:
