@@ -46,6 +46,11 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", jitted)
 
 
+def inner(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function as part of the kernels that call it, and not on its own: no file in the cache, no entry."""
+    return cast("Callable[P, R]", numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function))
+
+
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """`numba.extending.intrinsic`, typed: a function that kernels call and that is lowered to LLVM IR by hand."""
     return cast("Callable[..., Any]", _numba_intrinsic(function))
