@@ -1,1 +1,63 @@
+"""Trireme's kernels: arrays in, arrays out, ternary linear algebra on CPUs.
 
+Every function checks its arguments in Python (`KernelInputError` names the argument), then runs compiled code without
+the GIL.  Results are a pure function of the arguments, bit for bit: no batch mate, thread or split changes them.
+Compiled code is cached on disk (`cache.py`).  What each function computes is written a second time, plainly, in
+`naive/`; `registry.py` pairs the two.
+"""
+
+from trireme_kernels.errors import KernelCacheError, KernelInputError, UnsupportedCpuError
+from trireme_kernels.gates import silu_gate, squared_relu_gate
+from trireme_kernels.head import HEAD_ROWS, embed, head_logits
+from trireme_kernels.kv import PAGE_TOKENS, append_kv
+from trireme_kernels.linear import ternary_linear
+from trireme_kernels.matrix import PackedMatrix, relayout
+from trireme_kernels.norm import add_rows, rms_norm
+from trireme_kernels.packing import (
+    SCALE_ROWS,
+    TILE_ROWS,
+    block_cols,
+    interleave_gate_up,
+    pack,
+    packed_bytes,
+    preferred_layout,
+    unpack,
+)
+from trireme_kernels.paged_attention import attention
+from trireme_kernels.philox import philox_uniform
+from trireme_kernels.quantise import quantise_rows, rms_norm_quantise
+from trireme_kernels.rotary import rope, rope_tables
+from trireme_kernels.sampling import sample
+
+__all__ = [
+    "HEAD_ROWS",
+    "PAGE_TOKENS",
+    "SCALE_ROWS",
+    "TILE_ROWS",
+    "KernelCacheError",
+    "KernelInputError",
+    "PackedMatrix",
+    "UnsupportedCpuError",
+    "add_rows",
+    "append_kv",
+    "attention",
+    "block_cols",
+    "embed",
+    "head_logits",
+    "interleave_gate_up",
+    "pack",
+    "packed_bytes",
+    "philox_uniform",
+    "preferred_layout",
+    "quantise_rows",
+    "relayout",
+    "rms_norm",
+    "rms_norm_quantise",
+    "rope",
+    "rope_tables",
+    "sample",
+    "silu_gate",
+    "squared_relu_gate",
+    "ternary_linear",
+    "unpack",
+]

@@ -80,7 +80,10 @@ def choose(machine: str, features: frozenset[str], wanted: str = "") -> tuple[Is
     for isa, better in zip(ISAS, (None, *ISAS), strict=False):
         if not isa.missing(machine, features):
             lacks = better and better.missing(machine, features)
-            return isa, f"the CPU lacks {', '.join(lacks)} for {better.name}" if better and lacks else "the CPU has it all"
+            return (
+                isa,
+                f"the CPU lacks {', '.join(lacks)} for {better.name}" if better and lacks else "the CPU has it all",
+            )
     raise UnsupportedCpuError(f"no kernels for {machine}")  # not reached: the last path needs nothing
 
 
