@@ -9,7 +9,9 @@ Compiled code is cached on disk (`cache.py`).  What each function computes is wr
 from trireme_kernels.errors import KernelCacheError, KernelInputError, UnsupportedCpuError
 from trireme_kernels.gates import silu_gate, squared_relu_gate
 from trireme_kernels.head import HEAD_ROWS, embed, head_logits
+from trireme_kernels.isa import ISA, Isa
 from trireme_kernels.kv import PAGE_TOKENS, append_kv
+from trireme_kernels.layer_program import LayerProgram, LayerShape, run_layers
 from trireme_kernels.linear import ternary_linear
 from trireme_kernels.matrix import PackedMatrix, relayout
 from trireme_kernels.norm import add_rows, rms_norm
@@ -31,11 +33,15 @@ from trireme_kernels.sampling import sample
 
 __all__ = [
     "HEAD_ROWS",
+    "ISA",
     "PAGE_TOKENS",
     "SCALE_ROWS",
     "TILE_ROWS",
+    "Isa",
     "KernelCacheError",
     "KernelInputError",
+    "LayerProgram",
+    "LayerShape",
     "PackedMatrix",
     "UnsupportedCpuError",
     "add_rows",
@@ -55,6 +61,7 @@ __all__ = [
     "rms_norm_quantise",
     "rope",
     "rope_tables",
+    "run_layers",
     "sample",
     "silu_gate",
     "squared_relu_gate",

@@ -6,12 +6,14 @@ or a stray write shows.
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from trireme_kernels.arrays import F32, U16, round_up
 from trireme_kernels.isa import ISAS
+from trireme_kernels.layer_program import LayerShape
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.packing import pack
 from trireme_kernels.rotary import rope_tables
@@ -276,3 +278,55 @@ def sampling(rng: Random) -> Cases:
         for (temperature, top_k, top_p), position in itertools.product(SETTINGS, range(4)):
             settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
             yield {"logits": row, **settings, "seed": int(rng.integers(1 << 62)), "position": position}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RandomLayer:
+    """Weights of a layer, as `layer_program.Layer` wants them."""
+
+    attention_norm: F32
+    attention_sub_norm: F32 | None
+    ffn_norm: F32
+    ffn_sub_norm: F32 | None
+    qkv: PackedMatrix
+    output: PackedMatrix
+    gate_up: PackedMatrix
+    down: PackedMatrix
+
+
+def layer(rng: Random, shape: LayerShape, layout: str = "2bit", *, sub_norms: bool = True) -> RandomLayer:
+    """A random layer."""
+    matrices = {name: matrix(rng, *sizes, layout) for name, sizes in shape.matrices().items()}
+    gains = {name: floats(rng, width) for name, width in shape.norms().items()}
+    return RandomLayer(**{n: gain if sub_norms or "sub" not in n else None for n, gain in gains.items()}, **matrices)
+
+
+def layer_runs(rng: Random) -> Cases:
+    """Both layouts and activations, with and without sub-norms, one row, several sequences, a prefill, threads."""
+    relu2, silu = LayerShape(48, 80, 4, 2, 16, 1e-5, "relu2"), LayerShape(70, 32, 3, 3, 6, 1e-6, "silu")
+    runs: tuple[tuple[LayerShape, str, bool, list[int], int], ...] = (
+        (relu2, "2bit", True, [1], 1),
+        (relu2, "1.6bit", True, [40, 3, 16], 1),
+        (silu, "2bit", False, [33], 1),
+        (silu, "1.6bit", False, [20, 5, 17, 1, 2, 3, 4, 5, 6, 7, 8], 3),
+    )
+    for shape, layout, sub_norms, lengths, threads in runs:
+        rows = cached_rows(rng, lengths, shape.kv_heads, shape.head_dim)
+        layers = [layer(rng, shape, layout, sub_norms=sub_norms) for _ in range(2)]
+        pages = {name: np.stack([rows.pop(name), halves(rng, *rows_shape)]) for name, rows_shape in _page_shapes(rows)}
+        cos, sin = rope_tables(64, shape.head_dim, 10000.0)
+        hidden = floats(rng, len(lengths), shape.hidden_size)
+        yield {
+            "shape": shape,
+            "layers": layers,
+            "cos": cos,
+            "sin": sin,
+            "hidden": hidden,
+            "threads": threads,
+            **rows,
+            **pages,
+        }
+
+
+def _page_shapes(rows: Case) -> list[tuple[str, tuple[int, ...]]]:
+    return [(name, rows[name].shape) for name in ("k_pages", "v_pages")]

@@ -10,7 +10,7 @@ relative error on [-ln 2 / 2, ln 2 / 2] (3.1e-9); with rounding the relative err
 import numpy as np
 
 from trireme_kernels.half import times_power_of_two
-from trireme_kernels.jit import inner, kernel
+from trireme_kernels.jit import inner
 from trireme_kernels.simd import F32x16, bits_of, floats_of, splat_f32, where_less, zeros_f32
 
 LOWEST = np.float32(-87.0)
@@ -27,7 +27,7 @@ Q4 = np.float32(0.0013814578)
 ONE = np.float32(1.0)
 
 
-@kernel
+@inner
 def exp_nonpositive(x: np.float32) -> np.float32:
     """exp(x) of a float32 x <= 0; NaN stays NaN.  Every operation rounds to float32 on its own."""
     rounded = x * LOG2_E + ROUNDER

@@ -13,6 +13,7 @@ from trireme_kernels import (
     gates,
     head,
     kv,
+    layer_program,
     linear,
     matrix,
     norm,
@@ -24,6 +25,7 @@ from trireme_kernels import (
     sampling,
 )
 from trireme_kernels.naive import attention as naive_attention
+from trireme_kernels.naive import layer_program as naive_program
 from trireme_kernels.naive import layers as naive_layers
 from trireme_kernels.naive import packing as naive_packing
 from trireme_kernels.naive import tokens as naive_tokens
@@ -66,6 +68,7 @@ REGISTRY = (
     Row("rope", rotary.rope, naive_attention.rope, cases.rotate),
     # NumPy's vectorised and scalar cosines may differ in the last bit of float64: one float32 unit at 1.
     Row("rope_tables", rotary.rope_tables, naive_attention.rope_tables, cases.tables, tolerance=6e-8),
+    Row("run_layers", layer_program.run_layers, naive_program.run_layers, cases.layer_runs),
     Row("sample", sampling.sample, naive_tokens.sample, cases.sampling),
     Row("silu_gate", gates.silu_gate, naive_layers.silu_gate, cases.gate),
     Row("squared_relu_gate", gates.squared_relu_gate, naive_layers.squared_relu_gate, cases.gate),

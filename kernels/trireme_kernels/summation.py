@@ -10,11 +10,11 @@ they are added.  `naive/summation.py` is the same in NumPy.
 import numpy as np
 
 from trireme_kernels.arrays import F32, U16
-from trireme_kernels.jit import kernel
+from trireme_kernels.jit import inner
 from trireme_kernels.simd import load_bf16, load_f32, load_first, load_first_bf16, tree_sum, zeros_f32
 
 
-@kernel
+@inner
 def dot(x: F32, i: int, y: F32, j: int, n: int) -> np.float32:
     """Sum of x[i+k] * y[j+k] for k in 0..n-1, in the fixed order; x and y are one-dimensional."""
     total = zeros_f32()
@@ -26,7 +26,7 @@ def dot(x: F32, i: int, y: F32, j: int, n: int) -> np.float32:
     return tree_sum(total)
 
 
-@kernel
+@inner
 def dot_bfloat(x: F32, i: int, y: U16, j: int, n: int) -> np.float32:
     """`dot` where y holds bfloat16 bits."""
     total = zeros_f32()
@@ -38,7 +38,7 @@ def dot_bfloat(x: F32, i: int, y: U16, j: int, n: int) -> np.float32:
     return tree_sum(total)
 
 
-@kernel
+@inner
 def lane_sum(x: F32, i: int, blocks: int) -> np.float32:
     """Sum of the 16 * blocks elements from x[i] on, in the fixed order."""
     total = zeros_f32()

@@ -1,0 +1,214 @@
+"""A range of layers for a micro-batch, as one compiled function for each thread: `work`.
+
+    x = rms_norm(h);  q, k, v = linear(x);  rope(q, k);  h += linear(sub_norm(attention(q, K, V)))
+    x = rms_norm(h);  h += linear(sub_norm(activation(gate(x)) * up(x)))
+
+Threads split tiles of matrices in contiguous parts, rows to quantise in contiguous parts, (row, KV head) pairs in turn,
+and meet at a barrier where one reads what another wrote.  A single row is quantised by every thread for itself, which is
+quicker than a barrier.  Who computes what changes no bit.
+
+Everything comes in as numbers and addresses, checked by `layer_program.py`: a matrix of a layer may be its own memory map,
+and the threads that wait inside `work` cannot be handed Python objects.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from trireme_kernels.arrays import F32, I32, I64, U16
+from trireme_kernels.jit import inner, kernel
+from trireme_kernels.kv import PAGE_TOKENS, store_head
+from trireme_kernels.linear_tiles import ADD, GROUP, STORE, Quantised, Weights, group_place, linear_tiles
+from trireme_kernels.packing import BLOCK_BYTES
+from trireme_kernels.paged_attention import attend
+from trireme_kernels.quantise import quantise_row
+from trireme_kernels.rotary import rotate_head
+from trireme_kernels.simd import bytes_at, floats_at, halves_at, int8s_at, int32s_at
+from trireme_kernels.threads import COMMAND, barrier, change, share, wait_while
+
+# Columns of `layers`, int64[L, LAYER_FIELDS]: addresses; 0 where a model has no such norm.
+ATTENTION_NORM, ATTENTION_SUB_NORM, FFN_NORM, FFN_SUB_NORM = 0, 1, 2, 3
+QKV, OUTPUT, GATE_UP, DOWN = 4, 6, 8, 10  # address of the weights, then of the scales
+K_PAGES, V_PAGES = 12, 13
+LAYER_FIELDS = 14
+
+# Columns of `command`, int64[COMMAND_FIELDS]: what to compute now.
+STOP, TOKENS, HIDDEN, SLOT, POSITION, TABLE, TABLE_ROWS, TABLE_COLS, LONGEST = range(9)
+QKV_ROWS, ATTENDED, GATED, Q, SCALE, TOTAL = range(9, 15)
+COMMAND_FIELDS = 15
+
+
+class Sizes(NamedTuple):
+    """Sizes that all layers share; `matrices` has tiles, blocks and padded columns of QKV, OUTPUT, GATE_UP and DOWN."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    pages: int
+    action: int
+    """What the gate-up product does with its sums: GATE + number of the activation."""
+    matrices: I64
+
+
+SIZES = 6
+"""Numbers before those of the matrices in `sizes`, int64[SIZES + 12]."""
+
+
+class Batch(NamedTuple):
+    """The arrays of one micro-batch."""
+
+    tokens: int
+    slots: I32
+    positions: I32
+    table: I32
+    hidden: F32
+    qkv: F32
+    attended: F32
+    gated: F32
+    x: Quantised
+
+
+class Thread(NamedTuple):
+    """Which thread this is, and its scratch memory."""
+
+    rank: int
+    threads: int
+    sync: I32
+    sums: I32
+    page: F32
+    scores: F32
+
+
+@kernel
+def work(
+    rank: int, threads: int, sync: I32, command: I64, sizes: I64, eps: np.float32, layers: I64, cos: F32, sin: F32
+) -> None:
+    """Thread 0 starts a command, takes part in it and returns; the others wait for commands until one says stop."""
+    n = Sizes(sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[SIZES:])
+    seen = np.int32(0)
+    while True:
+        if rank == 0:
+            change(sync, COMMAND)
+        else:
+            wait_while(sync, COMMAND, seen)
+            seen = np.int32(seen + 1)
+        if command[STOP]:
+            return
+        batch = _batch(command, n)
+        scores = np.empty((n.heads // n.kv_heads, command[LONGEST]), np.float32)
+        page = np.empty(PAGE_TOKENS * n.head_dim, np.float32)
+        me = Thread(rank, threads, sync, np.empty(GROUP * 32, np.int32), page, scores)
+        for i in range(layers.shape[0]):
+            _attention_half(n, layers[i], eps, cos, sin, batch, me)
+            _ffn_half(n, layers[i], eps, batch, me)
+        if rank == 0:
+            return
+
+
+@inner
+def _batch(command: I64, n: Sizes) -> Batch:
+    tokens, m = command[TOKENS], n.matrices
+    width = max(m[2], m[5], m[8], m[11])  # padded columns
+    if tokens == 1:
+        x = Quantised(tokens, np.empty(width, np.int8), np.empty(1, np.float32), np.empty(1, np.int32))
+    else:
+        q = int8s_at(command[Q], tokens * width)
+        x = Quantised(tokens, q, floats_at(command[SCALE], tokens), int32s_at(command[TOTAL], tokens))
+    rows, cols = command[TABLE_ROWS], command[TABLE_COLS]
+    return Batch(
+        tokens,
+        int32s_at(command[SLOT], tokens),
+        int32s_at(command[POSITION], tokens),
+        int32s_at(command[TABLE], rows * cols).reshape((rows, cols)),
+        floats_at(command[HIDDEN], tokens * n.hidden),
+        floats_at(command[QKV_ROWS], tokens * 32 * m[0]),
+        floats_at(command[ATTENDED], tokens * n.heads * n.head_dim),
+        floats_at(command[GATED], tokens * 16 * m[6]),
+        x,
+    )
+
+
+@inner
+def _attention_half(n: Sizes, layer: I64, eps: np.float32, cos: F32, sin: F32, batch: Batch, me: Thread) -> None:
+    width = n.heads * n.head_dim
+    _quantise(batch.hidden, n.hidden, layer[ATTENTION_NORM], eps, batch.x, n.matrices[2], me)
+    _linear(n, layer, QKV, batch.x, batch.qkv, 32 * n.matrices[0], STORE, me)
+    _attend(n, layer, cos, sin, batch, me)
+    _quantise(batch.attended, width, layer[ATTENTION_SUB_NORM], eps, batch.x, n.matrices[5], me)
+    _linear(n, layer, OUTPUT, batch.x, batch.hidden, n.hidden, ADD, me)
+
+
+@inner
+def _ffn_half(n: Sizes, layer: I64, eps: np.float32, batch: Batch, me: Thread) -> None:
+    width = 16 * n.matrices[6]
+    _quantise(batch.hidden, n.hidden, layer[FFN_NORM], eps, batch.x, n.matrices[8], me)
+    _linear(n, layer, GATE_UP, batch.x, batch.gated, width, n.action, me)
+    _quantise(batch.gated, width, layer[FFN_SUB_NORM], eps, batch.x, n.matrices[11], me)
+    _linear(n, layer, DOWN, batch.x, batch.hidden, n.hidden, ADD, me)
+
+
+@inner
+def _quantise(rows: F32, width: int, gain_at: int, eps: np.float32, x: Quantised, cols: int, me: Thread) -> None:
+    """Norm, where there is a gain, and quantise all rows; ready for every thread on return."""
+    gain = floats_at(gain_at, width if gain_at else 0)
+    begin, end = (0, 1) if x.tokens == 1 else share(x.tokens, me.rank, me.threads)
+    for t in range(begin, end):
+        place, step = group_place(t, x.tokens, cols)
+        x.scale[t], x.total[t] = quantise_row(rows, t * width, width, gain, eps, x.q, place, step, cols)
+    if x.tokens > 1:
+        barrier(me.sync, me.threads)
+
+
+@inner
+def _linear(n: Sizes, layer: I64, matrix: int, x: Quantised, out: F32, width: int, action: int, me: Thread) -> None:
+    """This thread's tiles of a matrix; all tiles are done on return."""
+    w = _weights(n, layer, matrix)
+    begin, end = share(w.scales.size // 2, me.rank, me.threads)
+    linear_tiles(w, x, out, width, action, begin, end, me.sums)
+    barrier(me.sync, me.threads)
+
+
+@inner
+def _weights(n: Sizes, layer: I64, matrix: int) -> Weights:
+    at = 3 * ((matrix - QKV) // 2)
+    tiles, blocks, cols = n.matrices[at], n.matrices[at + 1], n.matrices[at + 2]
+    data, scales = layer[matrix], layer[matrix + 1]
+    return Weights(bytes_at(data, tiles * blocks * BLOCK_BYTES), floats_at(scales, 2 * tiles), blocks, cols)
+
+
+@inner
+def _attend(n: Sizes, layer: I64, cos: F32, sin: F32, batch: Batch, me: Thread) -> None:
+    """Rope, cache and attention.  A (row, KV head) pair rotates the query heads of its group and its own key."""
+    shape = (n.pages, n.kv_heads, PAGE_TOKENS, n.head_dim)
+    size = n.pages * n.kv_heads * PAGE_TOKENS * n.head_dim
+    k_pages, v_pages = halves_at(layer[K_PAGES], size).reshape(shape), halves_at(layer[V_PAGES], size).reshape(shape)
+    items, step = batch.tokens * n.kv_heads, 32 * n.matrices[0]
+    for item in range(me.rank, items, me.threads):
+        _rotate_and_store(n, item // n.kv_heads, item % n.kv_heads, step, cos, sin, batch, k_pages, v_pages)
+    if batch.tokens > 1:  # another thread's row may be of the same sequence
+        barrier(me.sync, me.threads)
+    group = n.heads // n.kv_heads * n.head_dim
+    scale = np.float32(1.0) / np.sqrt(np.float32(n.head_dim))
+    for item in range(me.rank, items, me.threads):
+        t, head = item // n.kv_heads, item % n.kv_heads
+        q = batch.qkv[t * step + head * group : t * step + (head + 1) * group]
+        o = batch.attended[(t * n.kv_heads + head) * group : (t * n.kv_heads + head + 1) * group]
+        pages, count = batch.table[batch.slots[t]], batch.positions[t] + 1
+        attend(q, scale, k_pages, v_pages, pages, head, count, me.page, me.scores, o)
+    barrier(me.sync, me.threads)
+
+
+@inner
+def _rotate_and_store(
+    n: Sizes, t: int, head: int, step: int, cos: F32, sin: F32, batch: Batch, k_pages: U16, v_pages: U16
+) -> None:
+    position, group = batch.positions[t], n.heads // n.kv_heads
+    for g in range(head * group, (head + 1) * group):
+        rotate_head(batch.qkv, t * step + g * n.head_dim, cos, sin, position)
+    k = t * step + (n.heads + head) * n.head_dim
+    v = k + n.kv_heads * n.head_dim
+    rotate_head(batch.qkv, k, cos, sin, position)
+    page, place = batch.table[batch.slots[t], position // PAGE_TOKENS], position % PAGE_TOKENS
+    store_head(batch.qkv, k, k_pages, page, head, place)
+    store_head(batch.qkv, v, v_pages, page, head, place)
