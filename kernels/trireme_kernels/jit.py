@@ -47,8 +47,18 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def inner(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function as part of the kernels that call it, and not on its own: no file in the cache, no entry."""
-    return cast("Callable[P, R]", numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function))
+    """Compile a function as part of the kernels that call it: no file in the cache, no way in from Python."""
+    jitted = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    return cast("Callable[P, R]", jitted)
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Like `inner`, but its text is put into its callers before they compile.
+
+    For functions between a kernel and its large inner ones: each level of `inner` compiles everything below it again.
+    """
+    jitted = numba.njit(nogil=True, error_model="numpy", inline="always")(function)
+    return cast("Callable[P, R]", jitted)
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:

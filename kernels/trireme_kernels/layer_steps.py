@@ -14,9 +14,10 @@ and the threads that wait inside `work` cannot be handed Python objects.
 from typing import NamedTuple
 
 import numpy as np
+from numpy import int64  # an argument that is a literal would have its callee compiled for this number alone
 
 from trireme_kernels.arrays import F32, I32, I64, U16
-from trireme_kernels.jit import inner, kernel
+from trireme_kernels.jit import inlined, inner, kernel
 from trireme_kernels.kv import PAGE_TOKENS, store_head
 from trireme_kernels.linear_tiles import ADD, GROUP, STORE, Quantised, Weights, group_place, linear_tiles
 from trireme_kernels.packing import BLOCK_BYTES
@@ -129,23 +130,23 @@ def _batch(command: I64, n: Sizes) -> Batch:
     )
 
 
-@inner
+@inlined
 def _attention_half(n: Sizes, layer: I64, eps: np.float32, cos: F32, sin: F32, batch: Batch, me: Thread) -> None:
     width = n.heads * n.head_dim
     _quantise(batch.hidden, n.hidden, layer[ATTENTION_NORM], eps, batch.x, n.matrices[2], me)
-    _linear(n, layer, QKV, batch.x, batch.qkv, 32 * n.matrices[0], STORE, me)
+    _linear(n, layer, int64(QKV), batch.x, batch.qkv, 32 * n.matrices[0], int64(STORE), me)
     _attend(n, layer, cos, sin, batch, me)
     _quantise(batch.attended, width, layer[ATTENTION_SUB_NORM], eps, batch.x, n.matrices[5], me)
-    _linear(n, layer, OUTPUT, batch.x, batch.hidden, n.hidden, ADD, me)
+    _linear(n, layer, int64(OUTPUT), batch.x, batch.hidden, n.hidden, int64(ADD), me)
 
 
-@inner
+@inlined
 def _ffn_half(n: Sizes, layer: I64, eps: np.float32, batch: Batch, me: Thread) -> None:
     width = 16 * n.matrices[6]
     _quantise(batch.hidden, n.hidden, layer[FFN_NORM], eps, batch.x, n.matrices[8], me)
-    _linear(n, layer, GATE_UP, batch.x, batch.gated, width, n.action, me)
+    _linear(n, layer, int64(GATE_UP), batch.x, batch.gated, width, n.action, me)
     _quantise(batch.gated, width, layer[FFN_SUB_NORM], eps, batch.x, n.matrices[11], me)
-    _linear(n, layer, DOWN, batch.x, batch.hidden, n.hidden, ADD, me)
+    _linear(n, layer, int64(DOWN), batch.x, batch.hidden, n.hidden, int64(ADD), me)
 
 
 @inner

@@ -16,7 +16,7 @@ import numpy as np
 from trireme_kernels.arrays import F32, I8, I32, U8
 from trireme_kernels.gates import gated
 from trireme_kernels.isa import ISA
-from trireme_kernels.jit import inner
+from trireme_kernels.jit import inlined, inner
 from trireme_kernels.packing import BLOCK_BYTES
 from trireme_kernels.simd import (
     F32x16,
@@ -59,7 +59,7 @@ class Quantised(NamedTuple):
     total: I32
 
 
-@inner
+@inlined
 def linear_tiles(w: Weights, x: Quantised, out: F32, width: int, action: int, begin: int, end: int, sums: I32) -> None:
     """Tiles begin .. end-1 for all tokens; `out` has rows of `width` floats, `sums` is scratch int32[GROUP * 32]."""
     for chunk in range(0, x.tokens, CHUNK):

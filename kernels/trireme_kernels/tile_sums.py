@@ -24,7 +24,7 @@ import numpy as np
 from trireme_kernels.arrays import I8, I32, U8
 from trireme_kernels.decode import INVERSE_81, fields_of, modulo_81
 from trireme_kernels.isa import ISA
-from trireme_kernels.jit import inner
+from trireme_kernels.jit import inlined, inner
 from trireme_kernels.simd import Tile, load_u8, merge, outer, prefetch, scale_tile, store_tile, tile
 
 AHEAD = 8192
@@ -115,7 +115,7 @@ def _many(digits: int) -> Form:
 def _tile_sums(digits: int) -> Callable[[U8, int, int, I8, int, int, I32], None]:
     one, few, many = _one(digits), _few(digits), _many(digits)
 
-    @inner
+    @inlined
     def wide(w: U8, p: int, blocks: int, x: I8, q: int, tokens: int, sums: I32) -> None:
         if tokens == 1:
             one(tile(2), w, p, blocks, x, q, sums)
@@ -134,7 +134,7 @@ def _tile_sums(digits: int) -> Callable[[U8, int, int, I8, int, int, I32], None]
         else:
             many(tile(14), w, p, blocks, x, q, sums)
 
-    @inner
+    @inlined
     def narrow(w: U8, p: int, blocks: int, x: I8, q: int, tokens: int, sums: I32) -> None:
         if tokens == 1:
             many(tile(2), w, p, blocks, x, q, sums)
