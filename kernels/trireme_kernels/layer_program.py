@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -137,8 +137,10 @@ class LayerProgram:
         require("v_pages", len(v_pages) == len(layers), "must have an array for each layer")
         require_array("cos", cos, np.float32, (ANY, shape.head_dim // 2))
         require_array("sin", sin, np.float32, cos.shape)
-        self.shape, self.threads, self._kept = shape, threads, [layers, k_pages, v_pages]
-        self._layers = np.array([_addresses(shape, *each) for each in zip(layers, k_pages, v_pages, strict=True)])
+        self.shape, self.threads = shape, threads
+        arrays = [_arrays(shape, *each) for each in zip(layers, k_pages, v_pages, strict=True)]
+        self._kept = arrays  # compiled code has no more than their addresses
+        self._layers = np.array([_addresses(each) for each in arrays], np.int64)
         first = layers[0]
         for layer in layers:
             for name in shape.matrices():
@@ -234,23 +236,26 @@ def _sizes(shape: LayerShape, layer: Layer, pages: int) -> npt.NDArray[np.int64]
     return np.array(numbers, np.int64)
 
 
-def _addresses(shape: LayerShape, layer: Layer, k_pages: U16, v_pages: U16) -> list[int]:
-    """A row of `layers` for `layer_steps.work`, after checking everything that it points to."""
-    row = [0] * steps.LAYER_FIELDS
+def _arrays(shape: LayerShape, layer: Layer, k_pages: U16, v_pages: U16) -> dict[int, npt.NDArray[Any]]:
+    """The arrays of a layer by their columns in `layers` of `layer_steps.work`, all checked."""
+    found: dict[int, npt.NDArray[Any]] = {}
     for name, width in shape.norms().items():
         gain: F32 | None = getattr(layer, name)
         if gain is not None:
             require_array(name, gain, np.float32, (width,))
-            row[getattr(steps, name.upper())] = gain.ctypes.data
+            found[getattr(steps, name.upper())] = gain
     for name, (rows, cols) in shape.matrices().items():
         matrix: PackedMatrix = getattr(layer, name)
         require(name, (matrix.rows, matrix.cols) == (rows, cols), f"must have {rows} rows and {cols} columns")
         at = getattr(steps, name.upper())
-        row[at], row[at + 1] = matrix.data.ctypes.data, matrix.scales.ctypes.data
+        found |= {at: matrix.data, at + 1: matrix.scales}
     check_pages(k_pages, v_pages, written=True)
     require("k_pages", k_pages.shape[1::2] == (shape.kv_heads, shape.head_dim), "must match kv_heads and head_dim")
-    row[steps.K_PAGES], row[steps.V_PAGES] = k_pages.ctypes.data, v_pages.ctypes.data
-    return row
+    return found | {steps.K_PAGES: k_pages, steps.V_PAGES: v_pages}
+
+
+def _addresses(arrays: dict[int, npt.NDArray[Any]]) -> list[int]:
+    return [arrays[field].ctypes.data if field in arrays else 0 for field in range(steps.LAYER_FIELDS)]
 
 
 def run_layers(
