@@ -10,6 +10,7 @@ Three forms, by the number of tokens; all read a block of 128 bytes, split it in
 
     one     fields stay where they are in the byte (0xC0 counts 64 times), each with sums of its own that are shifted
             once at the end: the fewest instructions, to keep up with the memory
+            (where products of large bytes are exact, `ISA.any_bytes`)
     few     two sets of sums, field 1 and 3 counting 4 times, hide the latency of a dot product
     many    one set, fields shifted down: the sums of 8 tokens fill the registers
 
@@ -113,7 +114,8 @@ def _many(digits: int) -> Form:
 
 
 def _tile_sums(digits: int) -> Callable[[U8, int, int, I8, int, int, I32], None]:
-    one, few, many = _one(digits), _few(digits), _many(digits)
+    few, many = _few(digits), _many(digits)
+    one = _one(digits) if ISA.any_bytes else few
 
     @inlined
     def wide(w: U8, p: int, blocks: int, x: I8, q: int, tokens: int, sums: I32) -> None:
