@@ -219,6 +219,9 @@ class LayerProgram:
         for field, width in (floats | {steps.SCALE: 1, steps.TOTAL: 1}).items():
             c[field] = self._buffer(field, tokens * width * 4)
         c[steps.Q] = self._buffer(steps.Q, tokens * self._widest)
+        group, longest = shape.heads // shape.kv_heads, int(c[steps.LONGEST])
+        c[steps.SCRATCH_BYTES] = steps.scratch_bytes(group, shape.head_dim, longest, self._widest)
+        c[steps.SCRATCH] = self._buffer(steps.SCRATCH, self.threads * int(c[steps.SCRATCH_BYTES]))
 
     def _buffer(self, field: int, size: int) -> int:
         """Address of memory between steps, kept and grown; not touched here, so that its users' CPUs get its pages."""

@@ -16,15 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy import int64  # an argument that is a literal would have its callee compiled for this number alone
 
-from trireme_kernels.arrays import F32, I32, I64, U16
+from trireme_kernels.arrays import F32, I32, I64, U16, round_up
 from trireme_kernels.jit import inlined, inner, kernel
 from trireme_kernels.kv import PAGE_TOKENS, store_head
 from trireme_kernels.linear_tiles import ADD, GROUP, STORE, Quantised, Weights, group_place, linear_tiles
-from trireme_kernels.packing import BLOCK_BYTES
 from trireme_kernels.paged_attention import attend
 from trireme_kernels.quantise import quantise_row
 from trireme_kernels.rotary import rotate_head
-from trireme_kernels.simd import bytes_at, floats_at, halves_at, int8s_at, int32s_at
+from trireme_kernels.simd import bytes_at, float_array_at, floats_at, half_array_at, int8s_at, int32_array_at, int32s_at
 from trireme_kernels.threads import COMMAND, barrier, change, share, wait_while
 
 # Columns of `layers`, int64[L, LAYER_FIELDS]: addresses; 0 where a model has no such norm.
@@ -36,7 +35,8 @@ LAYER_FIELDS = 14
 # Columns of `command`, int64[COMMAND_FIELDS]: what to compute now.
 STOP, TOKENS, HIDDEN, SLOT, POSITION, TABLE, TABLE_ROWS, TABLE_COLS, LONGEST = range(9)
 QKV_ROWS, ATTENDED, GATED, Q, SCALE, TOTAL = range(9, 15)
-COMMAND_FIELDS = 15
+SCRATCH, SCRATCH_BYTES = 15, 16  # memory of thread 0, and the distance to that of the next
+COMMAND_FIELDS = 17
 
 
 class Sizes(NamedTuple):
@@ -68,6 +68,9 @@ class Batch(NamedTuple):
     attended: F32
     gated: F32
     x: Quantised
+    qkv_rows: F32
+    """`qkv` without a length, and below `attended`: what needs no slices."""
+    attended_rows: F32
 
 
 class Thread(NamedTuple):
@@ -78,7 +81,9 @@ class Thread(NamedTuple):
     sync: I32
     sums: I32
     page: F32
+    """Sixteen keys or values as floats."""
     scores: F32
+    """float32[query heads of a KV head, longest sequence]."""
 
 
 @kernel
@@ -96,10 +101,8 @@ def work(
             seen = np.int32(seen + 1)
         if command[STOP]:
             return
-        batch = _batch(command, n)
-        scores = np.empty((n.heads // n.kv_heads, command[LONGEST]), np.float32)
-        page = np.empty(PAGE_TOKENS * n.head_dim, np.float32)
-        me = Thread(rank, threads, sync, np.empty(GROUP * 32, np.int32), page, scores)
+        me = _thread(rank, threads, sync, command, n)
+        batch = _batch(command, n, rank)
         for i in range(layers.shape[0]):
             _attention_half(n, layers[i], eps, cos, sin, batch, me)
             _ffn_half(n, layers[i], eps, batch, me)
@@ -107,26 +110,51 @@ def work(
             return
 
 
+def scratch_bytes(group: int, head_dim: int, longest: int, width: int) -> int:
+    """Scratch memory of one thread: sums, a page, scores, and with a single token its quantised row; in whole lines."""
+    floats = GROUP * 32 + PAGE_TOKENS * head_dim + group * longest
+    return round_up(4 * floats, 64) + round_up(width, 64) + 64
+
+
 @inner
-def _batch(command: I64, n: Sizes) -> Batch:
+def _thread(rank: int, threads: int, sync: I32, command: I64, n: Sizes) -> Thread:
+    group, longest = n.heads // n.kv_heads, command[LONGEST]
+    sums = command[SCRATCH] + rank * command[SCRATCH_BYTES]
+    page = sums + 4 * GROUP * 32
+    scores = page + 4 * PAGE_TOKENS * n.head_dim
+    page_array = float_array_at(page, PAGE_TOKENS * n.head_dim)
+    return Thread(
+        rank,
+        threads,
+        sync,
+        int32s_at(sums),
+        page_array,
+        float_array_at(scores, group * longest).reshape((group, longest)),
+    )
+
+
+@inner
+def _batch(command: I64, n: Sizes, rank: int) -> Batch:
     tokens, m = command[TOKENS], n.matrices
-    width = max(m[2], m[5], m[8], m[11])  # padded columns
-    if tokens == 1:
-        x = Quantised(tokens, np.empty(width, np.int8), np.empty(1, np.float32), np.empty(1, np.int32))
-    else:
-        q = int8s_at(command[Q], tokens * width)
-        x = Quantised(tokens, q, floats_at(command[SCALE], tokens), int32s_at(command[TOTAL], tokens))
+    q, scale, total = command[Q], command[SCALE], command[TOTAL]
+    if tokens == 1:  # each thread for itself
+        own = command[SCRATCH] + (rank + 1) * command[SCRATCH_BYTES]
+        scale, total = own - 64, own - 60
+        q = own - 64 - (max(m[2], m[5], m[8], m[11]) + 63) // 64 * 64
+    x = Quantised(tokens, int8s_at(q), floats_at(scale), int32s_at(total))
     rows, cols = command[TABLE_ROWS], command[TABLE_COLS]
     return Batch(
         tokens,
-        int32s_at(command[SLOT], tokens),
-        int32s_at(command[POSITION], tokens),
-        int32s_at(command[TABLE], rows * cols).reshape((rows, cols)),
-        floats_at(command[HIDDEN], tokens * n.hidden),
-        floats_at(command[QKV_ROWS], tokens * 32 * m[0]),
-        floats_at(command[ATTENDED], tokens * n.heads * n.head_dim),
-        floats_at(command[GATED], tokens * 16 * m[6]),
+        int32s_at(command[SLOT]),
+        int32s_at(command[POSITION]),
+        int32_array_at(command[TABLE], rows * cols).reshape((rows, cols)),
+        floats_at(command[HIDDEN]),
+        float_array_at(command[QKV_ROWS], tokens * 32 * m[0]),
+        float_array_at(command[ATTENDED], tokens * n.heads * n.head_dim),
+        floats_at(command[GATED]),
         x,
+        floats_at(command[QKV_ROWS]),
+        floats_at(command[ATTENDED]),
     )
 
 
@@ -134,9 +162,9 @@ def _batch(command: I64, n: Sizes) -> Batch:
 def _attention_half(n: Sizes, layer: I64, eps: np.float32, cos: F32, sin: F32, batch: Batch, me: Thread) -> None:
     width = n.heads * n.head_dim
     _quantise(batch.hidden, n.hidden, layer[ATTENTION_NORM], eps, batch.x, n.matrices[2], me)
-    _linear(n, layer, int64(QKV), batch.x, batch.qkv, 32 * n.matrices[0], int64(STORE), me)
+    _linear(n, layer, int64(QKV), batch.x, batch.qkv_rows, 32 * n.matrices[0], int64(STORE), me)
     _attend(n, layer, cos, sin, batch, me)
-    _quantise(batch.attended, width, layer[ATTENTION_SUB_NORM], eps, batch.x, n.matrices[5], me)
+    _quantise(batch.attended_rows, width, layer[ATTENTION_SUB_NORM], eps, batch.x, n.matrices[5], me)
     _linear(n, layer, int64(OUTPUT), batch.x, batch.hidden, n.hidden, int64(ADD), me)
 
 
@@ -152,11 +180,12 @@ def _ffn_half(n: Sizes, layer: I64, eps: np.float32, batch: Batch, me: Thread) -
 @inner
 def _quantise(rows: F32, width: int, gain_at: int, eps: np.float32, x: Quantised, cols: int, me: Thread) -> None:
     """Norm, where there is a gain, and quantise all rows; ready for every thread on return."""
-    gain = floats_at(gain_at, width if gain_at else 0)
     begin, end = (0, 1) if x.tokens == 1 else share(x.tokens, me.rank, me.threads)
     for t in range(begin, end):
         place, step = group_place(t, x.tokens, cols)
-        x.scale[t], x.total[t] = quantise_row(rows, t * width, width, gain, eps, x.q, place, step, cols)
+        x.scale[t], x.total[t] = quantise_row(
+            rows, t * width, width, floats_at(gain_at), gain_at != 0, eps, x.q, place, step, cols
+        )
     if x.tokens > 1:
         barrier(me.sync, me.threads)
 
@@ -165,7 +194,7 @@ def _quantise(rows: F32, width: int, gain_at: int, eps: np.float32, x: Quantised
 def _linear(n: Sizes, layer: I64, matrix: int, x: Quantised, out: F32, width: int, action: int, me: Thread) -> None:
     """This thread's tiles of a matrix; all tiles are done on return."""
     w = _weights(n, layer, matrix)
-    begin, end = share(w.scales.size // 2, me.rank, me.threads)
+    begin, end = share(w.tiles, me.rank, me.threads)
     linear_tiles(w, x, out, width, action, begin, end, me.sums)
     barrier(me.sync, me.threads)
 
@@ -174,8 +203,7 @@ def _linear(n: Sizes, layer: I64, matrix: int, x: Quantised, out: F32, width: in
 def _weights(n: Sizes, layer: I64, matrix: int) -> Weights:
     at = 3 * ((matrix - QKV) // 2)
     tiles, blocks, cols = n.matrices[at], n.matrices[at + 1], n.matrices[at + 2]
-    data, scales = layer[matrix], layer[matrix + 1]
-    return Weights(bytes_at(data, tiles * blocks * BLOCK_BYTES), floats_at(scales, 2 * tiles), blocks, cols)
+    return Weights(bytes_at(layer[matrix]), floats_at(layer[matrix + 1]), tiles, blocks, cols)
 
 
 @inner
@@ -183,7 +211,10 @@ def _attend(n: Sizes, layer: I64, cos: F32, sin: F32, batch: Batch, me: Thread) 
     """Rope, cache and attention.  A (row, KV head) pair rotates the query heads of its group and its own key."""
     shape = (n.pages, n.kv_heads, PAGE_TOKENS, n.head_dim)
     size = n.pages * n.kv_heads * PAGE_TOKENS * n.head_dim
-    k_pages, v_pages = halves_at(layer[K_PAGES], size).reshape(shape), halves_at(layer[V_PAGES], size).reshape(shape)
+    k_pages, v_pages = (
+        half_array_at(layer[K_PAGES], size).reshape(shape),
+        half_array_at(layer[V_PAGES], size).reshape(shape),
+    )
     items, step = batch.tokens * n.kv_heads, 32 * n.matrices[0]
     for item in range(me.rank, items, me.threads):
         _rotate_and_store(n, item // n.kv_heads, item % n.kv_heads, step, cos, sin, batch, k_pages, v_pages)
@@ -206,10 +237,10 @@ def _rotate_and_store(
 ) -> None:
     position, group = batch.positions[t], n.heads // n.kv_heads
     for g in range(head * group, (head + 1) * group):
-        rotate_head(batch.qkv, t * step + g * n.head_dim, cos, sin, position)
+        rotate_head(batch.qkv_rows, t * step + g * n.head_dim, cos, sin, position)
     k = t * step + (n.heads + head) * n.head_dim
     v = k + n.kv_heads * n.head_dim
-    rotate_head(batch.qkv, k, cos, sin, position)
+    rotate_head(batch.qkv_rows, k, cos, sin, position)
     page, place = batch.table[batch.slots[t], position // PAGE_TOKENS], position % PAGE_TOKENS
-    store_head(batch.qkv, k, k_pages, page, head, place)
-    store_head(batch.qkv, v, v_pages, page, head, place)
+    store_head(batch.qkv_rows, k, k_pages, page, head, place)
+    store_head(batch.qkv_rows, v, v_pages, page, head, place)

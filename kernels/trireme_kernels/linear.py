@@ -8,12 +8,13 @@ the sum of q.
 """
 
 import numpy as np
+from numpy import int64
 
 from trireme_kernels.arrays import ANY, F32, I8, I32, frozen, require_array, require_output, work_range
 from trireme_kernels.jit import kernel
 from trireme_kernels.linear_tiles import GROUP, STORE, Quantised, Weights, group_place, linear_tiles
 from trireme_kernels.matrix import PackedMatrix
-from trireme_kernels.simd import bytes_at, floats_at
+from trireme_kernels.simd import bytes_at, floats_at, int8s_at, int32s_at
 
 
 def ternary_linear(
@@ -33,32 +34,32 @@ def ternary_linear(
     require_array("total", total, np.int32, (tokens,))
     require_output("out", out, np.float32, (tokens, w.padded_rows))
     begin, end = work_range(begin, end, w.tiles)
-    data = (w.data.ctypes.data, w.data.size, w.scales.ctypes.data, w.scales.size)
-    _linear(*data, w.blocks, w.padded_cols, frozen(q), frozen(scale), frozen(total), out, begin, end)
+    grouped, sums = np.empty(q.size, np.int8), np.empty(GROUP * 32, np.int32)
+    arrays = (w.data, w.scales, grouped, scale, total, out, sums)
+    _linear(frozen(q), *(array.ctypes.data for array in arrays), w.tiles, w.blocks, begin, end)
 
 
 @kernel
 def _linear(
-    data: int,
-    size: int,
-    scales: int,
-    groups: int,
-    blocks: int,
-    cols: int,
     q: I8,
-    scale: F32,
-    total: I32,
-    out: F32,
+    data: int,
+    scales: int,
+    grouped: int,
+    scale: int,
+    total: int,
+    out: int,
+    sums: int,
+    tiles: int,
+    blocks: int,
     begin: int,
     end: int,
 ) -> None:
-    tokens = q.shape[0]
-    grouped = np.empty(q.size, np.int8)
+    """All but q by their addresses: compiled code that counts no references is what `layer_steps.py` runs, too."""
+    tokens, cols = q.shape
+    x = Quantised(tokens, int8s_at(grouped), floats_at(scale), int32s_at(total))
     for t in range(tokens):
         place, step = group_place(t, tokens, cols)
         for k in range(cols):
-            grouped[place + step * (k // 4) + k % 4] = q[t, k]
-    w = Weights(bytes_at(data, size), floats_at(scales, groups), blocks, cols)
-    x = Quantised(tokens, grouped, scale.copy(), total.copy())
-    sums = np.empty(GROUP * 32, np.int32)
-    linear_tiles(w, x, out.reshape(-1), out.shape[1], STORE, begin, end, sums)
+            x.q[place + step * (k // 4) + k % 4] = q[t, k]
+    w = Weights(bytes_at(data), floats_at(scales), tiles, blocks, cols)
+    linear_tiles(w, x, floats_at(out), 32 * tiles, int64(STORE), begin, end, int32s_at(sums))

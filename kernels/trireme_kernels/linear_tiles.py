@@ -40,10 +40,11 @@ STORE, ADD, GATE = -2, -1, 0
 
 
 class Weights(NamedTuple):
-    """A packed matrix inside compiled code."""
+    """A packed matrix inside compiled code; unowned arrays."""
 
     data: U8
     scales: F32
+    tiles: int
     blocks: int
     """Blocks of a tile."""
     cols: int
@@ -51,7 +52,7 @@ class Weights(NamedTuple):
 
 
 class Quantised(NamedTuple):
-    """Quantised rows inside compiled code; q in groups."""
+    """Quantised rows inside compiled code; unowned arrays, q in groups."""
 
     tokens: int
     q: I8

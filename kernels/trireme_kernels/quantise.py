@@ -49,7 +49,7 @@ def quantise_rows(x: F32, q: I8, scale: F32, total: I32) -> None:
     A row that is not finite gets q = 0, total = 0 and scale = NaN, so that the fault shows in everything after it.
     """
     _check(x, q, scale, total)
-    _quantise(frozen(x), _NO_GAIN, np.float32(0.0), q, scale, total)
+    _quantise(frozen(x), _NO_GAIN, False, np.float32(0.0), q, scale, total)
 
 
 def rms_norm_quantise(x: F32, gain: F32, eps: float, q: I8, scale: F32, total: I32) -> None:
@@ -57,7 +57,7 @@ def rms_norm_quantise(x: F32, gain: F32, eps: float, q: I8, scale: F32, total: I
     _check(x, q, scale, total)
     require_array("gain", gain, np.float32, (x.shape[1],))
     require("eps", math.isfinite(eps) and eps >= 0, "must be finite and not negative")
-    _quantise(frozen(x), frozen(gain), np.float32(eps), q, scale, total)
+    _quantise(frozen(x), frozen(gain), True, np.float32(eps), q, scale, total)
 
 
 def _check(x: F32, q: I8, scale: F32, total: I32) -> None:
@@ -71,56 +71,56 @@ def _check(x: F32, q: I8, scale: F32, total: I32) -> None:
 
 
 @kernel
-def _quantise(x: F32, gain: F32, eps: np.float32, q: I8, scale: F32, total: I32) -> None:
+def _quantise(x: F32, gain: F32, normed: bool, eps: np.float32, q: I8, scale: F32, total: I32) -> None:
     width, padded = x.shape[1], q.shape[1]
     values, out = x.reshape(-1), q.reshape(-1)
     for t in range(x.shape[0]):
-        scale[t], total[t] = quantise_row(values, t * width, width, gain, eps, out, t * padded, 4, padded)
+        scale[t], total[t] = quantise_row(values, t * width, width, gain, normed, eps, out, t * padded, 4, padded)
 
 
 @inner
 def quantise_row(
-    x: F32, at: int, width: int, gain: F32, eps: np.float32, q: I8, place: int, step: int, padded: int
+    x: F32, at: int, width: int, gain: F32, normed: bool, eps: np.float32, q: I8, place: int, step: int, padded: int
 ) -> tuple[np.float32, np.int32]:
-    """Quantise x[at : at + width], normalised first where there is a gain; the new scale and total.
+    """Quantise x[at : at + width], normalised first if `normed`; the new scale and total.
 
     q[place + step * (k // 4) + k % 4] is written for k in 0..padded-1.
     """
     factor = _ONE
-    if gain.size:
+    if normed:
         factor = _ONE / np.sqrt(dot(x, at, x, at, width) / np.float32(width) + eps)
-    top = _largest(x, at, width, gain, factor)
+    top = _largest(x, at, width, gain, normed, factor)
     if top >= _INFINITY:
         for k in range(padded):
             q[place + step * (k // 4) + k % 4] = 0
         return np.float32(np.nan), np.int32(0)
     levels = _ONE / max(float_of_bits(top), SMALLEST) * _TOP
-    return _ONE / levels, _round(x, at, width, gain, factor, levels, q, place, step, padded)
+    return _ONE / levels, _round(x, at, width, gain, normed, factor, levels, q, place, step, padded)
 
 
 @inner
-def _block(x: F32, at: int, i: int, gain: F32, factor: np.float32) -> F32x16:
+def _block(x: F32, at: int, i: int, gain: F32, normed: bool, factor: np.float32) -> F32x16:
     y = load_f32(x, at + i)
-    if gain.size:
+    if normed:
         y = y * splat_f32(factor) * load_f32(gain, i)
     return y
 
 
 @inner
-def _element(x: F32, at: int, i: int, gain: F32, factor: np.float32) -> np.float32:
-    return x[at + i] * factor * gain[i] if gain.size else x[at + i]  # type: ignore[no-any-return]
+def _element(x: F32, at: int, i: int, gain: F32, normed: bool, factor: np.float32) -> np.float32:
+    return x[at + i] * factor * gain[i] if normed else x[at + i]  # type: ignore[no-any-return]
 
 
 @inner
-def _largest(x: F32, at: int, width: int, gain: F32, factor: np.float32) -> np.int32:
+def _largest(x: F32, at: int, width: int, gain: F32, normed: bool, factor: np.float32) -> np.int32:
     """Bits of the largest magnitude.  As integers their maximum may be taken in any order, and NaN comes out on top."""
     lanes = zeros_i32()
     whole = width - width % 16
     for i in range(0, whole, 16):
-        lanes = maximum(lanes, bits_of(absolute(_block(x, at, i, gain, factor))))
+        lanes = maximum(lanes, bits_of(absolute(_block(x, at, i, gain, normed, factor))))
     top = largest_lane(lanes)
     for i in range(whole, width):
-        top = max(top, magnitude_bits(_element(x, at, i, gain, factor)))
+        top = max(top, magnitude_bits(_element(x, at, i, gain, normed, factor)))
     return top
 
 
@@ -130,6 +130,7 @@ def _round(
     at: int,
     width: int,
     gain: F32,
+    normed: bool,
     factor: np.float32,
     levels: np.float32,
     q: I8,
@@ -144,7 +145,7 @@ def _round(
     sums = zeros_i32()
     whole = width - width % 16
     for i in range(0, whole, 16):
-        value = round_to_i32(_block(x, at, i, gain, factor) * splat_f32(levels))
+        value = round_to_i32(_block(x, at, i, gain, normed, factor) * splat_f32(levels))
         sums = sums + value
         if step == 4:
             store_low_bytes(q, place + i, value)
@@ -154,7 +155,7 @@ def _round(
     for i in range(whole, padded):
         level = np.int32(0)
         if i < width:
-            level = np.int32(np.rint(_element(x, at, i, gain, factor) * levels))
+            level = np.int32(np.rint(_element(x, at, i, gain, normed, factor) * levels))
         q[place + step * (i // 4) + i % 4] = np.int8(level)
         total += level
     return np.int32(total)

@@ -56,7 +56,9 @@ class Emitter:
 
     def pointer(self, array: Any, index: Any, to: Any, position: int = 0) -> Any:
         """Pointer to element `index` of the array that is argument number `position`, as a pointer to `to`."""
-        data = self.context.make_array(self.signature.args[position])(self.context, self.b, array).data
+        data, kind = array, self.signature.args[position]
+        if isinstance(kind, types.Array):
+            data = self.context.make_array(kind)(self.context, self.b, array).data
         return self.b.bitcast(self.b.gep(data, [index]), to.as_pointer())
 
     def splat(self, scalar: Any, vector: Any) -> Any:
@@ -82,7 +84,8 @@ class Emitter:
 def _fit(hint: Any, found: Any, same: dict[Any, Any]) -> Any:
     """The Numba type of an argument with this annotation, or None where `found` does not fit."""
     if hint in _ARRAYS:
-        fits = isinstance(found, types.Array) and found.dtype == _ARRAYS[hint] and found.layout == "C"
+        array = isinstance(found, types.Array) and found.layout == "C"
+        fits = (array or isinstance(found, types.CPointer)) and found.dtype == _ARRAYS[hint]
         return found if fits else None
     if hint is V:
         return found if isinstance(found, VectorType) and same.setdefault(V, found) == found else None

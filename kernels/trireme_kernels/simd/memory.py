@@ -151,14 +151,32 @@ def repeat_quad(array: I8, i: int) -> I8x64:
     """The four bytes array[i : i + 4] sixteen times."""
 
 
+def _at(dtype: Any) -> Callable[[int], Any]:
+    result = types.CPointer(dtype)
+
+    def typer(_typing: Any, address: Any) -> Any:
+        def lower(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(result))
+
+        return (result(types.int64), lower) if isinstance(address, types.Integer) else None
+
+    return intrinsic(typer)
+
+
+floats_at, bytes_at, int8s_at, int32s_at = (_at(t) for t in (types.float32, types.uint8, types.int8, types.int32))
+"""`floats_at(address)` is the unowned array that begins there: to index, load and store, without length or slices.
+
+It is a bare pointer, so handing it on costs nothing, where Numba would count references of an array.
+"""
+
+
 def _array_at(dtype: Any) -> Callable[[int, int], Any]:
     result = types.Array(dtype, 1, "C")
 
     def typer(_typing: Any, address: Any, count: Any) -> Any:
         def lower(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
             array = context.make_array(result)(context, builder)
-            itemsize = context.get_abi_sizeof(context.get_data_type(dtype))
-            step = context.get_constant(types.intp, itemsize)
+            step = context.get_constant(types.intp, dtype.bitwidth // 8)
             data = builder.inttoptr(args[0], array.data.type)
             populate_array(array, data=data, shape=[args[1]], strides=[step], itemsize=step, meminfo=None)
             return array._getvalue()
@@ -169,6 +187,5 @@ def _array_at(dtype: Any) -> Callable[[int, int], Any]:
     return intrinsic(typer)
 
 
-floats_at, bytes_at, halves_at = (_array_at(t) for t in (types.float32, types.uint8, types.uint16))
-int8s_at, int32s_at = _array_at(types.int8), _array_at(types.int32)
-"""`floats_at(address, n)` is the array of n float32 at an address, without a copy and without ownership."""
+float_array_at, half_array_at, int32_array_at = (_array_at(t) for t in (types.float32, types.uint16, types.int32))
+"""`float_array_at(address, n)` is the one-dimensional array of n elements there, without a copy and unowned."""
