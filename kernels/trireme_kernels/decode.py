@@ -1,6 +1,6 @@
 """Bytes of the 1.6-bit layout taken apart in registers, without a division.
 
-    c = d0 + 3 d1 + 9 d2 + 27 d3 + 81 d4         r = c mod 81         c - r = 81 d4
+    c = d0 + 3 d1 + 9 d2 + 27 d3 + 81 d4         r = c mod 81         c - r = 81 d4, whose low two bits are d4
     fields_of(r) = d0 + 4 d1 + 16 d2 + 64 d3     the byte that the 2-bit layout has
 
 With unsigned wrap-around min(x, x - m) is x mod m for x < 2m, so two of them reduce x < 3m.

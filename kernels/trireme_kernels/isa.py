@@ -1,9 +1,9 @@
 """Which instructions the kernels use on this CPU: decided once, while importing, and by nothing else.
 
     name           needs (LLVM's feature names)       dot product of bytes              tile     1.6-bit decoding
-    avx512_vbmi    avx512 f bw vl vnni vbmi           vpdpbusd, 512 bits                8 tokens vpermi2b
-    avx512_vnni    avx512 f bw vl vnni                vpdpbusd, 512 bits                8 tokens arithmetic
-    avx512         avx512 f bw vl                     vpmaddubsw + vpmaddwd, 512 bits   8 tokens arithmetic
+    avx512_vbmi    avx512 f bw vl vnni vbmi           vpdpbusd, 512 bits                6 tokens vpermi2b
+    avx512_vnni    avx512 f bw vl vnni                vpdpbusd, 512 bits                6 tokens arithmetic
+    avx512         avx512 f bw vl                     vpmaddubsw + vpmaddwd, 512 bits   6 tokens arithmetic
     avx_vnni       avx2, avxvnni (or 512 vl vnni)     vpdpbusd, 256 bits                2 tokens arithmetic
     avx2           avx2                               vpmaddubsw + vpmaddwd, 256 bits   2 tokens arithmetic
     neon_dot       dotprod                            sdot, 128 bits                    2 tokens arithmetic
@@ -52,9 +52,9 @@ class Isa:
 
 
 ISAS = (
-    Isa("avx512_vbmi", ("x86_64",), (*_AVX512, "avx512vnni", "avx512vbmi"), "vnni512", 8, any_bytes=True, look_up=True),
-    Isa("avx512_vnni", ("x86_64",), (*_AVX512, "avx512vnni"), "vnni512", 8, any_bytes=True),
-    Isa("avx512", ("x86_64",), _AVX512, "madd512", 8),
+    Isa("avx512_vbmi", ("x86_64",), (*_AVX512, "avx512vnni", "avx512vbmi"), "vnni512", 6, any_bytes=True, look_up=True),
+    Isa("avx512_vnni", ("x86_64",), (*_AVX512, "avx512vnni"), "vnni512", 6, any_bytes=True),
+    Isa("avx512", ("x86_64",), _AVX512, "madd512", 6),
     Isa("avx_vnni", ("x86_64",), ("avx2", "avxvnni|avx512vnni", "avxvnni|avx512vl"), "vnni256", any_bytes=True),
     Isa("avx2", ("x86_64",), ("avx2",), "madd256"),
     Isa("neon_dot", ("aarch64", "arm64"), ("dotprod",), "sdot"),

@@ -3,7 +3,7 @@
 Tokens come in groups of up to `GROUP`; the q of a group lies interleaved (drawn in `tile_sums.py`), groups one after the
 other, so q takes tokens * padded bytes for any number of tokens, and with one token it is a plain row:
 
-    q:  | tokens 0 .. 7 | tokens 8 .. 15 | the rest, interleaved by their own number |
+    q:  | tokens 0 .. 5 | tokens 6 .. 11 | the rest, interleaved by their own number |
 
 A tile's sums become floats while they are in the cache, and go where `action` says: stored, added to the residual, or
 as 16 gated products of the 16 gate and 16 up rows of a tile.
@@ -33,7 +33,7 @@ from trireme_kernels.tile_sums import tile_sums_2bit, tile_sums_base3
 
 GROUP = ISA.tokens
 """Tokens whose sums fit the registers together."""
-CHUNK = 64
+CHUNK = 60
 """Tokens that meet a tile before the next one comes: their activations stay in the second-level cache."""
 STORE, ADD, GATE = -2, -1, 0
 """Actions; GATE + n is the activation number n of `gates.py`."""

@@ -1,4 +1,4 @@
-"""The sums of one tile of 32 rows for up to 8 tokens: the loop in which a model spends its time.
+"""The sums of one tile of 32 rows for up to 6 tokens: the loop in which a model spends its time.
 
     sums[t, r] = sum over k of (w[r, k] + 1) * q[t, k]                 exact int32, so every way below gives the same
 
@@ -11,8 +11,9 @@ Three forms, by the number of tokens; all read a block of 128 bytes, split it in
     one     fields stay where they are in the byte (0xC0 counts 64 times), each with sums of its own that are shifted
             once at the end: the fewest instructions, to keep up with the memory
             (where products of large bytes are exact, `ISA.any_bytes`)
-    few     two sets of sums, field 1 and 3 counting 4 times, hide the latency of a dot product
-    many    one set, fields shifted down: the sums of 8 tokens fill the registers
+    few     two sets of sums, fields 1 and 3 counting 4 times: one shift for four fields, and chains that hide the
+            latency of a dot product; 6 tokens fill the 32 registers of AVX-512
+    many    one set, fields shifted down, for CPUs with fewer registers
 
 Weights are asked for 8 KiB ahead, across the end of a tile, because tiles are read one after the other.
 """
@@ -75,7 +76,7 @@ def _few(digits: int) -> Form:
             u, v = load_u8(w, p), load_u8(w, p + 64)
             if digits == 5:
                 r, s = modulo_81(u), modulo_81(v)
-                even = outer(even, ((u - r) >> 6, (v - s) >> 6), x, q + 4 * step)
+                even = outer(even, ((u - r) & 3, (v - s) & 3), x, q + 4 * step)
                 u, v = fields_of(r), fields_of(s)
             even = outer(even, (u & 0x03, v & 0x03), x, q)
             odd = outer(odd, (u & 0x0C, v & 0x0C), x, q + step)
@@ -100,7 +101,7 @@ def _many(digits: int) -> Form:
             u, v = load_u8(w, p), load_u8(w, p + 64)
             if digits == 5:
                 r, s = modulo_81(u), modulo_81(v)
-                total = outer(total, ((u - r) >> 6, (v - s) >> 6), x, q + 4 * step)
+                total = outer(total, ((u - r) & 3, (v - s) & 3), x, q + 4 * step)
                 u, v = fields_of(r), fields_of(s)
             total = outer(total, (u & 3, v & 3), x, q)
             total = outer(total, (u >> 2 & 3, v >> 2 & 3), x, q + step)
@@ -121,8 +122,6 @@ def _tile_sums(digits: int) -> Callable[[U8, int, int, I8, int, int, I32], None]
     def wide(w: U8, p: int, blocks: int, x: I8, q: int, tokens: int, sums: I32) -> None:
         if tokens == 1:
             one(tile(2), w, p, blocks, x, q, sums)
-        elif tokens == 8:
-            many(tile(16), w, p, blocks, x, q, sums)
         elif tokens == 2:
             few(tile(4), w, p, blocks, x, q, sums)
         elif tokens == 3:
@@ -131,10 +130,8 @@ def _tile_sums(digits: int) -> Callable[[U8, int, int, I8, int, int, I32], None]
             few(tile(8), w, p, blocks, x, q, sums)
         elif tokens == 5:
             few(tile(10), w, p, blocks, x, q, sums)
-        elif tokens == 6:
-            few(tile(12), w, p, blocks, x, q, sums)
         else:
-            many(tile(14), w, p, blocks, x, q, sums)
+            few(tile(12), w, p, blocks, x, q, sums)
 
     @inlined
     def narrow(w: U8, p: int, blocks: int, x: I8, q: int, tokens: int, sums: I32) -> None:
@@ -143,7 +140,7 @@ def _tile_sums(digits: int) -> Callable[[U8, int, int, I8, int, int, I32], None]
         else:
             many(tile(4), w, p, blocks, x, q, sums)
 
-    return wide if ISA.tokens == 8 else narrow
+    return wide if ISA.tokens == 6 else narrow
 
 
 tile_sums_2bit, tile_sums_base3 = _tile_sums(4), _tile_sums(5)
