@@ -298,7 +298,8 @@ def layer(rng: Random, shape: LayerShape, layout: str = "2bit", *, sub_norms: bo
     """A random layer."""
     matrices = {name: matrix(rng, *sizes, layout) for name, sizes in shape.matrices().items()}
     gains = {name: floats(rng, width) for name, width in shape.norms().items()}
-    return RandomLayer(**{n: gain if sub_norms or "sub" not in n else None for n, gain in gains.items()}, **matrices)
+    fields: dict[str, Any] = matrices | {n: g if sub_norms or "sub" not in n else None for n, g in gains.items()}
+    return RandomLayer(**fields)
 
 
 def layer_runs(rng: Random) -> Cases:

@@ -9,8 +9,8 @@
     neon_dot       dotprod                            sdot, 128 bits                    2 tokens arithmetic
     portable       -                                  shifts and multiplications        2 tokens arithmetic
 
-The first of the table whose features are all there is taken; every one gives the same bits.  `TRIREME_ISA` names another
-that this CPU has, for tests and comparisons.  No SIMD and no kernel here: only names, features and reasons.
+The first of the table whose features are all there is taken; every one gives the same bits.  `TRIREME_ISA` names
+another that this CPU has, for tests and comparisons.  No SIMD and no kernel here: only names, features and reasons.
 """
 
 import os

@@ -47,8 +47,8 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def inner(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function as part of the kernels that call it: no file in the cache, no way in from Python."""
-    jitted = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    """Compile a function as part of the kernels that call it: it has no file in the cache of its own."""
+    jitted = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
     return cast("Callable[P, R]", jitted)
 
 

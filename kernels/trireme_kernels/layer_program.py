@@ -1,7 +1,7 @@
 """A range of layers bound to its weights, its KV pages and its threads: `LayerProgram`.
 
-Owns the threads, the memory between the steps, and every check: compiled code (`layer_steps.py`) gets addresses and trusts
-them.  Knows nothing of files, sequences or the network.
+Owns the threads, the memory between the steps, and every check: compiled code (`layer_steps.py`) gets addresses and
+trusts them.  Knows nothing of files, sequences or the network.
 
     caller ---- run() ----> work(rank 0) returns                    one call for all layers and tokens
     helper threads          work(rank 1 ..): sleep, compute, sleep ...       they enter once and stay without the GIL
@@ -33,7 +33,7 @@ from trireme_kernels.gates import ACTIVATIONS
 from trireme_kernels.kv import PAGE_TOKENS, check_pages, check_prefixes, check_rows
 from trireme_kernels.linear_tiles import GATE
 from trireme_kernels.matrix import PackedMatrix
-from trireme_kernels.threads import COMMAND, SYNC_WORDS
+from trireme_kernels.threads import SYNC_WORDS
 
 MAX_THREADS = 128
 
@@ -42,8 +42,8 @@ MAX_THREADS = 128
 class LayerShape:
     """Sizes and choices that all layers of a model share.
 
-    hidden_size; ffn_size, a multiple of 16; heads, a multiple of kv_heads; head_dim, even; norm_eps; activation, "relu2"
-    or "silu".  Raises `KernelInputError`.
+    hidden_size; ffn_size, a multiple of 16; heads, a multiple of kv_heads; head_dim, even; norm_eps; activation,
+    "relu2" or "silu".  Raises `KernelInputError`.
     """
 
     hidden_size: int

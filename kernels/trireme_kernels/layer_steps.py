@@ -4,27 +4,28 @@
     x = rms_norm(h);  h += linear(sub_norm(activation(gate(x)) * up(x)))
 
 Threads split tiles of matrices in contiguous parts, rows to quantise in contiguous parts, (row, KV head) pairs in turn,
-and meet at a barrier where one reads what another wrote.  A single row is quantised by every thread for itself, which is
-quicker than a barrier.  Who computes what changes no bit.
+and meet at a barrier where one reads what another wrote.  A single row is quantised by every thread for itself, which
+is quicker than a barrier.  Who computes what changes no bit.
 
-Everything comes in as numbers and addresses, checked by `layer_program.py`: a matrix of a layer may be its own memory map,
-and the threads that wait inside `work` cannot be handed Python objects.
+Everything comes in as numbers and addresses, checked by `layer_program.py`: a matrix of a layer may be its own memory
+map, and the threads that wait inside `work` cannot be handed Python objects.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from numpy import int64  # an argument that is a literal would have its callee compiled for this number alone
 
 from trireme_kernels.arrays import F32, I32, I64, U16, round_up
 from trireme_kernels.jit import inlined, inner, kernel
 from trireme_kernels.kv import PAGE_TOKENS, store_head
-from trireme_kernels.linear_tiles import ADD, GROUP, STORE, Quantised, Weights, group_place, linear_tiles
+from trireme_kernels.linear_tiles import ADD, GROUP, STORE, Quantised, Weights, group_place, linear_tiles, runtime
+from trireme_kernels.packing import BLOCK_BYTES
 from trireme_kernels.paged_attention import attend
 from trireme_kernels.quantise import quantise_row
 from trireme_kernels.rotary import rotate_head
 from trireme_kernels.simd import bytes_at, float_array_at, floats_at, half_array_at, int8s_at, int32_array_at, int32s_at
 from trireme_kernels.threads import COMMAND, barrier, change, share, wait_while
+from trireme_kernels.tile_sums import AHEAD
 
 # Columns of `layers`, int64[L, LAYER_FIELDS]: addresses; 0 where a model has no such norm.
 ATTENTION_NORM, ATTENTION_SUB_NORM, FFN_NORM, FFN_SUB_NORM = 0, 1, 2, 3
@@ -92,13 +93,13 @@ def work(
 ) -> None:
     """Thread 0 starts a command, takes part in it and returns; the others wait for commands until one says stop."""
     n = Sizes(sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[SIZES:])
-    seen = np.int32(0)
+    seen = 0
     while True:
         if rank == 0:
             change(sync, COMMAND)
         else:
             wait_while(sync, COMMAND, seen)
-            seen = np.int32(seen + 1)
+            seen = int(np.int32(seen + 1))  # wraps around as the word does
         if command[STOP]:
             return
         me = _thread(rank, threads, sync, command, n)
@@ -161,20 +162,24 @@ def _batch(command: I64, n: Sizes, rank: int) -> Batch:
 @inlined
 def _attention_half(n: Sizes, layer: I64, eps: np.float32, cos: F32, sin: F32, batch: Batch, me: Thread) -> None:
     width = n.heads * n.head_dim
+    _warm(n, layer, runtime(QKV), me)
     _quantise(batch.hidden, n.hidden, layer[ATTENTION_NORM], eps, batch.x, n.matrices[2], me)
-    _linear(n, layer, int64(QKV), batch.x, batch.qkv_rows, 32 * n.matrices[0], int64(STORE), me)
+    _linear(n, layer, runtime(QKV), batch.x, batch.qkv_rows, 32 * n.matrices[0], runtime(STORE), me)
     _attend(n, layer, cos, sin, batch, me)
+    _warm(n, layer, runtime(OUTPUT), me)
     _quantise(batch.attended_rows, width, layer[ATTENTION_SUB_NORM], eps, batch.x, n.matrices[5], me)
-    _linear(n, layer, int64(OUTPUT), batch.x, batch.hidden, n.hidden, int64(ADD), me)
+    _linear(n, layer, runtime(OUTPUT), batch.x, batch.hidden, n.hidden, runtime(ADD), me)
 
 
 @inlined
 def _ffn_half(n: Sizes, layer: I64, eps: np.float32, batch: Batch, me: Thread) -> None:
     width = 16 * n.matrices[6]
+    _warm(n, layer, runtime(GATE_UP), me)
     _quantise(batch.hidden, n.hidden, layer[FFN_NORM], eps, batch.x, n.matrices[8], me)
-    _linear(n, layer, int64(GATE_UP), batch.x, batch.gated, width, n.action, me)
+    _linear(n, layer, runtime(GATE_UP), batch.x, batch.gated, width, n.action, me)
+    _warm(n, layer, runtime(DOWN), me)
     _quantise(batch.gated, width, layer[FFN_SUB_NORM], eps, batch.x, n.matrices[11], me)
-    _linear(n, layer, int64(DOWN), batch.x, batch.hidden, n.hidden, int64(ADD), me)
+    _linear(n, layer, runtime(DOWN), batch.x, batch.hidden, n.hidden, runtime(ADD), me)
 
 
 @inner
@@ -191,8 +196,17 @@ def _quantise(rows: F32, width: int, gain_at: int, eps: np.float32, x: Quantised
 
 
 @inner
+def _warm(n: Sizes, layer: I64, matrix: int, me: Thread) -> None:
+    """Ask for the first weights that this thread will need: they arrive while it quantises."""
+    w = _weights(n, layer, matrix)
+    begin, _ = share(w.tiles, me.rank, me.threads)
+    for i in range(0, AHEAD, 64):
+        prefetch(w.data, begin * w.blocks * BLOCK_BYTES + i)
+
+
+@inner
 def _linear(n: Sizes, layer: I64, matrix: int, x: Quantised, out: F32, width: int, action: int, me: Thread) -> None:
-    """This thread's tiles of a matrix; all tiles are done on return."""
+    """Compute the tiles of this thread; all tiles are done on return."""
     w = _weights(n, layer, matrix)
     begin, end = share(w.tiles, me.rank, me.threads)
     linear_tiles(w, x, out, width, action, begin, end, me.sums)

@@ -3,16 +3,15 @@
     out[t, n] = float32( sum over k of w[n, k] * q[t, k] )  *  float32( scales[n // 16] * scale[t] )
 
 The sum is an exact integer, so neither the order of its terms, nor the tiles of a thread, nor the other tokens of a
-batch, nor the layout, nor the CPU can change a result.  Weights are stored as w + 1: the sum over k of (w + 1) * q, minus
-the sum of q.
+batch, nor the layout, nor the CPU can change a result.  Weights are stored as w + 1: the sum over k of (w + 1) * q,
+minus the sum of q.
 """
 
 import numpy as np
-from numpy import int64
 
-from trireme_kernels.arrays import ANY, F32, I8, I32, frozen, require_array, require_output, work_range
+from trireme_kernels.arrays import ANY, F32, I8, I32, I64, frozen, require_array, require_output, work_range
 from trireme_kernels.jit import kernel
-from trireme_kernels.linear_tiles import GROUP, STORE, Quantised, Weights, group_place, linear_tiles
+from trireme_kernels.linear_tiles import GROUP, STORE, Quantised, Weights, group_place, linear_tiles, runtime
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.simd import bytes_at, floats_at, int8s_at, int32s_at
 
@@ -36,25 +35,18 @@ def ternary_linear(
     begin, end = work_range(begin, end, w.tiles)
     grouped, sums = np.empty(q.size, np.int8), np.empty(GROUP * 32, np.int32)
     arrays = (w.data, w.scales, grouped, scale, total, out, sums)
-    _linear(frozen(q), *(array.ctypes.data for array in arrays), w.tiles, w.blocks, begin, end)
+    addresses = np.array([array.ctypes.data for array in arrays], np.int64)
+    _linear(frozen(q), addresses, w.tiles, w.blocks, begin, end)
 
 
 @kernel
-def _linear(
-    q: I8,
-    data: int,
-    scales: int,
-    grouped: int,
-    scale: int,
-    total: int,
-    out: int,
-    sums: int,
-    tiles: int,
-    blocks: int,
-    begin: int,
-    end: int,
-) -> None:
-    """All but q by their addresses: compiled code that counts no references is what `layer_steps.py` runs, too."""
+def _linear(q: I8, addresses: I64, tiles: int, blocks: int, begin: int, end: int) -> None:
+    """The addresses are those of w.data, w.scales, memory for grouped q, scale, total, out and memory for sums.
+
+    Unowned arrays, because they are what `layer_steps.py` computes with, too.
+    """
+    data, scales, grouped, scale = addresses[0], addresses[1], addresses[2], addresses[3]
+    total, out, sums = addresses[4], addresses[5], addresses[6]
     tokens, cols = q.shape
     x = Quantised(tokens, int8s_at(grouped), floats_at(scale), int32s_at(total))
     for t in range(tokens):
@@ -62,4 +54,4 @@ def _linear(
         for k in range(cols):
             x.q[place + step * (k // 4) + k % 4] = q[t, k]
     w = Weights(bytes_at(data), floats_at(scales), tiles, blocks, cols)
-    linear_tiles(w, x, floats_at(out), 32 * tiles, int64(STORE), begin, end, int32s_at(sums))
+    linear_tiles(w, x, floats_at(out), 32 * tiles, runtime(STORE), begin, end, int32s_at(sums))

@@ -1,7 +1,7 @@
 """A ternary matrix times a micro-batch, as compiled code sees it: a range of tiles, any number of tokens.
 
-Tokens come in groups of up to `GROUP`; the q of a group lies interleaved (drawn in `tile_sums.py`), groups one after the
-other, so q takes tokens * padded bytes for any number of tokens, and with one token it is a plain row:
+Tokens come in groups of up to `GROUP`; the q of a group lies interleaved (drawn in `tile_sums.py`), groups one after
+the other, so q takes tokens * padded bytes for any number of tokens, and with one token it is a plain row:
 
     q:  | tokens 0 .. 5 | tokens 6 .. 11 | the rest, interleaved by their own number |
 
@@ -20,6 +20,7 @@ from trireme_kernels.jit import inlined, inner
 from trireme_kernels.packing import BLOCK_BYTES
 from trireme_kernels.simd import (
     F32x16,
+    I32x16,
     load_f32,
     load_first,
     load_i32,
@@ -95,7 +96,7 @@ def _finish(
 
 
 @inner
-def _scaled(sums: I32, at: int, total: int, factor: np.float32) -> F32x16:
+def _scaled(sums: I32, at: int, total: I32x16, factor: np.float32) -> F32x16:
     return to_f32(load_i32(sums, at) - total) * splat_f32(factor)
 
 
@@ -106,6 +107,12 @@ def _add(out: F32, at: int, value: F32x16, room: int) -> None:
         store_f32(out, at, load_f32(out, at) + value)
     elif room > 0:
         store_first(out, at, room, load_first(out, at, room) + value)
+
+
+@inner
+def runtime(n: int) -> int:
+    """The number n; a literal as argument would have the callee compiled for this number alone."""
+    return np.int64(n)  # type: ignore[return-value]  # an int to compiled code
 
 
 @inner

@@ -17,10 +17,10 @@ blocks along the columns (k); a block is two vectors of 64 bytes, 16 rows each. 
                   field   3     2     1     0
     field f = w[row, 16b + 4f + j] + 1              digit df = w[row, 20b + 4f + j] + 1
 
-So the same four activations x[.. + 4f] .. x[.. + 4f + 3] meet field f of every row of a vector: the shape that four-byte
-dot product instructions want.  The code w + 1 (0, 1, 2) is unsigned; the sum of x is subtracted once.  Rows interleaved
-by `interleave_gate_up` put 16 gate rows and 16 up rows into one tile.  Neither layout depends on the CPU; "1.6bit" reads
-a fifth less memory and wants a CPU that looks up 64 bytes at once (`preferred_layout`).
+So the same four activations x[.. + 4f] .. x[.. + 4f + 3] meet field f of every row of a vector: the shape that
+four-byte dot product instructions want.  The code w + 1 (0, 1, 2) is unsigned; the sum of x is subtracted once.  Rows
+interleaved by `interleave_gate_up` put 16 gate rows and 16 up rows into one tile.  Neither layout depends on the CPU;
+"1.6bit" reads a fifth less memory and wants a CPU that looks up 64 bytes at once (`preferred_layout`).
 """
 
 from typing import Literal, get_args
@@ -99,7 +99,7 @@ def _pack(w: I8, fields: int, base: int, data: U8) -> bool:
                 code = np.int32(0)
                 for f in range(fields - 1, -1, -1):
                     digit = np.int32(w[row, (block * fields + f) * 4 + j]) + np.int32(1)
-                    wrong |= digit < 0 or digit > 2
+                    wrong = wrong or bool(digit < 0) or bool(digit > 2)
                     code = code * base + digit
                 data[(tile * blocks + block) * BLOCK_BYTES + at + j] = code
     return not wrong
@@ -118,9 +118,9 @@ def _unpack(data: U8, fields: int, base: int, w: I8) -> bool:
                 for f in range(fields):
                     digit = np.int32(code % np.uint32(base))
                     code //= np.uint32(base)
-                    wrong |= digit > 2
+                    wrong = wrong or bool(digit > 2)
                     w[row, (block * fields + f) * 4 + j] = digit - 1
-                wrong |= code != 0
+                wrong = wrong or bool(code != 0)
     return not wrong
 
 

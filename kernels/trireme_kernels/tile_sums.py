@@ -21,8 +21,6 @@ Weights are asked for 8 KiB ahead, across the end of a tile, because tiles are r
 from collections.abc import Callable
 from typing import TypeAlias
 
-import numpy as np
-
 from trireme_kernels.arrays import I8, I32, U8
 from trireme_kernels.decode import INVERSE_81, fields_of, modulo_81
 from trireme_kernels.isa import ISA

@@ -4,6 +4,7 @@ A program of its own, because a process generates code for one CPU: `test_paths.
 """
 
 import copy
+import sys
 
 import numpy as np
 
@@ -59,4 +60,4 @@ if __name__ == "__main__":
     for each in registry.REGISTRY:
         if each.name in DEPENDENT:
             equals_its_twin(each)
-    print(k.ISA.name)
+    sys.stdout.write(k.ISA.name)

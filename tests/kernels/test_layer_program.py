@@ -1,6 +1,7 @@
-"""A range of layers in one call: the same bits for every split of the work, threads that sleep, and checked arguments."""
+"""A range of layers in one call: the same bits for every split of the work, threads that sleep, checked arguments."""
 
 import gc
+import itertools
 import os
 import threading
 import time
@@ -72,7 +73,7 @@ def test_chunks_of_a_prompt_change_nothing(model, cuts: list[int]) -> None:
     whole = model(SHAPE).run(hidden, [0] * 30, range(30))
     chunked = model(SHAPE, threads=2)
     edges = [0, *cuts, 30]
-    parts = [chunked.run(hidden[a:b], [0] * (b - a), range(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [chunked.run(hidden[a:b], [0] * (b - a), range(a, b)) for a, b in itertools.pairwise(edges)]
     assert (np.concatenate(parts) == whole).all()
 
 
@@ -121,7 +122,7 @@ def test_a_closed_program_refuses_and_leaves_no_threads(model) -> None:
     made.program.close()
     made.program.close()
     assert threading.active_count() == before
-    with pytest.raises(k.KernelInputError, match="^program is closed"):
+    with pytest.raises(k.KernelInputError, match=r"^program is closed"):
         made.run(prompt(SHAPE, 1), [0], [0])
 
 

@@ -1,4 +1,4 @@
-"""Every path that this CPU can execute gives the bits of the twins; the others at least compile to their instruction."""
+"""Every path that this CPU can execute gives the bits of the twins; others at least compile to their instruction."""
 
 import os
 import platform
@@ -17,7 +17,22 @@ from trireme_kernels.simd.emit import Emitter
 from trireme_kernels.simd.types import i8x64, i32x16, u8x64
 
 HOST = isa.present_features()
-OLD = {"cmov", "cx8", "cx16", "fxsr", "mmx", "sse", "sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "f16c"}
+OLD = {
+    "cmov",
+    "cx8",
+    "cx16",
+    "fxsr",
+    "mmx",
+    "sse",
+    "sse2",
+    "sse3",
+    "ssse3",
+    "sse4.1",
+    "sse4.2",
+    "popcnt",
+    "avx",
+    "f16c",
+}
 
 
 def without(*prefixes: str) -> frozenset[str]:
@@ -82,7 +97,9 @@ def assembly(triple: str, features: str, kind: str) -> str:
         ("x86_64-unknown-linux-gnu", "+avx512f,+avx512bw,+avx512vnni", "vnni512", "vpdpbusd", 1),
     ],
 )
-def test_the_dot_product_is_the_instruction(triple: str, features: str, kind: str, instruction: str, times: int) -> None:
+def test_the_dot_product_is_the_instruction(
+    triple: str, features: str, kind: str, instruction: str, times: int
+) -> None:
     assert assembly(triple, features, kind).count(instruction) == times
 
 

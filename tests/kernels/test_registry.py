@@ -21,7 +21,7 @@ def run(function, case: Case) -> tuple:
     return result, {name: a for name, a in arguments.items() if isinstance(a, np.ndarray)}
 
 
-def same(fast, twin, tolerance: float) -> bool:
+def same(fast, twin, tolerance: float) -> bool:  # noqa: PLR0911  # one for each kind of value
     """Equal type, dtype, shape and bits (any NaN equals any NaN), or values within a tolerance."""
     if isinstance(twin, PackedMatrix):
         return all(same(getattr(fast, f.name), getattr(twin, f.name), tolerance) for f in dataclasses.fields(twin))

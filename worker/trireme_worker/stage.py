@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,8 +126,9 @@ class StageModel:
 def _laid_out(weights: LayerWeights, layout: str | None) -> LayerWeights:
     if layout is None:
         return weights
-    matrices = {name: getattr(weights, name) for name in ("qkv", "output", "gate_up", "down")}
-    return replace(weights, **{name: kernels.relayout(matrix, layout) for name, matrix in matrices.items()})
+    names = ("qkv", "output", "gate_up", "down")
+    matrices: dict[str, Any] = {name: kernels.relayout(getattr(weights, name), layout) for name in names}
+    return replace(weights, **matrices)
 
 
 def _choose(row: Row, logits: Float) -> Sampled:

@@ -9,7 +9,6 @@ from trireme_kernels.arrays import I8, U8
 from trireme_kernels.isa import ISA, Isa
 from trireme_kernels.matrix import PackedMatrix
 
-
 COLS = {"2bit": 16, "1.6bit": 20}
 """Columns of a block."""
 

@@ -3,7 +3,7 @@
     dot(total, w, x):   total[l] += w[4l] * x[4l] + w[4l+1] * x[4l+1] + w[4l+2] * x[4l+2] + w[4l+3] * x[4l+3]
 
 w is unsigned, x signed, totals are int32 and wrap around.  Exact for every w up to 127 on every CPU: `vpmaddubsw` adds
-two products in 16 bits (2 * 127 * 128 < 2**15), `sdot` takes w as signed.  `ISA.any_bytes` says whether w may be larger.
+two products in 16 bits (2 * 127 * 128 < 2**15), `sdot` takes w as signed.  `ISA.any_bytes`: w may be larger.
 """
 
 # mypy: disable-error-code="empty-body"

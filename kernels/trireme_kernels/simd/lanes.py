@@ -92,7 +92,7 @@ def absolute(v: F32x16) -> F32x16:
 
 @op(lambda e, a, b, c: e.call("llvm.fma.v16f32", _F32, a, b, c))
 def fma(a: F32x16, b: F32x16, c: F32x16) -> F32x16:
-    """a * b + c rounded once, exactly so on every CPU (slow where there is no such instruction)."""
+    """A * b + c rounded once, exactly so on every CPU (slow where there is no such instruction)."""
 
 
 def _tree(e: Emitter, v: Any) -> Any:

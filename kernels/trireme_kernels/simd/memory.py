@@ -179,7 +179,7 @@ def _array_at(dtype: Any) -> Callable[[int, int], Any]:
             step = context.get_constant(types.intp, dtype.bitwidth // 8)
             data = builder.inttoptr(args[0], array.data.type)
             populate_array(array, data=data, shape=[args[1]], strides=[step], itemsize=step, meminfo=None)
-            return array._getvalue()
+            return array._getvalue()  # noqa: SLF001  # Numba's own way
 
         whole = isinstance(address, types.Integer) and isinstance(count, types.Integer)
         return (result(types.int64, types.intp), lower) if whole else None

@@ -80,7 +80,7 @@ def _scale_tile(_typing: Any, a: Any, factor: Any) -> Any:
 
 
 def _store_tile(_typing: Any, array: Any, i: Any, total: Any) -> Any:
-    if not _tuple_of(total, i32x16):
+    if not (_tuple_of(total, i32x16) and isinstance(i, types.Integer)):
         return None
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -26,22 +26,27 @@ _syscall = types.ExternalFunction("syscall", types.int64(*[types.int64] * 7))
 _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 
 
-@op(lambda e, array, i, value: e.b.atomic_rmw("add", e.pointer(array, i, I32_IR), value, "seq_cst"))
-def atomic_add(array: I32, i: int, value: np.int32) -> np.int32:
+def _add(e: Emitter, array: Any, i: Any, value: Any) -> Any:
+    before = e.b.atomic_rmw("add", e.pointer(array, i, I32_IR), e.b.trunc(value, I32_IR), "seq_cst")
+    return e.b.sext(before, value.type)
+
+
+@op(_add)
+def atomic_add(array: I32, i: int, value: int) -> int:
     """Add to array[i]; its value before."""
 
 
-@op(lambda e, array, i: e.b.load_atomic(e.pointer(array, i, I32_IR), "seq_cst", 4))
-def atomic_load(array: I32, i: int) -> np.int32:
+@op(lambda e, array, i: e.b.sext(e.b.load_atomic(e.pointer(array, i, I32_IR), "seq_cst", 4), i.type))
+def atomic_load(array: I32, i: int) -> int:
     """array[i]; nothing after it moves before it."""
 
 
 def _store(e: Emitter, array: Any, i: Any, value: Any) -> None:
-    e.b.store_atomic(value, e.pointer(array, i, I32_IR), "seq_cst", 4)
+    e.b.store_atomic(e.b.trunc(value, I32_IR), e.pointer(array, i, I32_IR), "seq_cst", 4)
 
 
 @op(_store)
-def atomic_store(array: I32, i: int, value: np.int32) -> None:
+def atomic_store(array: I32, i: int, value: int) -> None:
     """array[i] = value; nothing before it moves after it."""
 
 

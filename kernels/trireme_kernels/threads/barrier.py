@@ -6,11 +6,9 @@
                                                       ASLEEP    threads that sleep on ROUND or COMMAND
 
 A waiter counts itself in ASLEEP before it looks at the word for the last time, and whoever changes the word looks at
-ASLEEP afterwards: either the waiter sees the change or it is woken.  Pure spinning would make two threads slower than one
-on a busy machine.
+ASLEEP afterwards: either the waiter sees the change or it is woken.  Pure spinning would make two threads slower than
+one on a busy machine.
 """
-
-import numpy as np
 
 from trireme_kernels.arrays import I32
 from trireme_kernels.jit import inner
@@ -31,7 +29,7 @@ def change(sync: I32, word: int) -> None:
 
 
 @inner
-def wait_while(sync: I32, word: int, value: np.int32) -> None:
+def wait_while(sync: I32, word: int, value: int) -> None:
     """Return when sync[word] is no longer `value`."""
     for _ in range(SPINS):
         if atomic_load(sync, word) != value:
