@@ -23,7 +23,16 @@ from trireme_kernels.packing import BLOCK_BYTES
 from trireme_kernels.paged_attention import attend
 from trireme_kernels.quantise import quantise_row
 from trireme_kernels.rotary import rotate_head
-from trireme_kernels.simd import bytes_at, float_array_at, floats_at, half_array_at, int8s_at, int32_array_at, int32s_at
+from trireme_kernels.simd import (
+    bytes_at,
+    float_array_at,
+    floats_at,
+    half_array_at,
+    int8s_at,
+    int32_array_at,
+    int32s_at,
+    prefetch,
+)
 from trireme_kernels.threads import COMMAND, barrier, change, share, wait_while
 from trireme_kernels.tile_sums import AHEAD
 
