@@ -12,14 +12,16 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = Path("trireme_proto/v1")
+BIN = Path(sys.executable).parent  # where pip put the plugins; it need not be in PATH
 
 
 def generate(target: Path) -> None:
     """Writes *_pb2.py, *_pb2_grpc.py and their stubs for every .proto below `target`/trireme_proto/v1."""
     well_known = str(files("grpc_tools") / "_proto")
     outputs = [f"--{kind}_out={target}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    plugins = [f"--plugin={name}={BIN / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     sources = sorted(str(PACKAGE / path.name) for path in (ROOT / PACKAGE).glob("*.proto"))
-    if protoc.main(["protoc", f"-I{ROOT}", f"-I{well_known}", *outputs, *sources]):
+    if protoc.main(["protoc", f"-I{ROOT}", f"-I{well_known}", *plugins, *outputs, *sources]):
         sys.exit("protoc failed")
 
 

@@ -33,6 +33,7 @@ The same for asyncio:
 errors, `trireme.testing` a server to test against without a model.
 """
 
+from trireme import _config as _config  # before all that loads gRPC: see there
 from trireme import errors
 from trireme._aio.client import AsyncClient, AsyncSessions
 from trireme._aio.stream import AsyncGenerationStream

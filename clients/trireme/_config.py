@@ -2,11 +2,15 @@
 
 TRIREME_TARGET  address of the server, HOST:PORT, where none is given; else localhost:50051
 TRIREME_DEBUG   1: the command line shows tracebacks
+GRPC_VERBOSITY  gRPC's own; where it is not set, gRPC is told to keep what it notes about connections to itself, since
+                that reaches the caller as an error. gRPC looks when it is loaded: the package imports this file first.
 """
 
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 DEFAULT_PORT = 50051
 DEFAULT_TARGET = f"localhost:{DEFAULT_PORT}"
@@ -20,8 +24,3 @@ def default_target() -> str:
 def debug() -> bool:
     """Whether a person asked for tracebacks."""
     return os.environ.get("TRIREME_DEBUG", "") not in {"", "0"}
-
-
-def quiet_transport() -> None:
-    """Keeps gRPC's own log lines off a person's terminal; errors reach them as sentences. Call before gRPC is used."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -121,6 +121,7 @@ def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list
             end_layer=stage.layers.stop,
             threads=config.threads,
             kv_tokens=_kv_tokens(config, pack),
+            kv_dtype=config.kv_dtype,
             slots=config.slots,
             host=host,
         )

@@ -27,6 +27,8 @@ _SERVICE_LINK = re.compile(
 _ADDRESS = re.compile(r"(?P<host>[^\s:\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LEAST_KV_TOKENS = 16
+KV_DTYPES = ("float32", "float16")
+"""As in trireme_worker.kv_cache, which is not imported here because it loads the kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class ServeConfig:
     """Most prompt tokens in one micro-batch. Tokens; at least 1."""
     kv_tokens: int = 0
     """Tokens whose keys and values each stage can hold, 16 or more. 0: eight full contexts, at least 16,384."""
+    kv_dtype: str = "float32"
+    """How keys and values are kept: "float32" as computed; "float16" takes half the memory and may change a token."""
     slots: int = 64
     """Sequences that can be computed at once."""
     queue: int = LIMITS.queue
@@ -78,6 +82,8 @@ class ServeConfig:
             raise ConfigurationError(f"kv-tokens is {self.kv_tokens}; it must be 0 or at least {_LEAST_KV_TOKENS}.")
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(f"name is '{self.name}'; it must be 1 to 64 letters, digits and . _ or -.")
+        if self.kv_dtype not in KV_DTYPES:
+            raise ConfigurationError(f"kv-dtype is '{self.kv_dtype}'; it must be {' or '.join(KV_DTYPES)}.")
         split_address(self.listen)
 
 

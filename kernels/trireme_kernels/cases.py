@@ -191,8 +191,9 @@ def rotate(rng: Random) -> Cases:
         yield {"x": floats(rng, tokens, width), "positions": positions, "cos": cos, "sin": sin, **shape}
 
 
-def cached_rows(rng: Random, lengths: list[int], kv_heads: int, head_dim: int) -> Case:
+def cached_rows(rng: Random, lengths: list[int], kv_heads: int, head_dim: int, *, half: bool) -> Case:
     """Pages in random order for slots of these lengths; one row at the end of each, in random order of slots."""
+    numbers = halves if half else floats
     counts = [-(-n // 16) for n in lengths]
     ids = rng.permutation(sum(counts) + 2).astype(np.int32)
     table = np.full((len(lengths), max(counts)), -1, np.int32)
@@ -201,8 +202,8 @@ def cached_rows(rng: Random, lengths: list[int], kv_heads: int, head_dim: int) -
     slots = rng.permutation(len(lengths)).astype(np.int32)
     shape = (sum(counts) + 2, kv_heads, 16, head_dim)
     return {
-        "k_pages": halves(rng, *shape),
-        "v_pages": halves(rng, *shape),
+        "k_pages": numbers(rng, *shape),
+        "v_pages": numbers(rng, *shape),
         "table": table,
         "rows_slot": slots,
         "positions": (np.array(lengths, np.int32) - 1)[slots],
@@ -211,11 +212,12 @@ def cached_rows(rng: Random, lengths: list[int], kv_heads: int, head_dim: int) -
 
 def append(rng: Random) -> Cases:
     """First and last places of a page; values that overflow, underflow and tie when rounded to half."""
-    for lengths, kv_heads, head_dim in (([1, 16, 17, 40], 2, 8), ([5], 1, 3)):
+    shapes: tuple[tuple[list[int], int, int], ...] = (([1, 16, 17, 40], 2, 8), ([5], 1, 3))
+    for (lengths, kv_heads, head_dim), half in itertools.product(shapes, (True, False)):
         width = kv_heads * head_dim
         qkv = floats(rng, len(lengths), 5 + 2 * width, spread=3.0)
         qkv[0, 5:8] = 1e9, 1e-8, 1.00048828125  # infinity; zero; half-way between two halves
-        rows = cached_rows(rng, lengths, kv_heads, head_dim)
+        rows = cached_rows(rng, lengths, kv_heads, head_dim, half=half)
         yield {"qkv": qkv, "k_offset": 5, "v_offset": 5 + width, **rows}
 
 
@@ -227,8 +229,8 @@ def attend(rng: Random) -> Cases:
         ([2, 64], 6, 1, 7, {}),
         ([20, 3], 4, 4, 32, {"begin": 3, "end": 6}),
     )
-    for lengths, heads, kv_heads, head_dim, part in shapes:
-        rows = cached_rows(rng, lengths, kv_heads, head_dim)
+    for (lengths, heads, kv_heads, head_dim, part), half in itertools.product(shapes, (True, False)):
+        rows = cached_rows(rng, lengths, kv_heads, head_dim, half=half)
         qkv = floats(rng, len(lengths), (heads + 2 * kv_heads) * head_dim, spread=2.0)
         shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
         yield {"qkv": qkv, "out": blank(len(lengths), heads * head_dim), **shape, **rows, **part}
@@ -311,23 +313,11 @@ def layer_runs(rng: Random) -> Cases:
         (silu, "2bit", False, [33], 1),
         (silu, "1.6bit", False, [20, 5, 17, 1, 2, 3, 4, 5, 6, 7, 8], 3),
     )
-    for shape, layout, sub_norms, lengths, threads in runs:
-        rows = cached_rows(rng, lengths, shape.kv_heads, shape.head_dim)
+    for n, (shape, layout, sub_norms, lengths, threads) in enumerate(runs):
+        first, second = (cached_rows(rng, lengths, shape.kv_heads, shape.head_dim, half=n % 2 == 0) for _ in range(2))
+        pages = {name: np.stack([first.pop(name), second[name]]) for name in ("k_pages", "v_pages")}
         layers = [layer(rng, shape, layout, sub_norms=sub_norms) for _ in range(2)]
-        pages = {name: np.stack([rows.pop(name), halves(rng, *rows_shape)]) for name, rows_shape in _page_shapes(rows)}
         cos, sin = rope_tables(64, shape.head_dim, 10000.0)
         hidden = floats(rng, len(lengths), shape.hidden_size)
-        yield {
-            "shape": shape,
-            "layers": layers,
-            "cos": cos,
-            "sin": sin,
-            "hidden": hidden,
-            "threads": threads,
-            **rows,
-            **pages,
-        }
-
-
-def _page_shapes(rows: Case) -> list[tuple[str, tuple[int, ...]]]:
-    return [(name, rows[name].shape) for name in ("k_pages", "v_pages")]
+        fixed = {"shape": shape, "layers": layers, "cos": cos, "sin": sin, "threads": threads}
+        yield {**fixed, "hidden": hidden, **first, **pages}

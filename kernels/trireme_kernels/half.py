@@ -16,23 +16,29 @@ _F32, _HALF, _I16, _I32 = ir.FloatType(), ir.HalfType(), ir.IntType(16), ir.IntT
 
 
 @intrinsic
-def half_of_float(_typing: Any, x: Any) -> Any:
-    """float32 -> bits of the nearest IEEE half, uint16."""
+def float_of_page(_typing: Any, value: Any) -> Any:
+    """An element of a KV page, uint16 (bits of an IEEE half) or float32 -> float32 (exact)."""
 
-    def lower(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.bitcast(builder.fptrunc(args[0], _HALF), _I16)
+    def lower(_context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if signature.args[0] == types.float32:
+            return args[0]
+        return builder.fpext(builder.bitcast(args[0], _HALF), _F32)
 
-    return (types.uint16(types.float32), lower) if x == types.float32 else None
+    return (types.float32(value), lower) if value in (types.uint16, types.float32) else None
 
 
 @intrinsic
-def float_of_half(_typing: Any, bits: Any) -> Any:
-    """Bits of an IEEE half, uint16 -> float32 (exact)."""
+def page_of_float(_typing: Any, pages: Any, x: Any) -> Any:
+    """float32 -> an element of the array `pages`: itself in float32 pages, bits of the nearest IEEE half in uint16."""
+    element: Any = getattr(pages, "dtype", None)
 
-    def lower(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.fpext(builder.bitcast(args[0], _HALF), _F32)
+    def lower(_context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if signature.return_type == types.float32:
+            return args[1]
+        return builder.bitcast(builder.fptrunc(args[1], _HALF), _I16)
 
-    return (types.float32(types.uint16), lower) if bits == types.uint16 else None
+    known = element in (types.uint16, types.float32) and x == types.float32
+    return (element(pages, x), lower) if known else None
 
 
 @intrinsic

@@ -1,6 +1,6 @@
 """The paged KV cache of one layer, as kernels see it.
 
-    k_pages, v_pages  uint16[P, KV, 16, D]   IEEE halves; page, KV head, position in the page, element
+    k_pages, v_pages  [P, KV, 16, D]         page, KV head, position, element; float32, or uint16 with bits of halves
     table             int32[S, max_pages]    page ids of each slot (a sequence); entry n holds positions 16n .. 16n+15
 
     slot s, position p  ->  page table[s, p // 16], row p % 16
@@ -13,8 +13,8 @@ checked to exist, before anything is read or written.
 
 import numpy as np
 
-from trireme_kernels.arrays import ANY, F32, I32, U16, frozen, require, require_array, require_indices, require_output
-from trireme_kernels.half import half_of_float
+from trireme_kernels.arrays import ANY, F32, I32, Pages, frozen, require, require_array, require_indices, require_output
+from trireme_kernels.half import page_of_float
 from trireme_kernels.jit import inner, kernel
 
 PAGE_TOKENS = 16
@@ -25,16 +25,16 @@ def append_kv(
     qkv: F32,
     k_offset: int,
     v_offset: int,
-    k_pages: U16,
-    v_pages: U16,
+    k_pages: Pages,
+    v_pages: Pages,
     table: I32,
     rows_slot: I32,
     positions: I32,
 ) -> None:
-    """Store the keys and values of T rows, rounded to IEEE half, in the pages of their slots.
+    """Store the keys and values of T rows in the pages of their slots, rounded to IEEE half where those are uint16.
 
     qkv                 float32[T, W]; keys are the KV * D columns from k_offset on, values those from v_offset on
-    k_pages, v_pages    uint16[P, KV, 16, D], written
+    k_pages, v_pages    uint16 or float32 [P, KV, 16, D], written
     table               int32[S, max_pages]
     rows_slot           int32[T], slot of each row
     positions           int32[T], position of each row in its sequence; its page must be in the table
@@ -53,11 +53,12 @@ def append_kv(
     _append(frozen(qkv), v_offset, v_pages, frozen(entries), frozen(positions))
 
 
-def check_pages(k_pages: U16, v_pages: U16, *, written: bool) -> None:
+def check_pages(k_pages: Pages, v_pages: Pages, *, written: bool) -> None:
     """Check the two page arrays of a layer."""
     check = require_output if written else require_array
-    check("k_pages", k_pages, np.uint16, (ANY, ANY, PAGE_TOKENS, ANY))
-    check("v_pages", v_pages, np.uint16, k_pages.shape)
+    dtype = np.float32 if getattr(k_pages, "dtype", None) == np.float32 else np.uint16
+    check("k_pages", k_pages, dtype, (ANY, ANY, PAGE_TOKENS, ANY))
+    check("v_pages", v_pages, dtype, k_pages.shape)
 
 
 def check_rows(tokens: int, table: I32, rows_slot: I32, positions: I32) -> None:
@@ -86,7 +87,7 @@ def _prefixes_exist(pages: int, table: I32, rows_slot: I32, positions: I32) -> b
 
 
 @kernel
-def _append(qkv: F32, offset: int, pages: U16, entries: I32, positions: I32) -> None:
+def _append(qkv: F32, offset: int, pages: Pages, entries: I32, positions: I32) -> None:
     heads, width = pages.shape[1], pages.shape[3]
     values, step = qkv.reshape(-1), qkv.shape[1]
     for t in range(entries.size):
@@ -95,7 +96,7 @@ def _append(qkv: F32, offset: int, pages: U16, entries: I32, positions: I32) -> 
 
 
 @inner
-def store_head(x: F32, at: int, pages: U16, page: int, head: int, place: int) -> None:
-    """Round the head x[at : at + D] to halves, into row `place` of a page."""
+def store_head(x: F32, at: int, pages: Pages, page: int, head: int, place: int) -> None:
+    """Store the head x[at : at + D] in row `place` of a page, rounded where pages hold halves."""
     for d in range(pages.shape[3]):
-        pages[page, head, place, d] = half_of_float(x[at + d])
+        pages[page, head, place, d] = page_of_float(pages, x[at + d])

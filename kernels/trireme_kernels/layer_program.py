@@ -21,7 +21,7 @@ from trireme_kernels.arrays import (
     ANY,
     F32,
     I32,
-    U16,
+    Pages,
     frozen,
     require,
     require_array,
@@ -111,7 +111,7 @@ class LayerProgram:
 
     layers            weights of each layer, all in one layout; arrays may be read-only memory maps
     cos, sin          float32[context, head_dim / 2] of `rope_tables`
-    k_pages, v_pages  for each layer uint16[P, KV, 16, D], as in `append_kv`; written by `run`
+    k_pages, v_pages  for each layer uint16 or float32 [P, KV, 16, D], as in `append_kv`; written by `run`
     cpus              a CPU for each thread but the caller's, to pin them to; by default those of this process, when it
                       has exactly `threads` of them (other processes then have theirs), else none
 
@@ -125,8 +125,8 @@ class LayerProgram:
         layers: Sequence[Layer],
         cos: F32,
         sin: F32,
-        k_pages: Sequence[U16] | U16,
-        v_pages: Sequence[U16] | U16,
+        k_pages: Sequence[Pages] | Pages,
+        v_pages: Sequence[Pages] | Pages,
         *,
         threads: int = 1,
         cpus: Sequence[int] | None = None,
@@ -147,10 +147,12 @@ class LayerProgram:
                 require(name, getattr(layer, name).layout == first.qkv.layout, "must have one layout in all layers")
         for pages in (*k_pages, *v_pages):
             require("k_pages", pages.shape == k_pages[0].shape, "must have one shape in all layers")
+            require("k_pages", pages.dtype == k_pages[0].dtype, "must have one dtype in all layers")
         self._pages = k_pages[0].shape[0]
         self._sizes = _sizes(shape, first, self._pages)
         self._widest = max(getattr(first, name).padded_cols for name in shape.matrices())
         self._cos, self._sin = frozen(cos), frozen(sin)
+        self._like = np.empty(0, k_pages[0].dtype)
         self._sync, self._command = np.zeros(SYNC_WORDS, np.int32), np.zeros(steps.COMMAND_FIELDS, np.int64)
         self._buffers: dict[int, npt.NDArray[np.uint8]] = {}
         self._running = threading.Lock()
@@ -187,7 +189,7 @@ class LayerProgram:
 
     def _work(self, rank: int) -> None:
         eps = np.float32(self.shape.norm_eps)
-        fixed = (self._sizes, eps, self._layers, self._cos, self._sin)
+        fixed = (self._sizes, eps, self._layers, self._cos, self._sin, self._like)
         steps.work(rank, self.threads, self._sync, self._command, *fixed)
 
     def _start(self, cpus: Sequence[int] | None) -> list[threading.Thread]:
@@ -239,7 +241,7 @@ def _sizes(shape: LayerShape, layer: Layer, pages: int) -> npt.NDArray[np.int64]
     return np.array(numbers, np.int64)
 
 
-def _arrays(shape: LayerShape, layer: Layer, k_pages: U16, v_pages: U16) -> dict[int, npt.NDArray[Any]]:
+def _arrays(shape: LayerShape, layer: Layer, k_pages: Pages, v_pages: Pages) -> dict[int, npt.NDArray[Any]]:
     """The arrays of a layer by their columns in `layers` of `layer_steps.work`, all checked."""
     found: dict[int, npt.NDArray[Any]] = {}
     for name, width in shape.norms().items():
@@ -266,17 +268,18 @@ def run_layers(
     layers: Sequence[Layer],
     cos: F32,
     sin: F32,
-    k_pages: U16,
-    v_pages: U16,
+    k_pages: Pages,
+    v_pages: Pages,
     hidden: F32,
     table: I32,
     rows_slot: I32,
     positions: I32,
     threads: int = 1,
 ) -> None:
-    """Run a `LayerProgram` once: k_pages and v_pages uint16[L, P, KV, 16, D], the rest as there."""
+    """Run a `LayerProgram` once: k_pages and v_pages uint16 or float32 [L, P, KV, 16, D], the rest as there."""
     for name, pages in (("k_pages", k_pages), ("v_pages", v_pages)):
-        require_output(name, pages, np.uint16, (len(layers), ANY, shape.kv_heads, PAGE_TOKENS, shape.head_dim))
+        dtype = np.float32 if getattr(k_pages, "dtype", None) == np.float32 else np.uint16
+        require_output(name, pages, dtype, (len(layers), ANY, shape.kv_heads, PAGE_TOKENS, shape.head_dim))
     program = LayerProgram(shape, layers, cos, sin, k_pages, v_pages, threads=threads)
     try:
         program.run(hidden, table, rows_slot, positions)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trireme_kernels.arrays import F32, I32, I64, U16, round_up
+from trireme_kernels.arrays import F32, I32, I64, Pages, round_up
 from trireme_kernels.jit import inlined, inner, kernel
 from trireme_kernels.kv import PAGE_TOKENS, store_head
 from trireme_kernels.linear_tiles import ADD, GROUP, STORE, Quantised, Weights, group_place, linear_tiles, runtime
@@ -24,10 +24,10 @@ from trireme_kernels.paged_attention import attend
 from trireme_kernels.quantise import quantise_row
 from trireme_kernels.rotary import rotate_head
 from trireme_kernels.simd import (
+    array_like_at,
     bytes_at,
     float_array_at,
     floats_at,
-    half_array_at,
     int8s_at,
     int32_array_at,
     int32s_at,
@@ -98,9 +98,21 @@ class Thread(NamedTuple):
 
 @kernel
 def work(
-    rank: int, threads: int, sync: I32, command: I64, sizes: I64, eps: np.float32, layers: I64, cos: F32, sin: F32
+    rank: int,
+    threads: int,
+    sync: I32,
+    command: I64,
+    sizes: I64,
+    eps: np.float32,
+    layers: I64,
+    cos: F32,
+    sin: F32,
+    like: Pages,
 ) -> None:
-    """Thread 0 starts a command, takes part in it and returns; the others wait for commands until one says stop."""
+    """Thread 0 starts a command, takes part in it and returns; the others wait for commands until one says stop.
+
+    `like` is any array with the element type of the KV pages: another type is another compilation.
+    """
     n = Sizes(sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[SIZES:])
     seen = 0
     while True:
@@ -114,7 +126,7 @@ def work(
         me = _thread(rank, threads, sync, command, n)
         batch = _batch(command, n, rank)
         for i in range(layers.shape[0]):
-            _attention_half(n, layers[i], eps, cos, sin, batch, me)
+            _attention_half(n, layers[i], eps, cos, sin, like, batch, me)
             _ffn_half(n, layers[i], eps, batch, me)
         if rank == 0:
             return
@@ -169,12 +181,14 @@ def _batch(command: I64, n: Sizes, rank: int) -> Batch:
 
 
 @inlined
-def _attention_half(n: Sizes, layer: I64, eps: np.float32, cos: F32, sin: F32, batch: Batch, me: Thread) -> None:
+def _attention_half(
+    n: Sizes, layer: I64, eps: np.float32, cos: F32, sin: F32, like: Pages, batch: Batch, me: Thread
+) -> None:
     width = n.heads * n.head_dim
     _warm(n, layer, runtime(QKV), me)
     _quantise(batch.hidden, n.hidden, layer[ATTENTION_NORM], eps, batch.x, n.matrices[2], me)
     _linear(n, layer, runtime(QKV), batch.x, batch.qkv_rows, 32 * n.matrices[0], runtime(STORE), me)
-    _attend(n, layer, cos, sin, batch, me)
+    _attend(n, layer, cos, sin, like, batch, me)
     _warm(n, layer, runtime(OUTPUT), me)
     _quantise(batch.attended_rows, width, layer[ATTENTION_SUB_NORM], eps, batch.x, n.matrices[5], me)
     _linear(n, layer, runtime(OUTPUT), batch.x, batch.hidden, n.hidden, runtime(ADD), me)
@@ -230,13 +244,13 @@ def _weights(n: Sizes, layer: I64, matrix: int) -> Weights:
 
 
 @inner
-def _attend(n: Sizes, layer: I64, cos: F32, sin: F32, batch: Batch, me: Thread) -> None:
+def _attend(n: Sizes, layer: I64, cos: F32, sin: F32, like: Pages, batch: Batch, me: Thread) -> None:
     """Rope, cache and attention.  A (row, KV head) pair rotates the query heads of its group and its own key."""
     shape = (n.pages, n.kv_heads, PAGE_TOKENS, n.head_dim)
     size = n.pages * n.kv_heads * PAGE_TOKENS * n.head_dim
     k_pages, v_pages = (
-        half_array_at(layer[K_PAGES], size).reshape(shape),
-        half_array_at(layer[V_PAGES], size).reshape(shape),
+        array_like_at(layer[K_PAGES], size, like).reshape(shape),
+        array_like_at(layer[V_PAGES], size, like).reshape(shape),
     )
     items, step = batch.tokens * n.kv_heads, 32 * n.matrices[0]
     for item in range(me.rank, items, me.threads):
@@ -256,7 +270,7 @@ def _attend(n: Sizes, layer: I64, cos: F32, sin: F32, batch: Batch, me: Thread) 
 
 @inner
 def _rotate_and_store(
-    n: Sizes, t: int, head: int, step: int, cos: F32, sin: F32, batch: Batch, k_pages: U16, v_pages: U16
+    n: Sizes, t: int, head: int, step: int, cos: F32, sin: F32, batch: Batch, k_pages: Pages, v_pages: Pages
 ) -> None:
     position, group = batch.positions[t], n.heads // n.kv_heads
     for g in range(head * group, (head + 1) * group):

@@ -17,7 +17,7 @@ from trireme_kernels.arrays import (
     ANY,
     F32,
     I32,
-    U16,
+    Pages,
     frozen,
     require,
     require_array,
@@ -26,7 +26,7 @@ from trireme_kernels.arrays import (
     work_range,
 )
 from trireme_kernels.exponential import exp_nonpositive
-from trireme_kernels.half import float_of_half
+from trireme_kernels.half import float_of_page
 from trireme_kernels.jit import inner, kernel
 from trireme_kernels.kv import PAGE_TOKENS, check_pages, check_prefixes, check_rows
 from trireme_kernels.summation import dot, lane_sum
@@ -39,8 +39,8 @@ def attention(
     heads: int,
     kv_heads: int,
     head_dim: int,
-    k_pages: U16,
-    v_pages: U16,
+    k_pages: Pages,
+    v_pages: Pages,
     table: I32,
     rows_slot: I32,
     positions: I32,
@@ -82,8 +82,8 @@ def _attention(
     qkv: F32,
     group: int,
     scale: np.float32,
-    k_pages: U16,
-    v_pages: U16,
+    k_pages: Pages,
+    v_pages: Pages,
     table: I32,
     rows_slot: I32,
     positions: I32,
@@ -107,8 +107,8 @@ def _attention(
 def attend(
     q: F32,
     scale: np.float32,
-    k_pages: U16,
-    v_pages: U16,
+    k_pages: Pages,
+    v_pages: Pages,
     pages: I32,
     head: int,
     count: int,
@@ -127,7 +127,9 @@ def attend(
 
 
 @inner
-def _scores(q: F32, scale: np.float32, k_pages: U16, pages: I32, head: int, count: int, page: F32, scores: F32) -> None:
+def _scores(
+    q: F32, scale: np.float32, k_pages: Pages, pages: I32, head: int, count: int, page: F32, scores: F32
+) -> None:
     """scores[g, p] = dot(q[g], k[p]) * scale; a page is widened once for all query heads of the group."""
     width = k_pages.shape[3]
     for first in range(0, count, PAGE_TOKENS):
@@ -139,7 +141,7 @@ def _scores(q: F32, scale: np.float32, k_pages: U16, pages: I32, head: int, coun
 
 
 @inner
-def _mix(v_pages: U16, pages: I32, head: int, count: int, page: F32, scores: F32, o: F32) -> None:
+def _mix(v_pages: Pages, pages: I32, head: int, count: int, page: F32, scores: F32, o: F32) -> None:
     """o[g] = softmax(scores[g]) @ v; scores become their exponentials."""
     width = v_pages.shape[3]
     group = scores.shape[0]
@@ -172,9 +174,9 @@ def _exponentials(scores: F32, count: int) -> None:
 
 
 @inner
-def _widen(halves: U16, tokens: int, page: F32) -> None:
-    """The first `tokens` rows of a page uint16[16, D] as float32."""
-    width = halves.shape[1]
+def _widen(rows: Pages, tokens: int, page: F32) -> None:
+    """The first `tokens` rows of a page [16, D] as float32."""
+    width = rows.shape[1]
     for p in range(tokens):
         for d in range(width):
-            page[p * width + d] = float_of_half(halves[p, d])
+            page[p * width + d] = float_of_page(rows[p, d])

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 from trireme.testing import FakeServer
@@ -20,14 +19,13 @@ def main(pid_file, mode="good"):
         return 3
     if mode == "silent":
         signal.pause()
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for the server's threads too: sigwait gets it
     with FakeServer() as server:
         if mode == "held":
             server.hold_next(after=4)
         print("\n" * 200_000)  # more than a pipe holds
         print(f"Trireme is ready on {server.target} (model fake, 2 stages)")
-        stop.wait()
+        signal.sigwait({signal.SIGHUP if mode == "stubborn" else signal.SIGTERM})
     print("Stopped")
     return 0
 

@@ -3,7 +3,9 @@
 import dataclasses
 import inspect
 import math
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -227,6 +229,17 @@ async def test_nobody_listening_is_said_with_the_address(do, server):
         await do(lambda client: client.status())
     with pytest.raises(errors.ServerUnreachable, match=f"No Trireme server answers at {server.target}"):
         await do(lambda client: client.generate("x").result())
+
+
+async def test_a_server_of_another_kind_is_no_trireme_server():
+    with ThreadPoolExecutor(1) as threads:
+        other = grpc.server(threads)
+        target = f"127.0.0.1:{other.add_insecure_port('127.0.0.1:0')}"
+        other.start()
+        async with AsyncClient(target) as client:
+            with pytest.raises(errors.ServerUnreachable, match=f"{target}: what listens there lacks this call"):
+                await client.status()
+        other.stop(None).wait()
 
 
 async def test_a_lost_connection_is_said_too(do, server):

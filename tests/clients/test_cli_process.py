@@ -19,12 +19,19 @@ def run(*args, **options):
 
 @pytest.fixture
 def start():
-    """Starts processes and sees to it that none is left."""
+    """Starts processes that heed Ctrl-C, whatever started the tests, and sees to it that none is left."""
     started = []
+    code = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from trireme.cli import main
+sys.exit(main())
+"""
 
     def begin(*args):
         process = subprocess.Popen(
-            [*TRIREME, *args],
+            [sys.executable, "-c", code, *args],
+            env={name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -86,6 +93,15 @@ def test_a_terminal_that_lacks_characters_gets_others(server):
     done = run("generate", "x", "--seed", "3", "--target", server.target, env=env)
     assert done.returncode == 0
     assert "?" in done.stdout
+
+
+def test_a_lost_connection_is_one_line_without_the_librarys_own_words(server, start):
+    server.hold_next(after=3)
+    process = start("generate", "x", "--target", server.target)
+    assert process.stdout.read(3)
+    server.stop()
+    _, err = process.communicate(timeout=20)
+    assert err == f"error: The connection to the Trireme server at {server.target} was lost.\n"
 
 
 def test_ctrl_c_ends_generate_with_130_and_cancels_the_request(server, start):

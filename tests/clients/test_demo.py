@@ -82,8 +82,9 @@ def test_an_error_on_the_way_stops_the_server_too(command):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_in_the_middle_leaves_nothing_behind(command, number, code):
     runner = f"""
-import sys
+import signal, sys
 from trireme.cli import demo, main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests
 demo.serve_command = lambda stages: {command("held")!r}
 sys.exit(main(["demo", "--prompt", "Once"]))
 """

@@ -1,7 +1,7 @@
 """A real Ray cluster of three nodes on this machine, and coordinators on it that answer over real gRPC.
 
-Each node has a loopback address of its own (127.0.0.21 and on), so that stages on different nodes really listen on different
-addresses. Nothing is stopped by name: other Ray clusters of this machine are left alone.
+Each node has a loopback address of its own (127.0.0.21 and on), so that stages on different nodes really listen on
+different addresses. Nothing is stopped by name: other Ray clusters of this machine are left alone.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from tests.cluster.conftest import Serve
+
 from trireme import AsyncClient, Status, errors
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-
 from tests.cluster.conftest import Serve
+
 from trireme import AsyncClient, errors
+from trireme_coordinator.embedded_redis import EmbeddedRedis
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 GENERATE: list[tuple[dict[str, Any], type[errors.TriremeError], str]] = [
@@ -63,17 +64,26 @@ async def test_a_full_queue_says_when_to_come_back(serve: Serve) -> None:
 
 
 async def test_redis_lost_while_serving(serve: Serve) -> None:
-    from trireme_coordinator.embedded_redis import EmbeddedRedis
+    with pytest.raises(errors.SessionStoreUnavailable, match="not stored"):  # said again when the server ends
+        await lose_redis(serve)
 
+
+async def lose_redis(serve: Serve) -> None:
     redis = EmbeddedRedis()
     await asyncio.to_thread(redis.start)
-    with pytest.raises(errors.SessionStoreUnavailable):  # said again at the end: tokens could not be stored
-        async with serve(redis_url=redis.url) as (_, client):
-            async with client.generate("Once upon a time", max_tokens=150, temperature=0.0, ignore_eos=True) as stream:
-                await anext(aiter(stream))
-                await asyncio.to_thread(redis.stop)
-                rest = [chunk async for chunk in stream]  # the answer that is under way does not notice
-                assert sum(len(chunk.token_ids) for chunk in rest) > 100
-            error = await refused(client, {})
-            assert type(error) is errors.SessionStoreUnavailable
-            assert not (await client.status()).session_store_ok
+    async with serve(redis_url=redis.url) as (_, client):
+        async with client.generate("Once upon a time", max_tokens=150, temperature=0.0, ignore_eos=True) as stream:
+            await anext(aiter(stream))
+            await asyncio.to_thread(redis.stop)
+            rest = [chunk async for chunk in stream]  # the answer that is under way does not notice
+            assert sum(len(chunk.token_ids) for chunk in rest) > 100
+        error = await refused(client, {})
+        assert type(error) is errors.SessionStoreUnavailable
+        assert not (await client.status()).session_store_ok
+
+
+async def test_a_refused_request_leaves_no_session_behind(serve: Serve) -> None:
+    async with serve() as (_, client):
+        before = {session.session_id async for session in client.sessions.list()}
+        assert isinstance(await refused(client, {"prompt": [0] * 256}), errors.PromptTooLong)
+        assert {session.session_id async for session in client.sessions.list()} == before

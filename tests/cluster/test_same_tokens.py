@@ -7,8 +7,8 @@ import itertools
 
 import numpy as np
 import pytest
-
 from tests.cluster.conftest import Serve
+
 from trireme import AsyncClient
 from trireme_kernels import sample
 from trireme_worker.batch import Batch, Row
@@ -18,9 +18,14 @@ from trireme_worker.stage import StageModel
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 TOKENS = 24
 PROMPTS = [
-    [0, *np.random.default_rng(i).integers(2, 4096, length).tolist()] for i, length in enumerate((1, 5, 16, 33, 40, 64, 90, 130))
+    [0, *np.random.default_rng(i).integers(2, 4096, length).tolist()]
+    for i, length in enumerate((1, 5, 16, 33, 40, 64, 90, 130))
 ]
-HOW = [{"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.9, "seed": 11}, {"temperature": 1.2, "top_k": 40, "seed": 2**64 - 1}]
+HOW = [
+    {"temperature": 0.0},
+    {"temperature": 0.7, "top_p": 0.9, "seed": 11},
+    {"temperature": 1.2, "top_k": 40, "seed": 2**64 - 1},
+]
 
 
 def by_hand(prompt: list[int], *, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> list[int]:

@@ -1,4 +1,4 @@
-"""`trireme serve` as a user runs it: says when it is ready, stops on a signal, leaves nothing behind, explains mistakes."""
+"""`trireme serve` as a user runs it: ready line, stop on a signal, nothing left behind, mistakes explained."""
 
 from __future__ import annotations
 

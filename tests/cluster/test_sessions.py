@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from tests.cluster.conftest import Serve
+
 from trireme import AsyncClient, Generation, errors
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -22,7 +22,10 @@ async def test_a_conversation_continues_and_survives_a_restart(serve: Serve) -> 
         first = await ask(client, FIRST)
         second = await ask(client, SECOND, first.session_id)
         assert second.session_id == first.session_id
-        assert second.usage.cached_tokens == second.usage.prompt_tokens - len(await client.tokenize(SECOND, add_bos=False)) - 1
+        assert (
+            second.usage.cached_tokens
+            == second.usage.prompt_tokens - len(await client.tokenize(SECOND, add_bos=False)) - 1
+        )
         history = list((await client.sessions.get(first.session_id, include_tokens=True)).token_ids)
         expected = [
             *await client.tokenize(FIRST),

@@ -52,7 +52,7 @@ def expected(prompt: list[int], seed: int, max_tokens: int, stop_after: int | No
 class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
         stages=st.integers(1, 4),
-        slots=st.integers(1, 6),
+        slots=st.integers(1, 8),
         extra_pages=st.integers(0, 12),
         chunk=st.integers(1, 40),
         queue=st.integers(1, 8),
@@ -68,21 +68,22 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(
         session=st.sampled_from(SESSIONS),
-        prompt=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=50),
-        forks=st.booleans(),
-        max_tokens=st.integers(1, 40),
+        length=st.sampled_from([0, 1, 2, 15, 16, 17, 31, 45, 60, CONTEXT - 1]),
+        change=st.none() | st.integers(0, CONTEXT),
+        max_tokens=st.sampled_from([1, 2, 7, 40, 1000]),
         stop_after=st.none() | st.integers(1, 10),
         seed=st.integers(0, 2**64 - 1),
     )
     def submit(
-        self, session: str, prompt: list[int], forks: bool, max_tokens: int, stop_after: int | None, seed: int
+        self, session: str, length: int, change: int | None, max_tokens: int, stop_after: int | None, seed: int
     ) -> None:
-        if session and any(r.sequence.session_id == session for r in self.live):
-            return  # the service lets one request at a time run on a session
-        log = self.logs.get(session, []) if session else []
-        tokens = (log[: len(log) // 2] if forks else log) + prompt
-        if len(tokens) >= CONTEXT:
-            tokens = prompt
+        """A prompt of `length` tokens; on a session after what it holds, in which one token may be changed."""
+        log = list(self.logs.get(session, [])) if session else []
+        if change is not None and change < len(log):
+            log[change] = (log[change] + 1) % VOCABULARY
+        tokens = log + [(seed + i * i) % VOCABULARY for i in range(length)]
+        if not 0 < len(tokens) < CONTEXT:
+            tokens = [seed % VOCABULARY]
         sequence = Sequence(list(tokens), SamplingParams(0.0, 0, 1.0, seed), max_tokens, frozenset({EOS}), session)
         if len(self.scheduler.waiting) >= self.config.queue:
             with pytest.raises(Overloaded):
@@ -91,19 +92,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.submit(sequence)
         self.live.append(Request(sequence, *expected(tokens, seed, max_tokens, stop_after), stop_after))
 
+    @rule(how_many=st.integers(2, 8), seed=st.integers(0, 2**32))
+    def crowd(self, how_many: int, seed: int) -> None:
+        """Short prompts with answers that may become long."""
+        for i in range(how_many):
+            self.submit(SESSIONS[i % len(SESSIONS)], 1, None, 1000, None, seed + i)
+
     @rule()
-    def schedule(self) -> None:
-        under_way = self._under_way()
-        batch = self.scheduler.schedule()
-        if batch is None:
-            return
-        assert len(under_way) <= self.config.stages
-        assert len({row.slot for row in batch.rows}) == len(batch.rows)
-        assert sum(row.count for row in batch.rows if row.prefill) <= self.config.prefill_chunk
-        assert all(row.count == 1 for row in batch.rows if not row.prefill)
-        awaited = {row.sequence for b in under_way for row in b.rows if row.samples and row.sequence.slot is not None}
-        assert not awaited & {row.sequence for row in batch.rows}, "a sequence whose token is awaited was scheduled"
-        self.pipeline.send(batch)
+    def fill(self) -> None:
+        while self._schedule():
+            pass
 
     @rule(stage=st.integers(0, 3))
     def compute(self, stage: int) -> None:
@@ -113,6 +111,15 @@ class SchedulerMachine(RuleBasedStateMachine):
     def complete(self) -> None:
         if (result := self.pipeline.result()) is not None:
             self._take(*result)
+
+    @rule(rounds=st.integers(1, 30))
+    def work(self, rounds: int) -> None:
+        """The pipeline at its usual pace: always full, results as they come."""
+        for _ in range(rounds):
+            self.fill()
+            for stage in range(self.config.stages):
+                self.compute(stage)
+            self.complete()
 
     @rule(which=st.integers(0, 20))
     def drop(self, which: int) -> None:
@@ -171,24 +178,36 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Everybody who is left gets the whole answer, in a bounded number of steps."""
         if not hasattr(self, "scheduler"):
             return
-        steps_left = 50 + 20 * sum(len(r.sequence.tokens) + r.sequence.max_tokens for r in self.live)
-        while self.live or not self.scheduler.idle():
-            steps_left -= 1
-            assert steps_left, "somebody waits for ever"
-            self.schedule()
-            for stage in range(self.config.stages):
-                self.compute(stage)
-            self.complete()
+        self._drain(50 + 20 * sum(CONTEXT for _ in self.live))
+        assert self.live == []
         for session in SESSIONS:
             self.scheduler.budget.evict(session)
-        while not self.scheduler.idle():
-            self.schedule()
-            for stage in range(self.config.stages):
-                self.compute(stage)
-            self.complete()
+        self._drain(50)
         assert [stage.kv.pages_used for stage in self.pipeline.stages] == [0] * self.config.stages
 
     # ---------------------------------------------------------------- helpers
+
+    def _schedule(self) -> bool:
+        under_way = self._under_way()
+        batch = self.scheduler.schedule()
+        if batch is None:
+            return False
+        assert len(under_way) <= self.config.stages
+        assert len({row.slot for row in batch.rows}) == len(batch.rows)
+        assert sum(row.count for row in batch.rows if row.prefill) <= self.config.prefill_chunk
+        assert all(
+            row.count == 1 and row.position >= row.sequence.prompt_length for row in batch.rows if not row.prefill
+        )
+        awaited = {row.sequence for b in under_way for row in b.rows if row.samples and row.sequence.slot is not None}
+        assert not awaited & {row.sequence for row in batch.rows}, "a sequence whose token is awaited was scheduled"
+        self.pipeline.send(batch)
+        return True
+
+    def _drain(self, rounds: int) -> None:
+        while not self.scheduler.idle():
+            rounds -= 1
+            assert rounds, "somebody waits for ever"
+            self.work(1)
 
     def _under_way(self) -> list[Batch]:
         return list(self.scheduler._under_way)
@@ -220,4 +239,4 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+TestScheduler.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

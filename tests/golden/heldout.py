@@ -21,8 +21,14 @@ OUT = Path(__file__).with_name("heldout.npy")
 
 def main(texts: list[str]) -> None:
     tokenizer = Tokenizer.from_file(str(Pack.open(default_pack()).tokenizer_path()))
-    ids = [tokenizer.encode(Path(text).read_text("utf-8")).ids[: WINDOWS * WIDTH] for text in texts]
+    ids = [_documents(tokenizer, Path(text).read_text("utf-8"))[: WINDOWS * WIDTH] for text in texts]
     np.save(OUT, np.array(ids, np.uint16).reshape(len(texts), WINDOWS, WIDTH))
+
+
+def _documents(tokenizer: Tokenizer, text: str) -> list[int]:
+    """One document a line, each between <s>, which the tokenizer adds, and </s>, as in training."""
+    end = tokenizer.token_to_id("</s>")
+    return [token for line in text.splitlines() if line.strip() for token in [*tokenizer.encode(line).ids, end]]
 
 
 if __name__ == "__main__":

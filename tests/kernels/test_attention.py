@@ -10,7 +10,7 @@ from numba import njit
 
 import trireme_kernels as k
 from trireme_kernels import cases
-from trireme_kernels.half import float_of_half, half_of_float
+from trireme_kernels.half import float_of_page, page_of_float
 
 HEADS, KV, D = 6, 3, 16
 WIDTH = (HEADS + 2 * KV) * D
@@ -121,13 +121,13 @@ def test_append_touches_its_own_places_only() -> None:
 @njit
 def _narrow(x, out):
     for i in range(x.size):
-        out[i] = half_of_float(x[i])
+        out[i] = page_of_float(out, x[i])
 
 
 @njit
 def _widen(bits, out):
     for i in range(bits.size):
-        out[i] = float_of_half(bits[i])
+        out[i] = float_of_page(bits[i])
 
 
 def test_every_half_widens_and_narrows_as_numpy_does() -> None:

@@ -36,6 +36,8 @@ class StageSettings:
     end_layer: int
     threads: int
     kv_tokens: int
+    kv_dtype: str
+    """How keys and values are kept: "float32" or "float16"."""
     slots: int
     host: str
     """Address of the node that the other stages and the coordinator reach it at; nothing else is listened on."""
@@ -57,7 +59,7 @@ class StageProcess:
         Idempotent.
         """
         with self._starting:
-            if self._thread is None or not self._thread.is_alive():
+            if not self._address:
                 model = load(self._settings)
                 ready: Future[str] = Future()
                 self._thread = threading.Thread(target=self._serve, args=(model, ready), name="serve", daemon=True)
@@ -72,7 +74,7 @@ class StageProcess:
     def stop(self) -> None:
         """Stops serving; returns when everything has ended. Nothing happens where nothing was started."""
         with self._starting:
-            if self._thread is not None and self._thread.is_alive():
+            if self._address and self._thread is not None:
                 self._end()
                 self._thread.join()
 
@@ -84,6 +86,7 @@ class StageProcess:
                 raise
             ready.set_exception(error)
         finally:
+            self._address = ""
             model.close()
 
     async def _run(self, model: StageModel, ready: Future[str]) -> None:
@@ -115,7 +118,14 @@ def load(settings: StageSettings) -> StageModel:
     pack = Pack.open(Path(settings.pack), layers=layers)
     if pack.sha256 != settings.pack_sha256:
         raise StartupError("The worker found another model pack than the coordinator has.")
-    model = StageModel(pack, layers, threads=settings.threads, kv_tokens=settings.kv_tokens, slots=settings.slots)
+    model = StageModel(
+        pack,
+        layers,
+        threads=settings.threads,
+        kv_tokens=settings.kv_tokens,
+        slots=settings.slots,
+        kv_dtype=settings.kv_dtype,
+    )
     warm_up(model)
     return model
 

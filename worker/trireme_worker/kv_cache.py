@@ -25,18 +25,32 @@ def pages_for(tokens: int) -> int:
     return -(-tokens // PAGE_TOKENS)
 
 
+KV_DTYPES = {"float32": np.float32, "float16": np.uint16}
+"""How keys and values are kept: exactly as computed, or rounded to IEEE half (as bits), which takes half the memory."""
+
+
 class KVCache:
     """Pages for `layers` layers, shared by up to `slots` sequences of at most `context` tokens each.
 
-    `k[layer]` and `v[layer]`: uint16 (IEEE half bits) [pages, kv_heads, 16, head_dim]; `table`: int32 [slots,
+    `k[layer]` and `v[layer]`: [pages, kv_heads, 16, head_dim] of the type KV_DTYPES[dtype]; `table`: int32 [slots,
     max_pages], -1 where there is no page; `lengths`: int32 [slots]. Memory is touched, and so taken, only as pages are
     filled.
     """
 
-    def __init__(self, *, layers: int, pages: int, kv_heads: int, head_dim: int, slots: int, context: int) -> None:
+    def __init__(
+        self,
+        *,
+        layers: int,
+        pages: int,
+        kv_heads: int,
+        head_dim: int,
+        slots: int,
+        context: int,
+        dtype: str = "float32",
+    ) -> None:
         shape = (pages, kv_heads, PAGE_TOKENS, head_dim)
-        self.k = [np.zeros(shape, np.uint16) for _ in range(layers)]
-        self.v = [np.zeros(shape, np.uint16) for _ in range(layers)]
+        self.k = [np.zeros(shape, KV_DTYPES[dtype]) for _ in range(layers)]
+        self.v = [np.zeros(shape, KV_DTYPES[dtype]) for _ in range(layers)]
         self.pages, self.slots, self.context = pages, slots, context
         self.table: NDArray[np.int32]
         self.lengths: NDArray[np.int32]
@@ -83,6 +97,6 @@ class KVCache:
         owned = self.table[self.table != NO_PAGE].tolist()
         if sorted(owned + self._free) != list(range(self.pages)):
             return f"{len(owned)} owned + {len(self._free)} free pages are not the {self.pages} pages, once each"
-        filled = np.count_nonzero(self.table != NO_PAGE, axis=1)
-        wrong = [s for s in range(self.slots) if filled[s] != pages_for(int(self.lengths[s]))]
-        return f"slots {wrong} hold other numbers of pages than their lengths need" if wrong else ""
+        needed = np.arange(self.table.shape[1]) * PAGE_TOKENS < self.lengths[:, np.newaxis]
+        wrong = np.flatnonzero(((self.table != NO_PAGE) != needed).any(axis=1)).tolist()
+        return f"slots {wrong} hold other pages than their lengths need" if wrong else ""

@@ -38,6 +38,7 @@ class StageModel:
         kv_tokens: int = 4096,
         slots: int = 16,
         layout: str | None = None,
+        kv_dtype: str = "float32",
     ) -> None:
         config = pack.config
         self.config, self.layers = config, layers
@@ -53,6 +54,7 @@ class StageModel:
             head_dim=config.head_dim,
             slots=slots,
             context=config.context,
+            dtype=kv_dtype,
         )
         cos, sin = kernels.rope_tables(config.context, config.head_dim, config.rope_theta)
         shape = kernels.LayerShape(

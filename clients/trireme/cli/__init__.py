@@ -29,7 +29,6 @@ _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line; `args` without the program's name, else those of the process. Returns the exit code."""
-    _config.quiet_transport()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to stop

@@ -82,6 +82,8 @@ class Chat:
             except KeyboardInterrupt:
                 output.note("")
             except EOFError:
+                if interactive:
+                    output.note("")  # the cursor stands behind the prompt
                 return
             except TriremeError as error:
                 if not interactive:

@@ -101,7 +101,7 @@ class Scheduler:
         order.
         """
         for sequence in reversed(self.running):
-            sequence.slot, sequence.computed, sequence.awaits = None, 0, False
+            sequence.slot, sequence.computed = None, 0
             sequence.setbacks += 1
             self.waiting.appendleft(sequence)
         self.running.clear()
@@ -141,7 +141,7 @@ class Scheduler:
 
     def _decode_rows(self) -> list[Row]:
         """A share of the sequences that wait for a decode step, so that every stage has a micro-batch to work on."""
-        ready = [s for s in self.running if s.decodes and not s.awaits and s.finish is None]
+        ready = [s for s in self.running if s.decodes and s.finish is None]
         if not ready:
             return []
         decoding = sum(1 for s in self.running if s.generated and s.finish is None)
@@ -152,7 +152,7 @@ class Scheduler:
         rows: list[Row] = []
         left = self.config.prefill_chunk
         for sequence in self.running:
-            if left and sequence.pending and not sequence.decodes and not sequence.awaits:
+            if left and sequence.pending and not sequence.decodes:
                 count = min(left, sequence.pending)
                 rows.append(self._row(sequence, count, prefill=True))
                 left -= count
@@ -163,8 +163,7 @@ class Scheduler:
             raise ValueError("a sequence without a slot cannot be scheduled")
         position = sequence.computed
         sequence.computed += count
-        sequence.awaits = sequence.pending == 0
-        return Row(sequence, sequence.slot, position, count, samples=sequence.awaits, prefill=prefill)
+        return Row(sequence, sequence.slot, position, count, samples=sequence.pending == 0, prefill=prefill)
 
     def _emit(self, rows: list[Row]) -> Batch:
         self._step += 1
@@ -186,9 +185,9 @@ class Scheduler:
 
     def _accept(self, sequence: Sequence, token: int) -> bool:
         """Whether the token becomes part of its sequence's answer."""
-        if sequence.slot is None or sequence.finish is not None or not sequence.awaits:
+        if sequence.slot is None or sequence.finish is not None:
             return False
-        sequence.awaits, sequence.setbacks = False, 0
+        sequence.setbacks = 0
         if token in sequence.eos_token_ids:
             sequence.finish = Finish.EOS
             return False

@@ -4,8 +4,8 @@
     computed     ^^^^^^^^^^^^^^^^        positions whose keys and values the stages hold, or will hold
                                          once the frames that are under way have passed
 
-A sequence whose `computed` is one short of its tokens waits for its next decode step; one that `awaits` a token has it
-under way and cannot be scheduled again until the token is there.
+A sequence whose `computed` is one short of its tokens waits for its next decode step. One whose tokens are all computed
+has its next token under way, and is not scheduled again until that is there.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ class Sequence:
     """Prompt tokens whose keys and values were still held when the request was admitted."""
     computed: int = field(default=0, init=False)
     slot: int | None = field(default=None, init=False)
-    awaits: bool = field(default=False, init=False)
     finish: Finish | None = field(default=None, init=False)
     setbacks: int = field(default=0, init=False)
     """Times that it had to start over since its last token."""

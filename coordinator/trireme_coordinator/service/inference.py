@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -15,7 +14,7 @@ from trireme_coordinator.scheduler import Finish, Sequence
 from trireme_coordinator.service import requests
 from trireme_coordinator.service.calls import answered
 from trireme_coordinator.service.generation import Generation, SessionLog, message
-from trireme_coordinator.service.sessions import SessionGate
+from trireme_coordinator.service.sessions import Held, SessionGate
 from trireme_coordinator.telemetry import Layers, RequestTrace, Telemetry
 from trireme_coordinator.text import StopMatcher, TextCodec
 from trireme_proto.errors import PipelineUnavailable
@@ -46,39 +45,17 @@ class InferenceService(InferenceServicer):
     @answered
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:  # type: ignore[override]
         """See the service's definition in inference.proto."""
-        requests.check_prompt(request, self._bounds)
-        requests.check_max_tokens(request, self._bounds)
-        stops = StopMatcher(requests.stops(request))
-        sampling = requests.sampling(request, self._bounds, secrets.randbits(64))
-        request_id = request.request_id or secrets.token_hex(8)
-        requests.check_id("request_id", request_id)
+        asked = requests.read(request, self._bounds)
         trace = self._telemetry.request(
-            context.invocation_metadata() or (), model=self._model, request_id=request_id, sampling=sampling
+            context.invocation_metadata() or (), model=self._model, request_id=asked.request_id, sampling=asked.sampling
         )
-        async with _traced(trace), self._sessions.hold(request.session_id) as session:
-            prompt = await self._prompt(request, session.tokens)
-            trace.tokenized()
-            tokens = [*session.tokens, *prompt]
-            sequence = Sequence(
-                tokens,
-                sampling,
-                requests.max_tokens(request, self._bounds, len(tokens)),
-                frozenset() if request.ignore_eos else self._eos,
-                session.session_id,
-            )
-            log = SessionLog(self._sessions.writer, session.session_id, len(session.tokens), prompt)
-            generation = Generation(self._codec.stream(tokens), stops, trace, log, self._layers)
+        async with _traced(trace), self._session(request) as session:
+            sequence, generation = await self._prepare(request, asked, session, trace)
             trace.queued()
             self._submit(sequence, generation)
+            session.begun = True
             try:
-                await context.write(
-                    pb.GenerateResponse(
-                        session_id=session.session_id,
-                        request_id=request_id,
-                        trace_id=trace.trace_id,
-                        seed=sampling.seed,
-                    )
-                )
+                await context.write(_first(session, asked, trace))
                 await self._answer(sequence, generation, trace, context)
             finally:
                 self._engine.drop(sequence)
@@ -95,6 +72,25 @@ class InferenceService(InferenceServicer):
         """See the service's definition in inference.proto."""
         requests.check_token_ids(request.token_ids, self._bounds.vocabulary)
         return pb.DetokenizeResponse(text=await asyncio.to_thread(self._codec.decode, list(request.token_ids)))
+
+    def _session(self, request: pb.GenerateRequest) -> AbstractAsyncContextManager[Held]:
+        return self._sessions.hold(request.session_id) if request.session_id else self._sessions.hold_new()
+
+    async def _prepare(
+        self, request: pb.GenerateRequest, asked: requests.Asked, session: Held, trace: RequestTrace
+    ) -> tuple[Sequence, Generation]:
+        """What the engine computes, and who listens to it."""
+        prompt = await self._prompt(request, session.tokens)
+        trace.tokenized()
+        tokens = [*session.tokens, *prompt]
+        most = requests.max_tokens(request, self._bounds, len(tokens))
+        sequence = Sequence(tokens, asked.sampling, most, self._ends(request), session.session_id)
+        log = SessionLog(self._sessions.writer, session.session_id, len(session.tokens), prompt)
+        stops = StopMatcher(asked.stops)
+        return sequence, Generation(self._codec.stream(tokens), stops, trace, log, self._layers)
+
+    def _ends(self, request: pb.GenerateRequest) -> frozenset[int]:
+        return frozenset() if request.ignore_eos else self._eos
 
     async def _prompt(self, request: pb.GenerateRequest, earlier: list[int]) -> list[int]:
         """The prompt's tokens; a text at the start of a session gets the begin-of-text token in front."""
@@ -129,6 +125,15 @@ class InferenceService(InferenceServicer):
             cached_tokens=usage.cached_tokens,
         )
         return usage
+
+
+def _first(session: Held, asked: requests.Asked, trace: RequestTrace) -> pb.GenerateResponse:
+    return pb.GenerateResponse(
+        session_id=session.session_id,
+        request_id=asked.request_id,
+        trace_id=trace.trace_id,
+        seed=asked.sampling.seed,
+    )
 
 
 @asynccontextmanager

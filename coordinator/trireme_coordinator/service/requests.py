@@ -1,8 +1,9 @@
-"""GenerateRequest to what the engine needs: every field checked against its bound, every default filled in. Pure."""
+"""GenerateRequest to what the engine needs: every field checked against its bound, every default filled in."""
 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,24 @@ class Bounds:
     temperature: float
     top_k: int
     top_p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for, apart from its prompt; every default filled in."""
+
+    request_id: str
+    sampling: SamplingParams
+    stops: list[str]
+
+
+def read(request: pb.GenerateRequest, bounds: Bounds) -> Asked:
+    """Checks all that can be checked before the session's tokens are known. InvalidRequest, PromptTooLong."""
+    check_prompt(request, bounds)
+    check_max_tokens(request, bounds)
+    request_id = request.request_id or secrets.token_hex(8)
+    check_id("request_id", request_id)
+    return Asked(request_id, sampling(request, bounds, secrets.randbits(64)), stops(request))
 
 
 def check_prompt(request: pb.GenerateRequest, bounds: Bounds) -> None:

@@ -15,21 +15,24 @@ from trireme_coordinator.engine import Engine
 from trireme_coordinator.service import requests
 from trireme_coordinator.service.calls import answered
 from trireme_coordinator.store import SessionRecord, SessionStore, SessionWriter
-from trireme_proto.errors import InvalidRequest, SessionBusy, SessionStoreUnavailable
+from trireme_proto.errors import InvalidRequest, SessionBusy, TriremeError
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import sessions_pb2 as pb
 from trireme_proto.v1.sessions_pb2_grpc import SessionsServicer
 
+_SETTLE_SECONDS = 1.0
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Held:
     """A session while a request runs on it."""
 
     session_id: str
     tokens: list[int]
     """What it held when the request began."""
+    begun: bool = False
+    """Set once work on the request has begun."""
 
 
 class SessionGate:
@@ -41,19 +44,26 @@ class SessionGate:
 
     @asynccontextmanager
     async def hold(self, session_id: str) -> AsyncIterator[Held]:
-        """The session, or a new one where `session_id` is empty. SessionBusy, SessionNotFound,
-        SessionStoreUnavailable.
-        """
-        if session_id:
-            requests.check_id("session_id", session_id)
-        else:
-            session_id = (await self.store.create(self.ttl_seconds)).session_id
+        """The session. SessionBusy, SessionNotFound, SessionStoreUnavailable."""
+        requests.check_id("session_id", session_id)
         self.claim(session_id)
         try:
             await self.writer.flush(session_id)
             yield Held(session_id, await self.store.tokens(session_id))
         finally:
             self._busy.discard(session_id)
+
+    @asynccontextmanager
+    async def hold_new(self) -> AsyncIterator[Held]:
+        """A session of its own for a request; a request that is refused leaves none behind. SessionStoreUnavailable."""
+        record = await self.store.create(self.ttl_seconds)
+        async with self.hold(record.session_id) as held:
+            try:
+                yield held
+            finally:
+                if not held.begun:
+                    with suppress(TriremeError):  # it will expire
+                        await self.store.delete(record.session_id)
 
     def claim(self, session_id: str) -> None:
         """Marks a session as in use. SessionBusy when it is."""
@@ -62,12 +72,11 @@ class SessionGate:
         self._busy.add(session_id)
 
     async def settle(self, session_id: str) -> None:
-        """Waits, for a bounded time, until an answer is stored, so that a caller who saw its end can rely on it. A
-        store that is down does not spoil the answer: the writer keeps trying, and the session's next request waits for
-        it.
+        """Waits, for a bounded time, until an answer is stored, so that a caller who saw its end can rely on it.
+
+        A store that is down does not spoil the answer: the writer keeps trying, and the session's next request is told.
         """
-        with suppress(SessionStoreUnavailable):
-            await self.writer.flush(session_id)
+        await self.writer.settled(session_id, _SETTLE_SECONDS)
 
     async def delete(self, session_id: str) -> None:
         """Deletes a session that no request is running on."""

@@ -102,6 +102,18 @@ class SessionWriter:
         except TimeoutError:
             raise _not_stored() from None
 
+    async def settled(self, session_id: str, seconds: float) -> bool:
+        """Whether all that was put so far is stored within so many seconds. Leaves a failure to be told by `flush`."""
+        if session_id in self._failures:
+            return False
+        try:
+            await self.flush(session_id, seconds)
+        except TriremeError as error:
+            if not isinstance(error, SessionStoreUnavailable) or session_id not in self._backlogs:
+                self._failures[session_id] = error
+            return False
+        return True
+
     async def close(self) -> None:
         """Stores what is left and stops. SessionStoreUnavailable where that does not succeed in `flush_seconds`."""
         self._closed = True

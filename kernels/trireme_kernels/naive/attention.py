@@ -1,8 +1,11 @@
 """Twins of the rotary embedding, the KV cache and attention."""
 
-import numpy as np
+from typing import Any
 
-from trireme_kernels.arrays import F32, I32, U16
+import numpy as np
+import numpy.typing as npt
+
+from trireme_kernels.arrays import F32, I32, Pages
 from trireme_kernels.naive.summation import exp_nonpositive, lane_sum
 
 
@@ -31,8 +34,8 @@ def append_kv(
     qkv: F32,
     k_offset: int,
     v_offset: int,
-    k_pages: U16,
-    v_pages: U16,
+    k_pages: Pages,
+    v_pages: Pages,
     table: I32,
     rows_slot: I32,
     positions: I32,
@@ -42,9 +45,14 @@ def append_kv(
     for row, slot, position in zip(qkv, rows_slot, positions, strict=True):
         page, place = table[slot, position // 16], position % 16
         for offset, pages in ((k_offset, k_pages), (v_offset, v_pages)):
+            values = row[offset : offset + heads * width].reshape(heads, width)
             with np.errstate(over="ignore"):
-                halves = row[offset : offset + heads * width].astype(np.float16)
-            pages[page, :, place] = halves.reshape(heads, width).view(np.uint16)
+                _numbers(pages)[page, :, place] = values
+
+
+def _numbers(pages: Pages) -> npt.NDArray[Any]:
+    """The pages as NumPy's own numbers."""
+    return pages.view(np.float16) if pages.dtype == np.uint16 else pages
 
 
 def attention(
@@ -52,8 +60,8 @@ def attention(
     heads: int,
     kv_heads: int,
     head_dim: int,
-    k_pages: U16,
-    v_pages: U16,
+    k_pages: Pages,
+    v_pages: Pages,
     table: I32,
     rows_slot: I32,
     positions: I32,
@@ -67,8 +75,8 @@ def attention(
         t, kv_head = divmod(item, kv_heads)
         visible = np.arange(positions[t] + 1)
         entries = table[rows_slot[t], visible // 16]
-        k = k_pages[entries, kv_head, visible % 16].view(np.float16).astype(np.float32)
-        v = v_pages[entries, kv_head, visible % 16].view(np.float16).astype(np.float32)
+        k = _numbers(k_pages)[entries, kv_head, visible % 16].astype(np.float32)
+        v = _numbers(v_pages)[entries, kv_head, visible % 16].astype(np.float32)
         for head in range(kv_head * group, (kv_head + 1) * group):
             columns = slice(head * head_dim, (head + 1) * head_dim)
             out[t, columns] = _one_head(qkv[t, columns], k, v)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trireme_kernels.arrays import F32, I32, U16
+from trireme_kernels.arrays import F32, I32, Pages
 from trireme_kernels.layer_program import Layer, LayerShape
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.naive import attention as naive_attention
@@ -32,8 +32,8 @@ def run_layers(
     layers: Sequence[Layer],
     cos: F32,
     sin: F32,
-    k_pages: U16,
-    v_pages: U16,
+    k_pages: Pages,
+    v_pages: Pages,
     hidden: F32,
     table: I32,
     rows_slot: I32,

@@ -31,10 +31,10 @@ from trireme_kernels.simd.lanes import (
     zeros_i32,
 )
 from trireme_kernels.simd.memory import (
+    array_like_at,
     bytes_at,
     float_array_at,
     floats_at,
-    half_array_at,
     int8s_at,
     int32_array_at,
     int32s_at,
@@ -67,6 +67,7 @@ __all__ = [
     "Tile",
     "U8x64",
     "absolute",
+    "array_like_at",
     "bits_of",
     "bytes_at",
     "dot",
@@ -74,7 +75,6 @@ __all__ = [
     "floats_at",
     "floats_of",
     "fma",
-    "half_array_at",
     "int8s_at",
     "int32_array_at",
     "int32s_at",

@@ -171,21 +171,31 @@ It is a bare pointer, so handing it on costs nothing, where Numba would count re
 
 
 def _array_at(dtype: Any) -> Callable[[int, int], Any]:
-    result = types.Array(dtype, 1, "C")
-
     def typer(_typing: Any, address: Any, count: Any) -> Any:
-        def lower(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-            array = context.make_array(result)(context, builder)
-            step = context.get_constant(types.intp, dtype.bitwidth // 8)
-            data = builder.inttoptr(args[0], array.data.type)
-            populate_array(array, data=data, shape=[args[1]], strides=[step], itemsize=step, meminfo=None)
-            return array._getvalue()  # noqa: SLF001  # Numba's own way
-
-        whole = isinstance(address, types.Integer) and isinstance(count, types.Integer)
-        return (result(types.int64, types.intp), lower) if whole else None
+        return _array_typer(dtype, address, count)
 
     return intrinsic(typer)
 
 
-float_array_at, half_array_at, int32_array_at = (_array_at(t) for t in (types.float32, types.uint16, types.int32))
+def _array_typer(dtype: Any, address: Any, count: Any, *more: Any) -> Any:
+    result = types.Array(dtype, 1, "C")
+
+    def lower(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        array = context.make_array(result)(context, builder)
+        step = context.get_constant(types.intp, dtype.bitwidth // 8)
+        data = builder.inttoptr(args[0], array.data.type)
+        populate_array(array, data=data, shape=[args[1]], strides=[step], itemsize=step, meminfo=None)
+        return array._getvalue()  # noqa: SLF001  # Numba's own way
+
+    whole = isinstance(address, types.Integer) and isinstance(count, types.Integer)
+    return (result(types.int64, types.intp, *more), lower) if whole else None
+
+
+@intrinsic
+def array_like_at(_typing: Any, address: Any, count: Any, like: Any) -> Any:
+    """`float_array_at` for the element type of the array `like`."""
+    return _array_typer(like.dtype, address, count, like) if isinstance(like, types.Array) else None
+
+
+float_array_at, int32_array_at = (_array_at(t) for t in (types.float32, types.int32))
 """`float_array_at(address, n)` is the one-dimensional array of n elements there, without a copy and unowned."""

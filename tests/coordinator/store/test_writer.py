@@ -282,3 +282,14 @@ async def test_random_outages_lose_nothing_and_mix_nothing_up(store):
     store.answers = True
     assert {session_id: await store.tokens(session_id) for session_id in expected} == expected
     assert writer.counters.retries > 10
+
+
+async def test_settled_leaves_a_failure_to_be_told_by_flush() -> None:
+    store = MemorySessionStore(MODEL)
+    record = await store.create()
+    writer = SessionWriter(store, backlog_bytes=1)  # everything is given up at once
+    writer.put(record.session_id, 0, [1, 2, 3])
+    assert not await writer.settled(record.session_id, 1.0)
+    with pytest.raises(SessionStoreUnavailable):
+        await writer.flush(record.session_id)
+    await writer.close()

@@ -19,17 +19,17 @@ app.command()(convert)
 app.command()(logits)
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def run(*arguments, **environment):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
 
 
 def test_convert_says_what_it_made(made, tmp_path):
-    result = run("convert", made("packed")[0], tmp_path / "pack", "--name", "small")
+    result = run("convert", made("packed")[0], tmp_path / "pack", "--name", "small", FORCE_COLOR="1")
     assert result.exit_code == 0
     assert result.stdout == (
         f"{tmp_path}/pack: small, 189.2 K parameters in 2 layers, 0.1 MB, 2.29 bits per ternary weight\n"
     )
-    assert "Converting" in result.stderr
+    assert "Converting" in result.stderr  # the bar, which a terminal shows and then clears
     assert Pack.open(tmp_path / "pack").config.name == "small"
 
 

@@ -91,13 +91,13 @@ def test_a_full_disk_is_one_sentence(contents, tmp_path):
 
 
 def test_parts_must_fit_the_configuration(contents, tmp_path):
-    for wrong in (
-        replace(contents, layers=contents.layers[:1]),
-        replace(contents, head=None),
-        replace(contents, embedding=contents.embedding[:1]),
-        replace(contents, extra_files={}),
+    for wrong, match in (
+        (replace(contents, layers=contents.layers[:1]), "1 layers were given, the configuration says 2"),
+        (replace(contents, head=None), "head.safetensors holds"),
+        (replace(contents, embedding=contents.embedding[:1]), "embedding has 9600 bytes"),
+        (replace(contents, extra_files={}), "does not list tokenizer.json"),
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=match):
             write_pack(tmp_path / "pack", wrong)
         assert list(tmp_path.iterdir()) == []
 

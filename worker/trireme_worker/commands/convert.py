@@ -24,7 +24,7 @@ def convert(
     from trireme_worker.convert import convert as convert_checkpoint
 
     columns = TextColumn("Converting"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("convert", total=None)
         made = convert_checkpoint(
             src, dst, name=name, progress=lambda done, total: bar.update(task, completed=done, total=total)

@@ -19,6 +19,7 @@ def logits(
     Row i holds the scores for the token that follows tokens 0 to i.
     """
     import numpy as np
+    from rich.console import Console
 
     from trireme_proto.errors import ConfigurationError
     from trireme_worker.pack import Pack
@@ -27,11 +28,12 @@ def logits(
     model_pack = Pack.open(pack)
     config = model_pack.config
     token_ids = parse_tokens(tokens, config.vocabulary, config.context)
-    model = StageModel(model_pack, range(config.layers), threads=threads, kv_tokens=len(token_ids), slots=1)
-    try:
-        found = model.logits(token_ids)
-    finally:
-        model.close()
+    with Console(stderr=True).status("Computing (the first run compiles the kernels)"):
+        model = StageModel(model_pack, range(config.layers), threads=threads, kv_tokens=len(token_ids), slots=1)
+        try:
+            found = model.logits(token_ids)
+        finally:
+            model.close()
     try:
         with out.open("wb") as file:
             np.save(file, found, allow_pickle=False)
