@@ -204,7 +204,7 @@ def _projections(pack: Pack, index: int) -> dict[str, tuple[NDArray[np.int8], np
     config, weights = pack.config, pack.layer(index)
     parts = {}
     for name, matrix in (("qkv", weights.qkv), ("o", weights.output), ("gu", weights.gate_up), ("down", weights.down)):
-        parts[name] = kernels.unpack_2bit(matrix.data, matrix.rows, matrix.cols), matrix.scales
+        parts[name] = kernels.unpack(matrix.data, matrix.rows, matrix.cols), matrix.scales
     qkv, scales = parts["qkv"]
     pairs = parts["gu"][0].reshape(-1, 2, 16, config.hidden_size)
     begin, found = 0, {}

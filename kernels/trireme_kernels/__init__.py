@@ -9,51 +9,62 @@ Compiled code is cached on disk (`cache.py`).  What each function computes is wr
 from trireme_kernels.errors import KernelCacheError, KernelInputError, UnsupportedCpuError
 from trireme_kernels.gates import silu_gate, squared_relu_gate
 from trireme_kernels.head import HEAD_ROWS, embed, head_logits
+from trireme_kernels.isa import ISA, Isa
 from trireme_kernels.kv import PAGE_TOKENS, append_kv
+from trireme_kernels.layer_program import LayerProgram, LayerShape, run_layers
 from trireme_kernels.linear import ternary_linear
-from trireme_kernels.matrix import PackedMatrix
+from trireme_kernels.matrix import PackedMatrix, relayout
 from trireme_kernels.norm import add_rows, rms_norm
 from trireme_kernels.packing import (
-    BLOCK_COLS,
     SCALE_ROWS,
     TILE_ROWS,
+    block_cols,
     interleave_gate_up,
-    pack_2bit,
+    pack,
     packed_bytes,
-    unpack_2bit,
+    preferred_layout,
+    unpack,
 )
 from trireme_kernels.paged_attention import attention
 from trireme_kernels.philox import philox_uniform
-from trireme_kernels.quantise import quantise_rows
+from trireme_kernels.quantise import quantise_rows, rms_norm_quantise
 from trireme_kernels.rotary import rope, rope_tables
 from trireme_kernels.sampling import sample
 
 __all__ = [
-    "BLOCK_COLS",
     "HEAD_ROWS",
+    "ISA",
     "PAGE_TOKENS",
     "SCALE_ROWS",
     "TILE_ROWS",
+    "Isa",
     "KernelCacheError",
     "KernelInputError",
+    "LayerProgram",
+    "LayerShape",
     "PackedMatrix",
     "UnsupportedCpuError",
     "add_rows",
     "append_kv",
     "attention",
+    "block_cols",
     "embed",
     "head_logits",
     "interleave_gate_up",
-    "pack_2bit",
+    "pack",
     "packed_bytes",
     "philox_uniform",
+    "preferred_layout",
     "quantise_rows",
+    "relayout",
     "rms_norm",
+    "rms_norm_quantise",
     "rope",
     "rope_tables",
+    "run_layers",
     "sample",
     "silu_gate",
     "squared_relu_gate",
     "ternary_linear",
-    "unpack_2bit",
+    "unpack",
 ]

@@ -18,6 +18,7 @@ import numba
 
 from trireme_kernels.cpu import cpu_features, cpu_name
 from trireme_kernels.errors import KernelCacheError
+from trireme_kernels.isa import ISA
 
 _PACKAGE = Path(__file__).parent
 
@@ -64,5 +65,5 @@ def _key() -> str:
     for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(f"{path.relative_to(_PACKAGE)} {path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
-    digest.update(f"{numba.__version__} {llvmlite.__version__} {cpu_name()} {cpu_features()}".encode())
+    digest.update(f"{numba.__version__} {llvmlite.__version__} {cpu_name()} {cpu_features()} {ISA.name}".encode())
     return digest.hexdigest()[:20]

@@ -6,19 +6,23 @@ or a stray write shows.
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from trireme_kernels.arrays import F32, U16, round_up
+from trireme_kernels.isa import ISAS
+from trireme_kernels.layer_program import LayerShape
 from trireme_kernels.matrix import PackedMatrix
-from trireme_kernels.packing import pack_2bit
+from trireme_kernels.packing import pack
 from trireme_kernels.rotary import rope_tables
 
 Case: TypeAlias = dict[str, Any]
 Cases: TypeAlias = Iterator[Case]
 Random: TypeAlias = np.random.Generator
 UNWRITTEN = -77.0
+LAYOUTS = ("2bit", "1.6bit")
 
 
 SETTINGS = (
@@ -55,30 +59,48 @@ def halves(rng: Random, *shape: int) -> U16:
     return floats(rng, *shape).astype(np.float16).view(np.uint16)
 
 
-def matrix(rng: Random, rows: int, cols: int) -> PackedMatrix:
+def matrix(rng: Random, rows: int, cols: int, layout: str = "2bit") -> PackedMatrix:
     """A random packed matrix."""
     w = rng.integers(-1, 2, (rows, cols)).astype(np.int8)
     scales = rng.uniform(0.1, 2.0, round_up(rows, 32) // 16).astype(np.float32)
-    return PackedMatrix(pack_2bit(w), scales, rows, cols)
+    return PackedMatrix(pack(w, layout), scales, rows, cols, layout)
 
 
-def pack(rng: Random) -> Cases:
-    """Whole tiles, padded rows, padded columns."""
-    for rows, cols in ((32, 16), (1, 1), (33, 17), (70, 50), (0, 5)):
-        yield {"w": rng.integers(-1, 2, (rows, cols)).astype(np.int8)}
+def isas(_rng: Random) -> Cases:
+    """Every path."""
+    yield from ({"isa": isa} for isa in ISAS)
 
 
-def unpack(rng: Random) -> Cases:
+def layouts(_rng: Random) -> Cases:
+    """Both layouts."""
+    for layout in LAYOUTS:
+        yield {"layout": layout}
+
+
+def packing(rng: Random) -> Cases:
+    """Whole tiles, padded rows, padded columns, no rows, no columns, in both layouts."""
+    for layout, (rows, cols) in itertools.product(LAYOUTS, ((32, 20), (1, 1), (33, 17), (70, 50), (0, 5), (5, 0))):
+        yield {"w": rng.integers(-1, 2, (rows, cols)).astype(np.int8), "layout": layout}
+
+
+def unpacking(rng: Random) -> Cases:
     """The same shapes, packed."""
-    for case in pack(rng):
+    for case in packing(rng):
         rows, cols = case["w"].shape
-        yield {"data": pack_2bit(case["w"]), "rows": rows, "cols": cols}
+        yield {"data": pack(**case), "rows": rows, "cols": cols, "layout": case["layout"]}
+
+
+def relayouts(rng: Random) -> Cases:
+    """From each layout to each, also of more rows than are unpacked at a time."""
+    for old, new in itertools.product(LAYOUTS, LAYOUTS):
+        yield {"matrix": matrix(rng, 70, 50, old), "layout": new}
+    yield {"matrix": matrix(rng, 2100, 3), "layout": "1.6bit"}
 
 
 def sizes(_rng: Random) -> Cases:
     """Shapes around the padding."""
     for rows, cols in ((0, 0), (1, 1), (32, 16), (33, 16), (32, 17), (100, 100)):
-        yield {"rows": rows, "cols": cols}
+        yield from ({"rows": rows, "cols": cols, "layout": layout} for layout in LAYOUTS)
 
 
 def interleave(rng: Random) -> Cases:
@@ -107,9 +129,13 @@ def linear(rng: Random) -> Cases:
         (64, 33, 0, {}),
         (40, 400, 1, {"begin": 1}),
         (130, 64, 5, {"begin": 1, "end": 3}),
+        (33, 60, 4, {}),
+        (40, 81, 6, {}),
+        (64, 100, 15, {}),
+        (32, 40, 136, {}),
     )
-    for rows, cols, tokens, tiles in shapes:
-        w = matrix(rng, rows, cols)
+    for layout, (rows, cols, tokens, tiles) in itertools.product(LAYOUTS, shapes):
+        w = matrix(rng, rows, cols, layout)
         q = rng.integers(-128, 128, (tokens, w.padded_cols)).astype(np.int8)
         q[:1] = -128
         total = q.sum(axis=1, dtype=np.int32)
@@ -122,6 +148,12 @@ def norm(rng: Random) -> Cases:
     for tokens, width, spread in ((1, 16, 1.0), (3, 50, 1e-4), (2, 7, 1e6), (0, 16, 1.0), (2, 256, 1.0)):
         x = floats(rng, tokens, width, spread=spread)
         yield {"x": x, "gain": floats(rng, width), "eps": 1e-5, "out": blank(tokens, width)}
+
+
+def norm_quantise(rng: Random) -> Cases:
+    """The rows of `quantise` with gains, among them faulty ones."""
+    for case in quantise(rng):
+        yield {**case, "gain": floats(rng, case["x"].shape[1]), "eps": 1e-5}
 
 
 def residual(rng: Random) -> Cases:
@@ -248,3 +280,44 @@ def sampling(rng: Random) -> Cases:
         for (temperature, top_k, top_p), position in itertools.product(SETTINGS, range(4)):
             settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
             yield {"logits": row, **settings, "seed": int(rng.integers(1 << 62)), "position": position}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RandomLayer:
+    """Weights of a layer, as `layer_program.Layer` wants them."""
+
+    attention_norm: F32
+    attention_sub_norm: F32 | None
+    ffn_norm: F32
+    ffn_sub_norm: F32 | None
+    qkv: PackedMatrix
+    output: PackedMatrix
+    gate_up: PackedMatrix
+    down: PackedMatrix
+
+
+def layer(rng: Random, shape: LayerShape, layout: str = "2bit", *, sub_norms: bool = True) -> RandomLayer:
+    """A random layer."""
+    matrices = {name: matrix(rng, *sizes, layout) for name, sizes in shape.matrices().items()}
+    gains = {name: floats(rng, width) for name, width in shape.norms().items()}
+    fields: dict[str, Any] = matrices | {n: g if sub_norms or "sub" not in n else None for n, g in gains.items()}
+    return RandomLayer(**fields)
+
+
+def layer_runs(rng: Random) -> Cases:
+    """Both layouts and activations, with and without sub-norms, one row, several sequences, a prefill, threads."""
+    relu2, silu = LayerShape(48, 80, 4, 2, 16, 1e-5, "relu2"), LayerShape(70, 32, 3, 3, 6, 1e-6, "silu")
+    runs: tuple[tuple[LayerShape, str, bool, list[int], int], ...] = (
+        (relu2, "2bit", True, [1], 1),
+        (relu2, "1.6bit", True, [40, 3, 16], 1),
+        (silu, "2bit", False, [33], 1),
+        (silu, "1.6bit", False, [20, 5, 17, 1, 2, 3, 4, 5, 6, 7, 8], 3),
+    )
+    for n, (shape, layout, sub_norms, lengths, threads) in enumerate(runs):
+        first, second = (cached_rows(rng, lengths, shape.kv_heads, shape.head_dim, half=n % 2 == 0) for _ in range(2))
+        pages = {name: np.stack([first.pop(name), second[name]]) for name in ("k_pages", "v_pages")}
+        layers = [layer(rng, shape, layout, sub_norms=sub_norms) for _ in range(2)]
+        cos, sin = rope_tables(64, shape.head_dim, 10000.0)
+        hidden = floats(rng, len(lengths), shape.hidden_size)
+        fixed = {"shape": shape, "layers": layers, "cos": cos, "sin": sin, "threads": threads}
+        yield {**fixed, "hidden": hidden, **first, **pages}

@@ -1,6 +1,7 @@
 """The CPU that code is generated for, and whether it is one that the kernels run on.
 
-x86-64 needs AVX2 and F16C (servers since about 2015); 64-bit ARM has what is needed.  Without F16C a conversion of
+x86-64 needs F16C (servers since about 2013); 64-bit ARM has what is needed.  Which of a CPU's instructions are used is
+the business of `isa.py`.  Without F16C a conversion of
 halves becomes a call to a function that is not there, which ends the process; so it is refused before it compiles.
 """
 
@@ -11,7 +12,7 @@ import numba
 
 from trireme_kernels.errors import UnsupportedCpuError
 
-_NEEDED = {"x86_64": ("avx2", "f16c"), "aarch64": ("neon",)}
+_NEEDED = {"x86_64": ("f16c",), "aarch64": ("neon",)}
 
 
 def cpu_name() -> str:

@@ -10,7 +10,8 @@ relative error on [-ln 2 / 2, ln 2 / 2] (3.1e-9); with rounding the relative err
 import numpy as np
 
 from trireme_kernels.half import times_power_of_two
-from trireme_kernels.jit import kernel
+from trireme_kernels.jit import inner
+from trireme_kernels.simd import F32x16, bits_of, floats_of, splat_f32, where_less, zeros_f32
 
 LOWEST = np.float32(-87.0)
 """Below this the result is exactly 0 (exp(-87) = 1.6e-38 is close to the smallest normal float32)."""
@@ -26,7 +27,7 @@ Q4 = np.float32(0.0013814578)
 ONE = np.float32(1.0)
 
 
-@kernel
+@inner
 def exp_nonpositive(x: np.float32) -> np.float32:
     """exp(x) of a float32 x <= 0; NaN stays NaN.  Every operation rounds to float32 on its own."""
     rounded = x * LOG2_E + ROUNDER
@@ -37,3 +38,17 @@ def exp_nonpositive(x: np.float32) -> np.float32:
     if x < LOWEST:
         return np.float32(0.0)
     return times_power_of_two(near, rounded)  # type: ignore[no-any-return]
+
+
+@inner
+def exp_lanes(x: F32x16) -> F32x16:
+    """`exp_nonpositive` of sixteen numbers, the same bits."""
+    rounder = splat_f32(ROUNDER)
+    rounded = x * splat_f32(LOG2_E) + rounder
+    k = rounded - rounder
+    r = (x - k * splat_f32(LN2_HIGH)) - k * splat_f32(LN2_LOW)
+    q = (splat_f32(Q4) * r + splat_f32(Q3)) * r + splat_f32(Q2)
+    q = (q * r + splat_f32(Q1)) * r + splat_f32(Q0)
+    near = ((q * r) * r + r) + splat_f32(ONE)
+    scaled = floats_of(bits_of(near) + (bits_of(rounded) << 23))
+    return where_less(x, splat_f32(LOWEST), zeros_f32(), scaled)

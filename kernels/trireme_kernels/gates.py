@@ -8,10 +8,13 @@ A tile of the packed matrix (32 rows) therefore yields 16 finished products.
 import numpy as np
 
 from trireme_kernels.arrays import ANY, F32, frozen, require, require_array, require_output
-from trireme_kernels.exponential import exp_nonpositive
-from trireme_kernels.jit import kernel
+from trireme_kernels.exponential import exp_lanes
+from trireme_kernels.jit import inner, kernel
+from trireme_kernels.simd import F32x16, absolute, load_f32, splat_f32, store_f32, where_less, zeros_f32
 
-_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+ACTIVATIONS = {"relu2": 0, "silu": 1}
+"""Number of each activation inside compiled code."""
+RELU2 = ACTIVATIONS["relu2"]
 
 
 def squared_relu_gate(gate_up: F32, out: F32) -> None:
@@ -20,7 +23,7 @@ def squared_relu_gate(gate_up: F32, out: F32) -> None:
     The square is rounded before the product.  Source: the relu2 activation of BitNet b1.58.
     """
     _check(gate_up, out)
-    _squared_relu(frozen(gate_up), out)
+    _gate(frozen(gate_up), ACTIVATIONS["relu2"], out)
 
 
 def silu_gate(gate_up: F32, out: F32) -> None:
@@ -29,7 +32,7 @@ def silu_gate(gate_up: F32, out: F32) -> None:
     For a negative gate the quotient is gate * e / (1 + e) with e = exp(gate): exp never overflows.
     """
     _check(gate_up, out)
-    _silu(frozen(gate_up), out)
+    _gate(frozen(gate_up), ACTIVATIONS["silu"], out)
 
 
 def _check(gate_up: F32, out: F32) -> None:
@@ -39,22 +42,29 @@ def _check(gate_up: F32, out: F32) -> None:
 
 
 @kernel
-def _squared_relu(gate_up: F32, out: F32) -> None:
-    for t in range(out.shape[0]):
-        for block in range(out.shape[1] // 16):
-            for r in range(16):
-                gate = gate_up[t, 32 * block + r]
-                if gate < _ZERO:  # noqa: PLR1730  # max() may lose a NaN
-                    gate = _ZERO
-                out[t, 16 * block + r] = gate * gate * gate_up[t, 32 * block + 16 + r]
+def _gate(gate_up: F32, activation: int, out: F32) -> None:
+    pairs, products = gate_up.reshape(-1), out.reshape(-1)
+    for at in range(0, products.size, 16):
+        gate, up = load_f32(pairs, 2 * at), load_f32(pairs, 2 * at + 16)
+        store_f32(products, at, gated(activation, gate, up))
 
 
-@kernel
-def _silu(gate_up: F32, out: F32) -> None:
-    for t in range(out.shape[0]):
-        for block in range(out.shape[1] // 16):
-            for r in range(16):
-                gate = gate_up[t, 32 * block + r]
-                e = exp_nonpositive(-abs(gate))
-                numerator = gate * e if gate < _ZERO else gate
-                out[t, 16 * block + r] = numerator / (_ONE + e) * gate_up[t, 32 * block + 16 + r]
+@inner
+def gated(activation: int, gate: F32x16, up: F32x16) -> F32x16:
+    """Sixteen gated products by the activation of this number (`ACTIVATIONS`)."""
+    return squared_relu(gate, up) if activation == RELU2 else silu(gate, up)
+
+
+@inner
+def squared_relu(gate: F32x16, up: F32x16) -> F32x16:
+    """max(gate, 0)^2 * up; NaN stays NaN."""
+    positive = where_less(gate, zeros_f32(), zeros_f32(), gate)
+    return positive * positive * up
+
+
+@inner
+def silu(gate: F32x16, up: F32x16) -> F32x16:
+    """Gate times its sigmoid times up."""
+    e = exp_lanes(zeros_f32() - absolute(gate))
+    numerator = where_less(gate, zeros_f32(), gate * e, gate)
+    return numerator / (splat_f32(np.float32(1.0)) + e) * up

@@ -46,6 +46,21 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", jitted)
 
 
+def inner(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function as part of the kernels that call it: it has no file in the cache of its own."""
+    jitted = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
+    return cast("Callable[P, R]", jitted)
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Like `inner`, but its text is put into its callers before they compile.
+
+    For functions between a kernel and its large inner ones: each level of `inner` compiles everything below it again.
+    """
+    jitted = numba.njit(nogil=True, error_model="numpy", inline="always")(function)
+    return cast("Callable[P, R]", jitted)
+
+
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """`numba.extending.intrinsic`, typed: a function that kernels call and that is lowered to LLVM IR by hand."""
     return cast("Callable[..., Any]", _numba_intrinsic(function))

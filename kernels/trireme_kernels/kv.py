@@ -15,7 +15,7 @@ import numpy as np
 
 from trireme_kernels.arrays import ANY, F32, I32, Pages, frozen, require, require_array, require_indices, require_output
 from trireme_kernels.half import page_of_float
-from trireme_kernels.jit import kernel
+from trireme_kernels.jit import inner, kernel
 
 PAGE_TOKENS = 16
 """Positions in a page."""
@@ -89,8 +89,14 @@ def _prefixes_exist(pages: int, table: I32, rows_slot: I32, positions: I32) -> b
 @kernel
 def _append(qkv: F32, offset: int, pages: Pages, entries: I32, positions: I32) -> None:
     heads, width = pages.shape[1], pages.shape[3]
+    values, step = qkv.reshape(-1), qkv.shape[1]
     for t in range(entries.size):
-        place = positions[t] % PAGE_TOKENS
         for head in range(heads):
-            for d in range(width):
-                pages[entries[t], head, place, d] = page_of_float(pages, qkv[t, offset + head * width + d])
+            store_head(values, t * step + offset + head * width, pages, entries[t], head, positions[t] % PAGE_TOKENS)
+
+
+@inner
+def store_head(x: F32, at: int, pages: Pages, page: int, head: int, place: int) -> None:
+    """Store the head x[at : at + D] in row `place` of a page, rounded where pages hold halves."""
+    for d in range(pages.shape[3]):
+        pages[page, head, place, d] = page_of_float(pages, x[at + d])

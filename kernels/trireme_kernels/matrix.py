@@ -1,27 +1,31 @@
-"""A packed ternary matrix: weights and scales as they lie in a file, and nothing that computes."""
+"""A packed ternary matrix: weights and scales as they lie in a file, and the change from one layout to the other."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from trireme_kernels.arrays import F32, U8, frozen, require, require_array, round_up
-from trireme_kernels.packing import BLOCK_COLS, SCALE_ROWS, TILE_ROWS, packed_bytes
+from trireme_kernels.packing import SCALE_ROWS, TILE_ROWS, block_cols, pack, packed_bytes, unpack
 
 MAX_COLS = 1 << 17
 """Sums of int8 times ternary stay below 2**24 up to here, so that their conversion to float32 is exact."""
+_RELAYOUT_ROWS = 2048
+"""Rows unpacked at a time, a multiple of a tile's 32: bounds the memory that `relayout` needs beside the matrix."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PackedMatrix:
     """A ternary matrix of `rows` x `cols` weights with one float32 scale for each 16 rows.
 
-    data    uint8[padded_rows * padded_cols / 4], layout of `packing.py`; may be a read-only memory map
+    data    uint8[packed_bytes(rows, cols, layout)], as drawn in `packing.py`; may be a read-only memory map
     scales  float32[padded_rows / 16], multiplied to the sums of 16 rows each
     rows    logical number of outputs (N), without padding
     cols    logical number of inputs (K), without padding; at most 2**17
-    layout  "2bit"
+    layout  "2bit" or "1.6bit"
 
-    Both arrays are kept as read-only views without a copy.  Raises `KernelInputError` when sizes do not fit.
+    One scale for 16 rows serves scales per tensor, per row group and of fused tensors.  (Scales per group of k would be
+    a second axis, float32[padded_rows / 16, groups]; nothing here depends on there being none.)  Both arrays are kept
+    as read-only views without a copy.  Raises `KernelInputError` when sizes do not fit.
     """
 
     data: U8
@@ -32,10 +36,10 @@ class PackedMatrix:
 
     def __post_init__(self) -> None:
         """Check sizes with Python's integers, which do not overflow."""
-        require("layout", self.layout == "2bit", f"must be '2bit', not {self.layout!r}")
+        block_cols(self.layout)
         require("rows", isinstance(self.rows, int) and self.rows > 0, "must be a positive int")
         require("cols", isinstance(self.cols, int) and 0 < self.cols <= MAX_COLS, f"must be an int in 1..{MAX_COLS}")
-        require_array("data", self.data, np.uint8, (packed_bytes(self.rows, self.cols),))
+        require_array("data", self.data, np.uint8, (packed_bytes(self.rows, self.cols, self.layout),))
         require_array("scales", self.scales, np.float32, (self.padded_rows // SCALE_ROWS,))
         object.__setattr__(self, "data", frozen(self.data))
         object.__setattr__(self, "scales", frozen(self.scales))
@@ -46,9 +50,14 @@ class PackedMatrix:
         return round_up(self.rows, TILE_ROWS)
 
     @property
+    def blocks(self) -> int:
+        """Blocks of a tile."""
+        return -(-self.cols // block_cols(self.layout))
+
+    @property
     def padded_cols(self) -> int:
-        """Columns with padding: the next multiple of 16, and the width of the quantised input."""
-        return round_up(self.cols, BLOCK_COLS)
+        """Columns with padding to whole blocks, and the width of the quantised input."""
+        return self.blocks * block_cols(self.layout)
 
     @property
     def tiles(self) -> int:
@@ -59,3 +68,20 @@ class PackedMatrix:
     def nbytes(self) -> int:
         """Bytes of weights and scales together."""
         return self.data.nbytes + self.scales.nbytes
+
+
+def relayout(matrix: PackedMatrix, layout: str) -> PackedMatrix:
+    """The same matrix in a layout, "2bit" or "1.6bit"; itself where it has it already.
+
+    The scales are shared, the weights a new array in memory.  Raises `KernelInputError`, also for impossible bytes.
+    """
+    if layout == matrix.layout:
+        return matrix
+    data = np.empty(packed_bytes(matrix.rows, matrix.cols, layout), np.uint8)
+    for first in range(0, matrix.rows, _RELAYOUT_ROWS):
+        rows = min(_RELAYOUT_ROWS, matrix.rows - first)
+        old, new = (packed_bytes(first, matrix.cols, name) for name in (matrix.layout, layout))
+        size = packed_bytes(rows, matrix.cols, matrix.layout)
+        piece = pack(unpack(matrix.data[old : old + size], rows, matrix.cols, matrix.layout), layout)
+        data[new : new + piece.size] = piece
+    return PackedMatrix(data, matrix.scales, matrix.rows, matrix.cols, layout)

@@ -27,7 +27,7 @@ from trireme_kernels.arrays import (
 )
 from trireme_kernels.exponential import exp_nonpositive
 from trireme_kernels.half import float_of_page
-from trireme_kernels.jit import kernel
+from trireme_kernels.jit import inner, kernel
 from trireme_kernels.kv import PAGE_TOKENS, check_pages, check_prefixes, check_rows
 from trireme_kernels.summation import dot, lane_sum
 
@@ -100,12 +100,33 @@ def _attention(
         pages, count = table[rows_slot[t]], positions[t] + 1
         q = qkv[t, head * group * width : (head + 1) * group * width]
         o = out[t, head * group * width : (head + 1) * group * width]
-        _scores(q, scale, k_pages, pages, head, count, page, scores)
-        o[:] = _ZERO
-        _mix(v_pages, pages, head, count, page, scores, o)
+        attend(q, scale, k_pages, v_pages, pages, head, count, page, scores, o)
 
 
-@kernel
+@inner
+def attend(
+    q: F32,
+    scale: np.float32,
+    k_pages: Pages,
+    v_pages: Pages,
+    pages: I32,
+    head: int,
+    count: int,
+    page: F32,
+    scores: F32,
+    o: F32,
+) -> None:
+    """One work item: the query heads q float32[group * D] of one row over positions 0 .. count-1 of a KV head.
+
+    pages lists the page ids of the row's slot; page float32[16 * D] and scores float32[group, >= count up to 16] are
+    scratch; o float32[group * D] is written.
+    """
+    _scores(q, scale, k_pages, pages, head, count, page, scores)
+    o[:] = _ZERO
+    _mix(v_pages, pages, head, count, page, scores, o)
+
+
+@inner
 def _scores(
     q: F32, scale: np.float32, k_pages: Pages, pages: I32, head: int, count: int, page: F32, scores: F32
 ) -> None:
@@ -119,7 +140,7 @@ def _scores(
                 scores[g, first + p] = dot(q, g * width, page, p * width, width) * scale
 
 
-@kernel
+@inner
 def _mix(v_pages: Pages, pages: I32, head: int, count: int, page: F32, scores: F32, o: F32) -> None:
     """o[g] = softmax(scores[g]) @ v; scores become their exponentials."""
     width = v_pages.shape[3]
@@ -140,7 +161,7 @@ def _mix(v_pages: Pages, pages: I32, head: int, count: int, page: F32, scores: F
             o[g * width + d] *= share
 
 
-@kernel
+@inner
 def _exponentials(scores: F32, count: int) -> None:
     """Replace count scores by exp(score - largest) and fill their last block of 16 with zeros."""
     top = scores[0]
@@ -152,7 +173,7 @@ def _exponentials(scores: F32, count: int) -> None:
         scores[p] = _ZERO
 
 
-@kernel
+@inner
 def _widen(rows: Pages, tokens: int, page: F32) -> None:
     """The first `tokens` rows of a page [16, D] as float32."""
     width = rows.shape[1]

@@ -13,7 +13,9 @@ from trireme_kernels import (
     gates,
     head,
     kv,
+    layer_program,
     linear,
+    matrix,
     norm,
     packing,
     paged_attention,
@@ -23,6 +25,7 @@ from trireme_kernels import (
     sampling,
 )
 from trireme_kernels.naive import attention as naive_attention
+from trireme_kernels.naive import layer_program as naive_program
 from trireme_kernels.naive import layers as naive_layers
 from trireme_kernels.naive import packing as naive_packing
 from trireme_kernels.naive import tokens as naive_tokens
@@ -50,21 +53,26 @@ REGISTRY = (
     Row("add_rows", norm.add_rows, naive_layers.add_rows, cases.residual),
     Row("append_kv", kv.append_kv, naive_attention.append_kv, cases.append),
     Row("attention", paged_attention.attention, naive_attention.attention, cases.attend),
+    Row("block_cols", packing.block_cols, naive_packing.block_cols, cases.layouts),
     Row("embed", head.embed, naive_tokens.embed, cases.lookup),
     Row("head_logits", head.head_logits, naive_tokens.head_logits, cases.logits),
     Row("interleave_gate_up", packing.interleave_gate_up, naive_packing.interleave_gate_up, cases.interleave),
-    Row("pack_2bit", packing.pack_2bit, naive_packing.pack_2bit, cases.pack),
+    Row("pack", packing.pack, naive_packing.pack, cases.packing),
     Row("packed_bytes", packing.packed_bytes, naive_packing.packed_bytes, cases.sizes),
     Row("philox_uniform", philox.philox_uniform, naive_tokens.philox_uniform, cases.draw),
+    Row("preferred_layout", packing.preferred_layout, naive_packing.preferred_layout, cases.isas),
     Row("quantise_rows", quantise.quantise_rows, naive_layers.quantise_rows, cases.quantise),
+    Row("relayout", matrix.relayout, naive_packing.relayout, cases.relayouts),
     Row("rms_norm", norm.rms_norm, naive_layers.rms_norm, cases.norm),
+    Row("rms_norm_quantise", quantise.rms_norm_quantise, naive_layers.rms_norm_quantise, cases.norm_quantise),
     Row("rope", rotary.rope, naive_attention.rope, cases.rotate),
     # NumPy's vectorised and scalar cosines may differ in the last bit of float64: one float32 unit at 1.
     Row("rope_tables", rotary.rope_tables, naive_attention.rope_tables, cases.tables, tolerance=6e-8),
+    Row("run_layers", layer_program.run_layers, naive_program.run_layers, cases.layer_runs),
     Row("sample", sampling.sample, naive_tokens.sample, cases.sampling),
     Row("silu_gate", gates.silu_gate, naive_layers.silu_gate, cases.gate),
     Row("squared_relu_gate", gates.squared_relu_gate, naive_layers.squared_relu_gate, cases.gate),
     Row("ternary_linear", linear.ternary_linear, naive_layers.ternary_linear, cases.linear),
-    Row("unpack_2bit", packing.unpack_2bit, naive_packing.unpack_2bit, cases.unpack),
+    Row("unpack", packing.unpack, naive_packing.unpack, cases.unpacking),
 )
 """Every public kernel, by name."""

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from trireme_kernels.arrays import ANY, F32, I32, frozen, require, require_array, require_indices, require_output
-from trireme_kernels.jit import kernel
+from trireme_kernels.jit import inner, kernel
 
 
 def rope_tables(context: int, head_dim: int, theta: float) -> tuple[F32, F32]:
@@ -47,12 +47,18 @@ def rope(x: F32, heads: int, head_dim: int, positions: I32, cos: F32, sin: F32, 
 
 @kernel
 def _rotate(x: F32, offset: int, heads: int, positions: I32, cos: F32, sin: F32) -> None:
-    half = cos.shape[1]
+    half, width = cos.shape[1], x.shape[1]
+    values = x.reshape(-1)
     for t in range(x.shape[0]):
-        p = positions[t]
         for head in range(heads):
-            at = offset + head * 2 * half
-            for i in range(half):
-                low, high = x[t, at + i], x[t, at + half + i]
-                x[t, at + i] = low * cos[p, i] - high * sin[p, i]
-                x[t, at + half + i] = high * cos[p, i] + low * sin[p, i]
+            rotate_head(values, t * width + offset + head * 2 * half, cos, sin, positions[t])
+
+
+@inner
+def rotate_head(x: F32, at: int, cos: F32, sin: F32, position: int) -> None:
+    """Rotate the head x[at : at + head_dim]."""
+    half = cos.shape[1]
+    for i in range(half):
+        low, high = x[at + i], x[at + half + i]
+        x[at + i] = low * cos[position, i] - high * sin[position, i]
+        x[at + half + i] = high * cos[position, i] + low * sin[position, i]

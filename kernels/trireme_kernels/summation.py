@@ -7,40 +7,41 @@ It maps onto one AVX-512 register, two of AVX2 or four of NEON without changing 
 they are added.  `naive/summation.py` is the same in NumPy.
 """
 
+import numpy as np
+
 from trireme_kernels.arrays import F32, U16
-from trireme_kernels.half import float_of_bfloat
-from trireme_kernels.jit import kernel
-from trireme_kernels.simd import add, add_product, add_to_lane, load, load_bfloat, tree_sum, zeros
+from trireme_kernels.jit import inner
+from trireme_kernels.simd import load_bf16, load_f32, load_first, load_first_bf16, tree_sum, zeros_f32
 
 
-@kernel
-def dot(x: F32, i: int, y: F32, j: int, n: int) -> float:
+@inner
+def dot(x: F32, i: int, y: F32, j: int, n: int) -> np.float32:
     """Sum of x[i+k] * y[j+k] for k in 0..n-1, in the fixed order; x and y are one-dimensional."""
-    total = zeros()
+    total = zeros_f32()
     whole = n - n % 16
     for k in range(0, whole, 16):
-        total = add_product(total, load(x, i + k), load(y, j + k))
-    for k in range(n - whole):
-        total = add_to_lane(total, k, x[i + whole + k] * y[j + whole + k])
-    return tree_sum(total)  # type: ignore[no-any-return]
+        total = total + load_f32(x, i + k) * load_f32(y, j + k)
+    if whole < n:  # the lanes without an element add 0 * 0, which changes no sum that began at +0
+        total = total + load_first(x, i + whole, n - whole) * load_first(y, j + whole, n - whole)
+    return tree_sum(total)
 
 
-@kernel
-def dot_bfloat(x: F32, i: int, y: U16, j: int, n: int) -> float:
+@inner
+def dot_bfloat(x: F32, i: int, y: U16, j: int, n: int) -> np.float32:
     """`dot` where y holds bfloat16 bits."""
-    total = zeros()
+    total = zeros_f32()
     whole = n - n % 16
     for k in range(0, whole, 16):
-        total = add_product(total, load(x, i + k), load_bfloat(y, j + k))
-    for k in range(n - whole):
-        total = add_to_lane(total, k, x[i + whole + k] * float_of_bfloat(y[j + whole + k]))
-    return tree_sum(total)  # type: ignore[no-any-return]
+        total = total + load_f32(x, i + k) * load_bf16(y, j + k)
+    if whole < n:
+        total = total + load_first(x, i + whole, n - whole) * load_first_bf16(y, j + whole, n - whole)
+    return tree_sum(total)
 
 
-@kernel
-def lane_sum(x: F32, i: int, blocks: int) -> float:
+@inner
+def lane_sum(x: F32, i: int, blocks: int) -> np.float32:
     """Sum of the 16 * blocks elements from x[i] on, in the fixed order."""
-    total = zeros()
+    total = zeros_f32()
     for block in range(blocks):
-        total = add(total, load(x, i + 16 * block))
-    return tree_sum(total)  # type: ignore[no-any-return]
+        total = total + load_f32(x, i + 16 * block)
+    return tree_sum(total)

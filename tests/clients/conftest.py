@@ -17,8 +17,8 @@ Do = Callable[[Callable[[Any], Any]], Any]
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch):
-    monkeypatch.delenv("TRIREME_TARGET", raising=False)
-    monkeypatch.delenv("TRIREME_DEBUG", raising=False)
+    for name in ("TRIREME_TARGET", "TRIREME_DEBUG", "PYTHONUNBUFFERED"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

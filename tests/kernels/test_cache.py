@@ -102,10 +102,10 @@ def test_a_second_process_finds_the_machine_code(base: Path) -> None:
 
 def test_a_cpu_without_the_instructions_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
-    for features in ("+avx2,+f16c", "+sse2,+f16c,+avx,+avx2"):
+    for features in ("+avx2,+f16c", "+sse2,+f16c,+avx"):
         monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
         cpu.check_cpu()
-    for features, lacking in (("+avx,+f16c,-avx2", "avx2"), ("+avx2", "f16c"), ("", "avx2, f16c")):
+    for features, lacking in (("+avx,-f16c", "f16c"), ("+avx2", "f16c"), ("", "f16c")):
         monkeypatch.setattr(numba.config, "CPU_FEATURES", features)
         with pytest.raises(k.UnsupportedCpuError, match=f"lacks {lacking},"):
             cpu.check_cpu()

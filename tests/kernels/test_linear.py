@@ -12,6 +12,7 @@ from trireme_kernels import cases, linear
 
 odd = st.integers(1, 100)
 seeds = st.integers(0, 2**32 - 1)
+layouts = st.sampled_from(cases.LAYOUTS)
 
 
 def ternary(seed: int, rows: int, cols: int) -> np.ndarray:
@@ -23,20 +24,52 @@ def test_layout_of_a_known_byte() -> None:
     w = np.zeros((64, 32), np.int8)
     w[32 + 16 + 3, 16 + 4 * 2 + 1] = 1  # tile 1, vector 1, r = 3; block 1, field 2, j = 1
     w[32 + 16 + 3, 16 + 4 * 3 + 1] = -1  # the same byte, field 3
-    data = k.pack_2bit(w)
+    data = k.pack(w)
     assert data.size == 512
     byte = ((1 * 2 + 1) * 2 + 1) * 64 + 4 * 3 + 1
     assert data[byte] == 0b00_10_01_01
     assert (np.delete(data, byte) == 0b01_01_01_01).all()
 
 
+def test_layout_of_a_known_byte_of_1_6_bits() -> None:
+    """Written out by hand, as above."""
+    w = np.zeros((64, 40), np.int8)
+    w[32 + 16 + 3, 20 + 4 * 2 + 1] = 1  # tile 1, vector 1, r = 3; block 1, digit 2, j = 1
+    w[32 + 16 + 3, 20 + 4 * 4 + 1] = -1  # the same byte, digit 4
+    data = k.pack(w, "1.6bit")
+    assert data.size == 512
+    byte = ((1 * 2 + 1) * 2 + 1) * 64 + 4 * 3 + 1
+    assert data[byte] == 1 + 3 + 2 * 9 + 27 + 0 * 81
+    assert (np.delete(data, byte) == 121).all()
+
+
 @settings(deadline=None)
-@given(seeds, odd, odd)
-def test_pack_round_trip(seed: int, rows: int, cols: int) -> None:
+@given(seeds, odd, odd, layouts)
+def test_pack_round_trip(seed: int, rows: int, cols: int, layout: str) -> None:
     w = ternary(seed, rows, cols)
-    data = k.pack_2bit(w)
-    assert data.size == k.packed_bytes(rows, cols)
-    assert (k.unpack_2bit(data, rows, cols) == w).all()
+    data = k.pack(w, layout)
+    assert data.size == k.packed_bytes(rows, cols, layout)
+    assert (k.unpack(data, rows, cols, layout) == w).all()
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_every_byte_is_unpacked_or_refused(byte: int) -> None:
+    data = np.full(128, byte, np.uint8)
+    for layout, cols, base in (("2bit", 16, 4), ("1.6bit", 20, 3)):
+        digits = [byte // base**f % base for f in range(cols // 4)]
+        if byte >= base ** (cols // 4) or 3 in digits:
+            with pytest.raises(k.KernelInputError, match=r"^data must not hold"):
+                k.unpack(data, 32, cols, layout)
+        else:
+            assert (k.unpack(data, 32, cols, layout) == np.repeat(digits, 4).astype(np.int8) - 1).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(seeds, odd, st.integers(1, 300), st.integers(1, 20))
+def test_layouts_give_the_same_bits(seed: int, rows: int, cols: int, tokens: int) -> None:
+    rng = np.random.default_rng(seed)
+    w, x = cases.matrix(rng, rows, cols), cases.floats(rng, tokens, cols)
+    assert (product(w, x) == product(k.relayout(w, "1.6bit"), x)).all()
 
 
 def product(w: k.PackedMatrix, x: np.ndarray, **tiles: int) -> np.ndarray:
@@ -55,12 +88,14 @@ def quantised(w: k.PackedMatrix, x: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 @settings(deadline=None, max_examples=60)
-@given(seeds, odd, st.integers(1, 300), st.integers(0, 5), st.sampled_from([-128, -1, 0, 127, None]))
-def test_linear_is_the_integer_product(seed: int, rows: int, cols: int, tokens: int, level: int | None) -> None:
+@given(seeds, odd, st.integers(1, 300), st.integers(0, 20), st.sampled_from([-128, -1, 0, 127, None]), layouts)
+def test_linear_is_the_integer_product(
+    seed: int, rows: int, cols: int, tokens: int, level: int | None, layout: str
+) -> None:
     rng = np.random.default_rng(seed)
     weights = ternary(seed, rows, cols)
     scales = rng.uniform(0.1, 2, -(-rows // 32) * 2).astype(np.float32)
-    w = k.PackedMatrix(k.pack_2bit(weights), scales, rows, cols)
+    w = k.PackedMatrix(k.pack(weights, layout), scales, rows, cols, layout)
     q = np.zeros((tokens, w.padded_cols), np.int8)
     q[:, :cols] = rng.integers(-128, 128, (tokens, cols)) if level is None else level
     scale = rng.uniform(0.01, 10, tokens).astype(np.float32)
@@ -71,20 +106,23 @@ def test_linear_is_the_integer_product(seed: int, rows: int, cols: int, tokens: 
     assert (out[:, rows:] == 0).all()
 
 
-def test_largest_sum_does_not_overflow() -> None:
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+@pytest.mark.parametrize("tokens", range(1, 10))
+def test_largest_sum_does_not_overflow(layout: str, tokens: int) -> None:
     cols = 1 << 17
-    w = k.PackedMatrix(k.pack_2bit(np.ones((1, cols), np.int8)), np.ones(2, np.float32), 1, cols)
-    q = np.full((1, cols), -128, np.int8)
-    out = cases.blank(1, 32)
-    k.ternary_linear(w, q, np.ones(1, np.float32), q.sum(axis=1, dtype=np.int32), out)
-    assert out[0, 0] == -(2.0**24)
+    w = k.PackedMatrix(k.pack(np.ones((1, cols), np.int8), layout), np.ones(2, np.float32), 1, cols, layout)
+    q = np.zeros((tokens, w.padded_cols), np.int8)
+    q[:, :cols] = -128
+    out = cases.blank(tokens, 32)
+    k.ternary_linear(w, q, np.ones(tokens, np.float32), q.sum(axis=1, dtype=np.int32), out)
+    assert (out[:, 0] == -(2.0**24)).all()
 
 
 @settings(deadline=None)
-@given(seeds, st.lists(st.integers(0, 5), max_size=4))
-def test_any_split_gives_the_same_bits(seed: int, cuts: list[int]) -> None:
+@given(seeds, st.lists(st.integers(0, 5), max_size=4), layouts)
+def test_any_split_gives_the_same_bits(seed: int, cuts: list[int], layout: str) -> None:
     rng = np.random.default_rng(seed)
-    w, x = cases.matrix(rng, 150, 70), cases.floats(rng, 3, 70)
+    w, x = cases.matrix(rng, 150, 70, layout), cases.floats(rng, 3, 70)
     q, scale, total = quantised(w, x)
     whole, parts = cases.blank(3, w.padded_rows), cases.blank(3, w.padded_rows)
     k.ternary_linear(w, q, scale, total, whole)
@@ -104,10 +142,10 @@ def test_a_range_writes_its_own_columns_only() -> None:
 
 
 @settings(deadline=None)
-@given(seeds, st.integers(1, 6))
-def test_a_row_does_not_depend_on_its_batch(seed: int, tokens: int) -> None:
+@given(seeds, st.integers(1, 20), layouts)
+def test_a_row_does_not_depend_on_its_batch(seed: int, tokens: int, layout: str) -> None:
     rng = np.random.default_rng(seed)
-    w, x = cases.matrix(rng, 40, 50), cases.floats(rng, tokens, 50)
+    w, x = cases.matrix(rng, 40, 50, layout), cases.floats(rng, tokens, 50)
     together = product(w, x)
     for t in range(tokens):
         assert (together[t] == product(w, x[t : t + 1])[0]).all()
@@ -141,12 +179,10 @@ def test_interleaved_gate_and_up_meet_in_the_gated_product() -> None:
     gate, up = ternary(5, 20, 40), ternary(6, 20, 40)
     x = cases.floats(rng, 3, 40)
     merged = k.interleave_gate_up(gate, up)
-    w = k.PackedMatrix(k.pack_2bit(merged), np.ones(4, np.float32), *merged.shape)
+    w = k.PackedMatrix(k.pack(merged), np.ones(4, np.float32), *merged.shape)
     out = cases.blank(3, 32)
     k.squared_relu_gate(product(w, x), out)
-    parts = [
-        product(k.PackedMatrix(k.pack_2bit(half), np.ones(2, np.float32), 20, 40), x)[:, :20] for half in (gate, up)
-    ]
+    parts = [product(k.PackedMatrix(k.pack(half), np.ones(2, np.float32), 20, 40), x)[:, :20] for half in (gate, up)]
     positive = np.maximum(parts[0], 0)
     assert (out[:, :20] == positive * positive * parts[1]).all()
     assert (out[:, 20:] == 0).all()

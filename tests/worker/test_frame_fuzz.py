@@ -38,6 +38,8 @@ def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
+    program = trireme_kernels.LayerProgram
+    monkeypatch.setattr(program, "run", counted("LayerProgram.run", program.run))
     for name in trireme_kernels.__all__:
         kernel = getattr(trireme_kernels, name)
         if callable(kernel) and not isinstance(kernel, type):

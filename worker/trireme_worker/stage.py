@@ -6,21 +6,25 @@ Owns weights, KV cache and threads; decides nothing and knows nothing of frames,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import trireme_kernels as kernels
 from trireme_worker.batch import Batch, Row, Sampled
-from trireme_worker.blocks import Float, Tokens, block
 from trireme_worker.kv_cache import KVCache, pages_for
-from trireme_worker.pack import Pack
+from trireme_worker.pack import LayerWeights, Pack
 from trireme_worker.team import Team
+
+Float = NDArray[np.float32]
 
 
 class StageModel:
     """Layers `layers` of `pack`, with room for `kv_tokens` tokens in up to `slots` sequences, computed on `threads`
-    threads.
+    threads. `layout`: lay the ternary weights out anew in memory, as "2bit" or "1.6bit"; by default they stay mapped as
+    they are packed.
 
     Activations between stages are float32 [tokens, hidden_size].
     """
@@ -33,15 +37,15 @@ class StageModel:
         threads: int = 1,
         kv_tokens: int = 4096,
         slots: int = 16,
+        layout: str | None = None,
         kv_dtype: str = "float32",
     ) -> None:
         config = pack.config
         self.config, self.layers = config, layers
         self.first, self.last = layers.start == 0, layers.stop == config.layers
-        self._weights = [pack.layer(i) for i in layers]
+        weights = [_laid_out(pack.layer(i), layout) for i in layers]
         self._embedding = pack.embedding() if self.first else None
         self._head = (pack.head(), pack.final_norm()) if self.last else None
-        self._cos, self._sin = kernels.rope_tables(config.context, config.head_dim, config.rope_theta)
         self._team = Team(threads)
         self.kv = KVCache(
             layers=len(layers),
@@ -52,6 +56,17 @@ class StageModel:
             context=config.context,
             dtype=kv_dtype,
         )
+        cos, sin = kernels.rope_tables(config.context, config.head_dim, config.rope_theta)
+        shape = kernels.LayerShape(
+            hidden_size=config.hidden_size,
+            ffn_size=config.ffn_size,
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            norm_eps=config.norm_eps,
+            activation=config.activation,
+        )
+        self._program = kernels.LayerProgram(shape, weights, cos, sin, self.kv.k, self.kv.v, threads=threads)
 
     def embed(self, token_ids: NDArray[np.int32]) -> Float:
         """First stage: embedding rows of the tokens, float32 [T, hidden_size]."""
@@ -70,9 +85,7 @@ class StageModel:
 
     def forward(self, batch: Batch, hidden: Float) -> Float:
         """Applies the layers to `hidden` in place and returns it; keys and values go where `reserve` made room."""
-        at = Tokens(batch.slots(), batch.positions(), self._cos, self._sin)
-        for i, weights in enumerate(self._weights):
-            block(weights, self.config, hidden, at, self.kv, i, self._team)
+        self._program.run(hidden, self.kv.table, batch.slots(), batch.positions())
         return hidden
 
     def head(self, hidden: Float) -> Float:
@@ -109,6 +122,15 @@ class StageModel:
     def close(self) -> None:
         """Ends the threads."""
         self._team.close()
+        self._program.close()
+
+
+def _laid_out(weights: LayerWeights, layout: str | None) -> LayerWeights:
+    if layout is None:
+        return weights
+    names = ("qkv", "output", "gate_up", "down")
+    matrices: dict[str, Any] = {name: kernels.relayout(getattr(weights, name), layout) for name in names}
+    return replace(weights, **matrices)
 
 
 def _choose(row: Row, logits: Float) -> Sampled:

@@ -4,7 +4,7 @@ import numpy as np
 
 from trireme_kernels.arrays import F32, I8, I32
 from trireme_kernels.matrix import PackedMatrix
-from trireme_kernels.naive.packing import unpack_2bit
+from trireme_kernels.naive.packing import unpack
 from trireme_kernels.naive.summation import exp_nonpositive, lane_sum
 
 
@@ -25,7 +25,7 @@ def ternary_linear(
 ) -> None:
     """The integer product of the unpacked matrix; `total` is not needed."""
     del total
-    weights = unpack_2bit(w.data, w.padded_rows, w.padded_cols).astype(np.int64)
+    weights = unpack(w.data, w.padded_rows, w.padded_cols, w.layout).astype(np.int64)
     sums = q.astype(np.int64) @ weights.T
     factors = np.repeat(w.scales, 16) * scale[:, None]
     rows = slice(32 * begin, None if end is None else 32 * end)
@@ -37,6 +37,13 @@ def rms_norm(x: F32, gain: F32, eps: float, out: F32) -> None:
     mean = lane_sum(x * x) / np.float32(x.shape[1])
     factor = np.float32(1) / np.sqrt(mean + np.float32(eps))
     out[:] = x * factor[:, None] * gain
+
+
+def rms_norm_quantise(x: F32, gain: F32, eps: float, q: I8, scale: F32, total: I32) -> None:
+    """One after the other."""
+    y = np.empty_like(x)
+    rms_norm(x, gain, eps, y)
+    quantise_rows(y, q, scale, total)
 
 
 def add_rows(x: F32, y: F32) -> None:

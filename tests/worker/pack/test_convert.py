@@ -193,7 +193,7 @@ def test_large_matrices_are_packed_in_chunks(monkeypatch):
     monkeypatch.setattr(ternary, "_PACK_ROWS", 64)
     parts = pack_matrix(weights, scales)
     assert np.array_equal(parts.data, whole.data)
-    assert np.array_equal(kernels.unpack_2bit(np.array(parts.data), 150, 40), weights)
+    assert np.array_equal(kernels.unpack(np.array(parts.data), 150, 40), weights)
     assert parts.scales.tolist() == [*scales, *[0] * (len(parts.scales) - 10)]
 
 

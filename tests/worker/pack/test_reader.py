@@ -14,7 +14,7 @@ from trireme_worker.pack import Pack
 
 def scaled(matrix):
     """The real values of a packed matrix, float32 [rows, cols]."""
-    ternary = kernels.unpack_2bit(np.array(matrix.data), matrix.rows, matrix.cols).astype(np.float32)
+    ternary = kernels.unpack(np.array(matrix.data), matrix.rows, matrix.cols).astype(np.float32)
     return ternary * np.repeat(matrix.scales, 16)[: matrix.rows, None]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trireme_kernels.matrix import PackedMatrix
-from trireme_kernels.packing import SCALE_ROWS, pack_2bit
+from trireme_kernels.packing import SCALE_ROWS, pack
 from trireme_worker.pack.tensors import LAYOUT, padded_scales
 
 Ternary = NDArray[np.int8]
@@ -53,7 +53,7 @@ def absmean(chunks: Callable[[], Iterable[NDArray[np.float32]]]) -> tuple[Ternar
 def pack_matrix(weights: Ternary, scales: NDArray[np.float32]) -> PackedMatrix:
     """int8 [rows, cols] with one scale for 16 rows, float32 [rows / 16], as a packed matrix."""
     rows, cols = weights.shape
-    data = np.concatenate([pack_2bit(weights[at : at + _PACK_ROWS]) for at in range(0, rows, _PACK_ROWS)])
+    data = np.concatenate([pack(weights[at : at + _PACK_ROWS], LAYOUT) for at in range(0, rows, _PACK_ROWS)])
     padded = np.zeros(padded_scales(rows), np.float32)
     padded[: len(scales)] = scales
     return PackedMatrix(data, padded, rows, cols, LAYOUT)

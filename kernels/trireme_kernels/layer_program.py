@@ -1,0 +1,287 @@
+"""A range of layers bound to its weights, its KV pages and its threads: `LayerProgram`.
+
+Owns the threads, the memory between the steps, and every check: compiled code (`layer_steps.py`) gets addresses and
+trusts them.  Knows nothing of files, sequences or the network.
+
+    caller ---- run() ----> work(rank 0) returns                    one call for all layers and tokens
+    helper threads          work(rank 1 ..): sleep, compute, sleep ...       they enter once and stay without the GIL
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trireme_kernels import layer_steps as steps
+from trireme_kernels.arrays import (
+    ANY,
+    F32,
+    I32,
+    Pages,
+    frozen,
+    require,
+    require_array,
+    require_indices,
+    require_output,
+    round_up,
+)
+from trireme_kernels.gates import ACTIVATIONS
+from trireme_kernels.kv import PAGE_TOKENS, check_pages, check_prefixes, check_rows
+from trireme_kernels.linear_tiles import GATE
+from trireme_kernels.matrix import PackedMatrix
+from trireme_kernels.threads import SYNC_WORDS
+
+MAX_THREADS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """Sizes and choices that all layers of a model share.
+
+    hidden_size; ffn_size, a multiple of 16; heads, a multiple of kv_heads; head_dim, even; norm_eps; activation,
+    "relu2" or "silu".  Raises `KernelInputError`.
+    """
+
+    hidden_size: int
+    ffn_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    norm_eps: float
+    activation: str
+
+    def __post_init__(self) -> None:
+        """Check what compiled code relies on."""
+        require("hidden_size", self.hidden_size > 0, "must be positive")
+        require("ffn_size", self.ffn_size > 0 and self.ffn_size % 16 == 0, "must be a positive multiple of 16")
+        require("kv_heads", self.kv_heads > 0, "must be positive")
+        require("heads", self.heads > 0 and self.heads % self.kv_heads == 0, "must be a positive multiple of kv_heads")
+        require("head_dim", self.head_dim > 0 and self.head_dim % 2 == 0, "must be positive and even")
+        require("norm_eps", 0 <= self.norm_eps < np.inf, "must be finite and not negative")
+        require("activation", self.activation in ACTIVATIONS, f"must be one of {', '.join(ACTIVATIONS)}")
+
+    @property
+    def query_size(self) -> int:
+        """Columns of the queries: heads * head_dim."""
+        return self.heads * self.head_dim
+
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """(rows, cols) of each packed matrix of a layer."""
+        qkv = self.query_size + 2 * self.kv_heads * self.head_dim
+        return {
+            "qkv": (qkv, self.hidden_size),
+            "output": (self.hidden_size, self.query_size),
+            "gate_up": (2 * self.ffn_size, self.hidden_size),
+            "down": (self.hidden_size, self.ffn_size),
+        }
+
+    def norms(self) -> dict[str, int]:
+        """Widths of the norms of a layer; the sub-norms may be missing."""
+        widths = {"attention_norm": self.hidden_size, "ffn_norm": self.hidden_size}
+        return widths | {"attention_sub_norm": self.query_size, "ffn_sub_norm": self.ffn_size}
+
+
+class Layer(Protocol):
+    """The weights of one layer: gains float32, matrices of `LayerShape.matrices`; gate_up by `interleave_gate_up`."""
+
+    @property
+    def attention_norm(self) -> F32: ...
+    @property
+    def attention_sub_norm(self) -> F32 | None: ...
+    @property
+    def ffn_norm(self) -> F32: ...
+    @property
+    def ffn_sub_norm(self) -> F32 | None: ...
+    @property
+    def qkv(self) -> PackedMatrix: ...
+    @property
+    def output(self) -> PackedMatrix: ...
+    @property
+    def gate_up(self) -> PackedMatrix: ...
+    @property
+    def down(self) -> PackedMatrix: ...
+
+
+class LayerProgram:
+    """Layers ready to run on `threads` threads, the calling one included.
+
+    layers            weights of each layer, all in one layout; arrays may be read-only memory maps
+    cos, sin          float32[context, head_dim / 2] of `rope_tables`
+    k_pages, v_pages  for each layer uint16 or float32 [P, KV, 16, D], as in `append_kv`; written by `run`
+    cpus              a CPU for each thread but the caller's, to pin them to; by default those of this process, when it
+                      has exactly `threads` of them (other processes then have theirs), else none
+
+    The arrays are used where they lie and must not be moved.  Helper threads sleep while there is no work.
+    Raises `KernelInputError`.
+    """
+
+    def __init__(
+        self,
+        shape: LayerShape,
+        layers: Sequence[Layer],
+        cos: F32,
+        sin: F32,
+        k_pages: Sequence[Pages] | Pages,
+        v_pages: Sequence[Pages] | Pages,
+        *,
+        threads: int = 1,
+        cpus: Sequence[int] | None = None,
+    ) -> None:
+        require("threads", 1 <= threads <= MAX_THREADS, f"must lie in 1..{MAX_THREADS}")
+        require("layers", len(layers) > 0, "must not be empty")
+        require("k_pages", len(k_pages) == len(layers), "must have an array for each layer")
+        require("v_pages", len(v_pages) == len(layers), "must have an array for each layer")
+        require_array("cos", cos, np.float32, (ANY, shape.head_dim // 2))
+        require_array("sin", sin, np.float32, cos.shape)
+        self.shape, self.threads = shape, threads
+        arrays = [_arrays(shape, *each) for each in zip(layers, k_pages, v_pages, strict=True)]
+        self._kept = arrays  # compiled code has no more than their addresses
+        self._layers = np.array([_addresses(each) for each in arrays], np.int64)
+        first = layers[0]
+        for layer in layers:
+            for name in shape.matrices():
+                require(name, getattr(layer, name).layout == first.qkv.layout, "must have one layout in all layers")
+        for pages in (*k_pages, *v_pages):
+            require("k_pages", pages.shape == k_pages[0].shape, "must have one shape in all layers")
+            require("k_pages", pages.dtype == k_pages[0].dtype, "must have one dtype in all layers")
+        self._pages = k_pages[0].shape[0]
+        self._sizes = _sizes(shape, first, self._pages)
+        self._widest = max(getattr(first, name).padded_cols for name in shape.matrices())
+        self._cos, self._sin = frozen(cos), frozen(sin)
+        self._like = np.empty(0, k_pages[0].dtype)
+        self._sync, self._command = np.zeros(SYNC_WORDS, np.int32), np.zeros(steps.COMMAND_FIELDS, np.int64)
+        self._buffers: dict[int, npt.NDArray[np.uint8]] = {}
+        self._running = threading.Lock()
+        self._helpers = self._start(cpus)
+
+    def run(self, hidden: F32, table: I32, rows_slot: I32, positions: I32) -> None:
+        """Apply the layers to hidden float32[T, hidden_size] in place; keys and values of the rows join the pages.
+
+        table       int32[S, max_pages], page ids of each slot
+        rows_slot   int32[T], slot of each row
+        positions   int32[T], position of each row; two rows never have the same slot and position
+
+        Raises `KernelInputError`.
+        """
+        require_output("hidden", hidden, np.float32, (ANY, self.shape.hidden_size))
+        check_rows(len(hidden), table, rows_slot, positions)
+        require_indices("positions", positions, self._cos.shape[0])
+        check_prefixes(self._pages, table, rows_slot, positions)
+        places = rows_slot.astype(np.int64) * (1 << 32) + positions
+        require("positions", len(np.unique(places)) == len(places), "must not name a place twice")
+        with self._running:
+            require("program", not self._command[steps.STOP], "is closed")
+            if len(hidden):
+                self._fill(hidden, table, rows_slot, positions)
+                self._work(0)
+
+    def close(self) -> None:
+        """End the threads.  More than once is harmless."""
+        with self._running:
+            self._command[steps.STOP] = 1
+            self._work(0)
+        for helper in self._helpers:
+            helper.join()
+
+    def _work(self, rank: int) -> None:
+        eps = np.float32(self.shape.norm_eps)
+        fixed = (self._sizes, eps, self._layers, self._cos, self._sin, self._like)
+        steps.work(rank, self.threads, self._sync, self._command, *fixed)
+
+    def _start(self, cpus: Sequence[int] | None) -> list[threading.Thread]:
+        if cpus is None:
+            allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+            cpus = allowed[1:] if len(allowed) == self.threads else []
+
+        def help_with(rank: int) -> None:
+            if rank <= len(cpus):
+                os.sched_setaffinity(0, {cpus[rank - 1]})
+            self._work(rank)
+
+        helpers = [
+            threading.Thread(target=help_with, args=(rank,), name=f"kernel-{rank}", daemon=True)
+            for rank in range(1, self.threads)
+        ]
+        for helper in helpers:
+            helper.start()
+        return helpers
+
+    def _fill(self, hidden: F32, table: I32, rows_slot: I32, positions: I32) -> None:
+        c, tokens, shape = self._command, len(hidden), self.shape
+        c[steps.TOKENS], c[steps.HIDDEN] = tokens, hidden.ctypes.data
+        c[steps.SLOT], c[steps.POSITION] = rows_slot.ctypes.data, positions.ctypes.data
+        c[steps.TABLE], c[steps.TABLE_ROWS], c[steps.TABLE_COLS] = table.ctypes.data, *table.shape
+        c[steps.LONGEST] = round_up(int(positions.max()) + 1, PAGE_TOKENS)
+        qkv = round_up(shape.matrices()["qkv"][0], 32)
+        floats = {steps.QKV_ROWS: qkv, steps.ATTENDED: shape.query_size, steps.GATED: shape.ffn_size}
+        for field, width in (floats | {steps.SCALE: 1, steps.TOTAL: 1}).items():
+            c[field] = self._buffer(field, tokens * width * 4)
+        c[steps.Q] = self._buffer(steps.Q, tokens * self._widest)
+        group, longest = shape.heads // shape.kv_heads, int(c[steps.LONGEST])
+        c[steps.SCRATCH_BYTES] = steps.scratch_bytes(group, shape.head_dim, longest, self._widest)
+        c[steps.SCRATCH] = self._buffer(steps.SCRATCH, self.threads * int(c[steps.SCRATCH_BYTES]))
+
+    def _buffer(self, field: int, size: int) -> int:
+        """Address of memory between steps, kept and grown; not touched here, so that its users' CPUs get its pages."""
+        if field not in self._buffers or self._buffers[field].size < size + 64:
+            self._buffers[field] = np.empty(size + 64, np.uint8)
+        return round_up(self._buffers[field].ctypes.data, 64)
+
+
+def _sizes(shape: LayerShape, layer: Layer, pages: int) -> npt.NDArray[np.int64]:
+    action = GATE + ACTIVATIONS[shape.activation]
+    numbers = [shape.hidden_size, shape.heads, shape.kv_heads, shape.head_dim, pages, action]
+    for name in shape.matrices():
+        matrix: PackedMatrix = getattr(layer, name)
+        numbers += [matrix.tiles, matrix.blocks, matrix.padded_cols]
+    return np.array(numbers, np.int64)
+
+
+def _arrays(shape: LayerShape, layer: Layer, k_pages: Pages, v_pages: Pages) -> dict[int, npt.NDArray[Any]]:
+    """The arrays of a layer by their columns in `layers` of `layer_steps.work`, all checked."""
+    found: dict[int, npt.NDArray[Any]] = {}
+    for name, width in shape.norms().items():
+        gain: F32 | None = getattr(layer, name)
+        if gain is not None:
+            require_array(name, gain, np.float32, (width,))
+            found[getattr(steps, name.upper())] = gain
+    for name, (rows, cols) in shape.matrices().items():
+        matrix: PackedMatrix = getattr(layer, name)
+        require(name, (matrix.rows, matrix.cols) == (rows, cols), f"must have {rows} rows and {cols} columns")
+        at = getattr(steps, name.upper())
+        found |= {at: matrix.data, at + 1: matrix.scales}
+    check_pages(k_pages, v_pages, written=True)
+    require("k_pages", k_pages.shape[1::2] == (shape.kv_heads, shape.head_dim), "must match kv_heads and head_dim")
+    return found | {steps.K_PAGES: k_pages, steps.V_PAGES: v_pages}
+
+
+def _addresses(arrays: dict[int, npt.NDArray[Any]]) -> list[int]:
+    return [arrays[field].ctypes.data if field in arrays else 0 for field in range(steps.LAYER_FIELDS)]
+
+
+def run_layers(
+    shape: LayerShape,
+    layers: Sequence[Layer],
+    cos: F32,
+    sin: F32,
+    k_pages: Pages,
+    v_pages: Pages,
+    hidden: F32,
+    table: I32,
+    rows_slot: I32,
+    positions: I32,
+    threads: int = 1,
+) -> None:
+    """Run a `LayerProgram` once: k_pages and v_pages uint16 or float32 [L, P, KV, 16, D], the rest as there."""
+    for name, pages in (("k_pages", k_pages), ("v_pages", v_pages)):
+        dtype = np.float32 if getattr(k_pages, "dtype", None) == np.float32 else np.uint16
+        require_output(name, pages, dtype, (len(layers), ANY, shape.kv_heads, PAGE_TOKENS, shape.head_dim))
+    program = LayerProgram(shape, layers, cos, sin, k_pages, v_pages, threads=threads)
+    try:
+        program.run(hidden, table, rows_slot, positions)
+    finally:
+        program.close()
