@@ -25,9 +25,12 @@ class Bystanders:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`all_busy` and `own_busy`: seconds of CPU that everybody, and this process with its children, used so far."""
-        self._others = lambda: (all_busy or _all_busy)() - (own_busy or _own_busy)()
+        self._all, self._own = all_busy or _all_busy, own_busy or _own_busy
         self._now = now
         self._began, self._before = now(), self._others()
+
+    def _others(self) -> float:
+        return self._all() - self._own()
 
     def cpus(self) -> float:
         """CPUs that other processes kept busy on average."""
@@ -41,7 +44,7 @@ def _all_busy() -> float:
 
 
 def _own_busy() -> float:
-    """This process, its live children and those that ended."""
+    """CPU seconds of this process, its live children and those that ended."""
     ended = os.times()
     total = ended.user + ended.system + ended.children_user + ended.children_system
     for child in psutil.Process().children(recursive=True):

@@ -1,4 +1,4 @@
-"""`trireme bench decode`: tokens/s of single steps at a context, and which share of a plain read of their bytes that is."""
+"""`trireme bench decode`: tokens/s of steps at a context, and which share of a plain read of their bytes that is."""
 
 from __future__ import annotations
 

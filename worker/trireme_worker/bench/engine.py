@@ -60,9 +60,7 @@ class Engine:
         self._held, self._context, self._count, self._sequences = context - count, context, count, batch
         cut = _Cut(weights, replace(weights.config, layers=layers, context=max(context, weights.config.context)))
         tokens = batch * pages_for(context) * 16
-        self._model = StageModel(
-            cast("Pack", cut), range(layers), threads=threads, kv_tokens=tokens, slots=batch
-        )
+        self._model = StageModel(cast("Pack", cut), range(layers), threads=threads, kv_tokens=tokens, slots=batch)
         _touch(self._model.kv)
         self._batch = Batch(tuple(Row(slot, self._held, count, _GREEDY) for slot in range(batch)))
         self._tokens = (np.arange(batch * count, dtype=np.int32) * 7919 % self.config.vocabulary).astype(np.int32)
@@ -76,7 +74,7 @@ class Engine:
         for row in self._batch.rows:
             if self._held:
                 kv.extend(row.slot, 0, self._held)
-        self._model.reserve(self._batch)
+        getattr(self._model, "reserve", lambda _batch: None)(self._batch)
 
     def run_layers(self) -> None:
         """Embeds the step's tokens and applies the layers; after `rewind`."""

@@ -1,8 +1,8 @@
 """What this machine can do at best: read memory, and multiply bytes. Kernels are held against it, in the same run.
 
     plain read     every 64-byte line of a buffer far larger than the caches, XORed together: nothing can read faster
-    dot product    the instruction that `trireme_kernels.isa` chose, from the first-level cache, with as many sums as the
-                   registers hold: nothing can multiply faster
+    dot product    the instruction that `trireme_kernels.isa` chose, on data of the first-level cache, with sums enough
+                   to hide its latency: nothing can multiply faster
 
 Both are kernels made of the same vectors as all others, so they use what the CPU has.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -93,7 +94,10 @@ class Limits:
             {n: timings[f"dot products, {_count(n)}"].rate / 1e9 for n in self.threads},
         )
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_fault: object) -> None:
         """Ends the threads."""
         for team in self._teams.values():
             team.close()

@@ -1,9 +1,10 @@
-"""What is measured when a command says SHAPE or PACK: random weights at a shape, or an opened pack; and how much of it."""
+"""What is measured when a command says SHAPE or PACK: random weights at a shape, or an opened pack."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trireme_kernels.matrix import relayout
 from trireme_kernels.packing import packed_bytes, preferred_layout
@@ -57,4 +58,5 @@ class Relaid:
 
 
 def _relaid(weights: LayerWeights, layout: str) -> LayerWeights:
-    return replace(weights, **{name: relayout(getattr(weights, name), layout) for name in _MATRICES})
+    changed: dict[str, Any] = {name: relayout(getattr(weights, name), layout) for name in _MATRICES}
+    return replace(weights, **changed)

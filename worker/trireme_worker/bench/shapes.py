@@ -1,10 +1,10 @@
 """Sizes of public ternary models, and of dense families that ternary models are compared with.  One table, no weights.
 
-    700m 1.3b 3b   BitNet b1.58 (arXiv:2402.17764, tables of models; vocabulary of Llama)
-    2b4t           microsoft/bitnet-b1.58-2B-4T
-    8b             HF1BitLLM/Llama3-8B-1.58-100B-tokens
-    7b 13b 30b     Llama (arXiv:2302.13971), the sizes of BitNet's tables of speed
-    70b            Llama 3 70B
+- 700m, 1.3b, 3b: BitNet b1.58 (arXiv:2402.17764; vocabulary of Llama)
+- 2b4t: microsoft/bitnet-b1.58-2B-4T
+- 8b: HF1BitLLM/Llama3-8B-1.58-100B-tokens
+- 7b, 13b, 30b: Llama (arXiv:2302.13971), the sizes of BitNet's tables of speed
+- 70b: Llama 3 70B
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ _ALL = (
 )
 SHAPES: Mapping[str, ModelConfig] = {config.name: config for config in _ALL}
 """The shapes by name."""
+
+
+def tiny() -> ModelConfig:
+    """A shape for tests and for compiling: everything is there, nothing is large."""
+    config = replace(_shape("tiny", "2b4t", 2, 64, 96, 4, 2), vocabulary=256)
+    return replace(config, parameters=config.counted_parameters())
 
 
 def shape(name: str) -> ModelConfig:

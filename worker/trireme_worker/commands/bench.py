@@ -1,0 +1,111 @@
+"""`trireme bench`: what this machine can do, and how near the kernels come to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import typer
+
+bench = typer.Typer(
+    help="Measure the kernels on this machine, beside the machine's own limits.",
+    add_completion=False,
+)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="SHAPE|PACK",
+        help="700m, 1.3b, 3b, 2b4t, 7b, 8b, 13b, 30b or 70b (random weights at its sizes), or a folder with a pack.",
+    ),
+]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Kernel threads. Default: one for each CPU.")]
+Layout = Annotated[
+    Literal["2bit", "1.6bit"] | None, typer.Option(help="Of the weights. Default: the pack's, or the faster one here.")
+]
+Rounds = Annotated[int, typer.Option(min=5, max=1001, help="Medians are taken over so many rounds.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Report = Callable[[int, int, str], None]
+
+
+@bench.command()
+def decode(
+    model: Model,
+    threads: Threads = None,
+    layout: Layout = None,
+    context: Annotated[int, typer.Option(min=1, help="Positions that each new token attends to.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences that take each step together.")] = 1,
+    rounds: Rounds = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Time decoding: tokens/s, and the share of a plain read of the same bytes."""
+    from trireme_worker.bench import report
+    from trireme_worker.bench.decode import Case, measure_decode
+    from trireme_worker.bench.limits import Limits
+    from trireme_worker.bench.models import find
+
+    count = threads or cpus()
+    with progress() as bar:
+        weights, layers = find(model, layout, bar)
+        case = Case(count, layers, context, batch, rounds)
+        with Limits((1, count)) as limits:
+            result = measure_decode(weights, case, limits=limits, report=bar)
+    show(asdict(result), report.decode_table(result), as_json, report.busy_note(result.other_cpus))
+
+
+@bench.command()
+def prefill(
+    model: Model,
+    threads: Threads = None,
+    layout: Layout = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
+    rounds: Rounds = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Time the first pass over a prompt: tokens/s, and the share of the dot product's peak."""
+    from trireme_worker.bench import report
+    from trireme_worker.bench.limits import Limits
+    from trireme_worker.bench.models import find
+    from trireme_worker.bench.prefill import Case, measure_prefill
+
+    count = threads or cpus()
+    with progress() as bar:
+        weights, layers = find(model, layout, bar)
+        with Limits((1, count)) as limits:
+            result = measure_prefill(weights, Case(count, layers, tokens, rounds), limits=limits, report=bar)
+    show(asdict(result), report.prefill_table(result), as_json, report.busy_note(result.other_cpus))
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def show(value: dict[str, Any], table: Any, as_json: bool, note: str | None) -> None:
+    """The result on standard output: an object or a table; what is to be said about it on standard error."""
+    from rich.console import Console
+
+    if as_json:
+        print(json.dumps(value))
+    else:
+        console = Console(markup=False)
+        console.print(table, width=None if console.is_terminal else 200)
+    if note:
+        sys.stderr.write(note + "\n")
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """A bar on standard error that says what is being done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
+    with Progress(*columns, console=Console(stderr=True, markup=False), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
