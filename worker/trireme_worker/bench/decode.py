@@ -84,7 +84,7 @@ def measure_decode(
 
 def trials(engine: Engine, prefix: str = "") -> dict[str, Trial]:
     """Layers and head of a step, right after each other as in real decoding."""
-    return {prefix + LAYERS: Trial(engine.run_layers, prepare=engine.rewind), prefix + HEAD: Trial(engine.run_head)}
+    return {prefix + LAYERS: Trial(engine.run_layers), prefix + HEAD: Trial(engine.run_head)}
 
 
 def decode_result(

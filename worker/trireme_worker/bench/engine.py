@@ -1,47 +1,42 @@
-"""A model that stands at a context, ready to take the same step again and again.
+"""A model that stands at a context, ready to take the same step again and again: the bare kernel loop.
 
-The one file that knows how the serving path computes: it drives `StageModel` as a worker does, without a network.
+The one file here that knows how a step is computed. No scheduler, no sampling parameters, no network: what a worker
+adds to that shows when its tokens/s are put beside these.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trireme_kernels.arrays import U16
-from trireme_worker.batch import Batch, Row, SamplingParams
+import trireme_kernels as kernels
+from trireme_kernels.arrays import F32, U16
 from trireme_worker.bench.traffic import StepBytes, kv_bytes, layer_bytes
-from trireme_worker.kv_cache import KVCache, pages_for
-from trireme_worker.pack import LayerWeights, ModelConfig, Pack
-from trireme_worker.stage import StageModel
+from trireme_worker.pack import LayerWeights, ModelConfig
+from trireme_worker.team import Team
 
-_GREEDY = SamplingParams(temperature=0.0, top_k=0, top_p=1.0, seed=0)
+_KV_BITS = 0x2800
+"""A small IEEE half, from which the random keys and values count up."""
 
 
 class Weights(Protocol):
     """What a stage takes out of a pack; `Pack` and `RandomPack` are both of that kind."""
 
-    @property
-    def config(self) -> ModelConfig:
-        """The model's sizes."""
-
-    @property
-    def layout(self) -> str:
-        """Of its ternary weights."""
+    config: ModelConfig
+    layout: str
 
     def layer(self, index: int) -> LayerWeights:
         """Weights of a layer."""
 
     def embedding(self) -> U16:
-        """The embedding table."""
+        """The embedding table, bfloat16 bits."""
 
     def head(self) -> U16:
-        """The head's table."""
+        """The head's table, bfloat16 bits."""
 
-    def final_norm(self) -> NDArray[np.float32]:
+    def final_norm(self) -> F32:
         """Gain of the norm before the head."""
 
 
@@ -49,69 +44,72 @@ class Engine:
     """The first `layers` layers of a model and its head, on `threads` threads.
 
     `batch` sequences hold `context - count` tokens each, and a step gives each of them `count` more: decoding with
-    count 1, prefill with count = context.
+    count 1, prefill with count = context. The same step may be taken any number of times.
     """
 
     def __init__(
         self, weights: Weights, *, layers: int, threads: int, context: int, count: int = 1, batch: int = 1
     ) -> None:
-        self.config, self.layers, self.layout = weights.config, layers, weights.layout
-        self._weights = weights
-        self._held, self._context, self._count, self._sequences = context - count, context, count, batch
-        cut = _Cut(weights, replace(weights.config, layers=layers, context=max(context, weights.config.context)))
-        tokens = batch * pages_for(context) * 16
-        self._model = StageModel(cast("Pack", cut), range(layers), threads=threads, kv_tokens=tokens, slots=batch)
-        _touch(self._model.kv)
-        self._batch = Batch(tuple(Row(slot, self._held, count, _GREEDY) for slot in range(batch)))
-        self._tokens = (np.arange(batch * count, dtype=np.int32) * 7919 % self.config.vocabulary).astype(np.int32)
-        self._hidden = self._model.embed(self._tokens)
-
-    def rewind(self) -> None:
-        """Every sequence holds what it held before the step. The pages stay the same ones."""
-        kv = self._model.kv
-        for row in self._batch.rows:
-            kv.release(row.slot)
-        for row in self._batch.rows:
-            if self._held:
-                kv.extend(row.slot, 0, self._held)
-        getattr(self._model, "reserve", lambda _batch: None)(self._batch)
+        self.config = config = weights.config
+        self._weights, self._context, self._count, self._batch = weights, context, count, batch
+        each = -(-context // kernels.PAGE_TOKENS)
+        self._k, self._v = (_pages(config, layers, batch * each) for _ in range(2))
+        self._table = np.arange(batch * each, dtype=np.int32).reshape(batch, each)
+        self._slots = np.repeat(np.arange(batch, dtype=np.int32), count)
+        self._positions = np.tile(np.arange(context - count, context, dtype=np.int32), batch)
+        self._tokens = (np.arange(batch * count) * 7919 % config.vocabulary).astype(np.int32)
+        self._hidden = np.zeros((batch * count, config.hidden_size), np.float32)
+        cos, sin = kernels.rope_tables(context, config.head_dim, config.rope_theta)
+        bound = [weights.layer(i) for i in range(layers)]
+        self._program = kernels.LayerProgram(_shape(config), bound, cos, sin, self._k, self._v, threads=threads)
+        self._head, self._gain, self._team = weights.head(), weights.final_norm(), Team(threads)
+        self._embedding = weights.embedding()
 
     def run_layers(self) -> None:
-        """Embeds the step's tokens and applies the layers; after `rewind`."""
-        self._hidden = self._model.forward(self._batch, self._model.embed(self._tokens))
+        """Embeds the step's tokens and applies the layers."""
+        kernels.embed(self._embedding, self._tokens, self._hidden)
+        self._program.run(self._hidden, self._table, self._slots, self._positions)
 
-    def run_head(self) -> None:
-        """Logits of each sequence's last token, and the choice of the next."""
-        self._model.sample(self._batch, self._hidden)
+    def run_head(self) -> NDArray[np.intp]:
+        """The most likely token to follow each sequence's last, intp[batch]; after `run_layers`."""
+        last = np.ascontiguousarray(self._hidden[self._count - 1 :: self._count])
+        kernels.rms_norm(last, self._gain, self.config.norm_eps, last)
+        logits = np.empty((self._batch, self.config.vocabulary), np.float32)
+        self._team.run(
+            -(-self.config.vocabulary // kernels.HEAD_ROWS),
+            lambda begin, end: kernels.head_logits(last, self._head, logits, begin, end),
+        )
+        return np.argmax(logits, axis=1)
 
     def step_bytes(self) -> StepBytes:
         """What a step reads."""
-        kv = self._model.kv
-        head, gain = self._weights.head(), self._weights.final_norm()
-        tokens = self._sequences * self._count
         return StepBytes(
             layer=layer_bytes(self._weights.layer(0), self.config),
-            kv=kv_bytes(self.config, self._context, self._sequences, kv.k[0].itemsize),
-            head=head.nbytes + gain.nbytes,
-            rows=tokens * self.config.hidden_size * 2,
+            kv=kv_bytes(self.config, self._context, self._batch, self._k[0].itemsize),
+            head=self._head.nbytes + self._gain.nbytes,
+            rows=self._tokens.size * self.config.hidden_size * self._embedding.itemsize,
         )
 
     def close(self) -> None:
         """Ends the threads."""
-        self._model.close()
+        self._program.close()
+        self._team.close()
 
 
-class _Cut:
-    """Weights with another number of layers, or a longer context."""
+def _shape(config: ModelConfig) -> kernels.LayerShape:
+    return kernels.LayerShape(
+        hidden_size=config.hidden_size,
+        ffn_size=config.ffn_size,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        norm_eps=config.norm_eps,
+        activation=config.activation,
+    )
 
-    def __init__(self, weights: Weights, config: ModelConfig) -> None:
-        self.config = config
-        self.layout = weights.layout
-        self.layer, self.embedding = weights.layer, weights.embedding
-        self.head, self.final_norm = weights.head, weights.final_norm
 
-
-def _touch(kv: KVCache) -> None:
-    """Fills the cache with small numbers: pages that were never written are all one page of zeros to the machine."""
-    for pages in (*kv.k, *kv.v):
-        pages.reshape(-1)[:] = (np.arange(pages.size) % 1024 + 0x2800).astype(pages.dtype)
+def _pages(config: ModelConfig, layers: int, pages: int) -> list[U16]:
+    """Keys or values of each layer. Written, because pages that never were are all one page to the machine."""
+    shape = (pages, config.kv_heads, kernels.PAGE_TOKENS, config.head_dim)
+    small = (np.arange(np.prod(shape)) % 1024 + _KV_BITS).astype(np.uint16).reshape(shape)
+    return [small.copy() for _ in range(layers)]

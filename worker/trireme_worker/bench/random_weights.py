@@ -65,7 +65,7 @@ class RandomPack:
     def __init__(
         self, config: ModelConfig, layout: str, *, layers: int | None = None, seed: int = 0, report: Report = silent
     ) -> None:
-        self.config, self.layout, self.path = config, layout, None
+        self.config, self.layout = config, layout
         self._rng = np.random.default_rng(seed)
         count = config.layers if layers is None else layers
         self._layers = []

@@ -77,7 +77,9 @@ def kernels_table(found: Sequence[Line]) -> Table:
         if line.measured is None:
             table.add_row(target.what, goal, "-", line.why_not)
         else:
-            table.add_row(target.what, goal, f"{line.measured:.2f} {target.unit}".rstrip(), "met" if line.met else "missed")
+            table.add_row(
+                target.what, goal, f"{line.measured:.2f} {target.unit}".rstrip(), "met" if line.met else "missed"
+            )
     return table
 
 

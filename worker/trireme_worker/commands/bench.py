@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -55,7 +55,7 @@ def decode(
         case = Case(count, layers, context, batch, rounds)
         with Limits((1, count)) as limits:
             result = measure_decode(weights, case, limits=limits, report=bar)
-    show(asdict(result), report.decode_table(result), as_json, report.busy_note(result.other_cpus))
+    show(asdict(result), [report.decode_table(result)], as_json, report.busy_note(result.other_cpus))
 
 
 @bench.command()
@@ -78,7 +78,33 @@ def prefill(
         weights, layers = find(model, layout, bar)
         with Limits((1, count)) as limits:
             result = measure_prefill(weights, Case(count, layers, tokens, rounds), limits=limits, report=bar)
-    show(asdict(result), report.prefill_table(result), as_json, report.busy_note(result.other_cpus))
+    show(asdict(result), [report.prefill_table(result)], as_json, report.busy_note(result.other_cpus))
+
+
+@bench.command()
+def kernels(
+    threads: Threads = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SECTION", help="products, decode, 70b, head, attention, contention or compile. Default: all."
+        ),
+    ] = None,
+    rounds: Rounds = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Show which kernels this CPU gets and why, and measure each line of the table of targets. Takes minutes."""
+    from trireme_worker.bench import report
+    from trireme_worker.bench.suite import measure_kernels
+
+    with progress() as bar:
+        result = measure_kernels(threads or cpus(), tuple(only or ()), rounds, bar)
+    tables = (
+        report.dispatch_table(result.dispatch),
+        report.limits_table(result.peaks),
+        report.kernels_table(result.lines),
+    )
+    show(result.to_json(), tables, as_json, report.busy_note(result.other_cpus))
 
 
 def cpus() -> int:
@@ -86,15 +112,16 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def show(value: dict[str, Any], table: Any, as_json: bool, note: str | None) -> None:
-    """The result on standard output: an object or a table; what is to be said about it on standard error."""
+def show(value: dict[str, Any], tables: Sequence[Any], as_json: bool, note: str | None) -> None:
+    """The result on standard output: an object or tables; what is to be said about it on standard error."""
     from rich.console import Console
 
     if as_json:
         print(json.dumps(value))
     else:
         console = Console(markup=False)
-        console.print(table, width=None if console.is_terminal else 200)
+        for table in tables:
+            console.print(table, width=None if console.is_terminal else 200)
     if note:
         sys.stderr.write(note + "\n")
 
