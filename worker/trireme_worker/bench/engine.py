@@ -79,7 +79,13 @@ class Engine:
             -(-self.config.vocabulary // kernels.HEAD_ROWS),
             lambda begin, end: kernels.head_logits(last, self._head, logits, begin, end),
         )
-        return np.argmax(logits, axis=1)
+        chosen: NDArray[np.intp] = logits.argmax(axis=1)
+        return chosen
+
+    def run_step(self) -> None:
+        """Layers and head."""
+        self.run_layers()
+        self.run_head()
 
     def step_bytes(self) -> StepBytes:
         """What a step reads."""

@@ -22,7 +22,7 @@ from trireme_worker.pack.tensors import matrices, norms, padded_scales
 _PIECE = 1 << 24
 """Bytes drawn at a time, so that the random numbers take no memory to speak of beside the weights."""
 _BASE3_CODES = 243
-_FIELDS_2BIT = np.array(
+FIELDS_2BIT = np.array(
     [a | b << 2 | c << 4 | d << 6 for a in range(3) for b in range(3) for c in range(3) for d in range(3)], np.uint8
 )
 """The 81 bytes whose four fields are 0, 1 or 2."""
@@ -36,7 +36,7 @@ def random_codes(rng: np.random.Generator, size: int, layout: str) -> U8:
         if layout == "1.6bit":
             piece[:] = rng.integers(0, _BASE3_CODES, piece.size, np.uint8)
         else:
-            np.take(_FIELDS_2BIT, rng.integers(0, _FIELDS_2BIT.size, piece.size, np.uint8), out=piece)
+            np.take(FIELDS_2BIT, rng.integers(0, FIELDS_2BIT.size, piece.size, np.uint8), out=piece)
     return data
 
 

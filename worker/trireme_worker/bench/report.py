@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.table import Table
 
@@ -96,4 +97,17 @@ def limits_table(peaks: Peaks) -> Table:
     table = columns("limits of this machine", ("threads", "plain read", "dot product"))
     for n in peaks.read_gb_s:
         table.add_row(str(n), f"{peaks.read_gb_s[n]:.1f} GB/s", f"{peaks.dot_gmac_s[n]:.0f} GMAC/s")
+    return table
+
+
+def peers_table(found: Sequence[Any]) -> Table:
+    """Tokens/s side by side, and ours over each of theirs."""
+    names = list(found[0].tokens_per_s)
+    ratios = [f"over {name.split()[-1]}" for name in found[0].over]
+    table = columns("tokens/s", ("model", "", "threads", "sequences", "context", *names, *ratios))
+    for line in found:
+        speeds = [f"{line.tokens_per_s[name]:.1f}" for name in names]
+        over = [f"{ratio:.2f}x" for ratio in line.over.values()]
+        sizes = str(line.threads), str(line.batch), str(line.context)
+        table.add_row(line.model, line.what, *sizes, *speeds, *over)
     return table

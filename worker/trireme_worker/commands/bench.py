@@ -107,6 +107,42 @@ def kernels(
     show(result.to_json(), tables, as_json, report.busy_note(result.other_cpus))
 
 
+@bench.command()
+def peers(
+    shapes: Annotated[
+        list[str] | None, typer.Argument(metavar="[SHAPE]...", help="Shapes to compare on. Default: 2b4t and 8b.")
+    ] = None,
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="Default: 1, then one for each CPU.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=2, help="Batched decode. Default: 4, 8 and 16.")] = None,
+    context: Annotated[int, typer.Option(min=1, help="Positions that each decoded token attends to.")] = 256,
+    tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
+    rounds: Rounds = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Compare with llama.cpp's ternary formats on the same shapes. Takes long; needs the extra `bench`.
+
+    llama.cpp comes from PyPI as llama-cpp-python. The models that it reads are made here, and removed at the end.
+    """
+    from trireme_proto.errors import ConfigurationError
+
+    try:
+        from trireme_worker.bench.peers.compare import Plan, compare
+    except ModuleNotFoundError as error:
+        if error.name in {"llama_cpp", "gguf"}:
+            raise ConfigurationError(
+                f"bench peers needs {error.name}: pip install 'trireme-inference[bench]'"
+            ) from error
+        raise
+    from trireme_worker.bench import report
+
+    counts = tuple(dict.fromkeys(threads or (1, cpus())))
+    plan = Plan(counts, tuple(batch if batch is not None else (4, 8, 16)), context, tokens, rounds)
+    with progress() as bar:
+        found = list(compare(shapes or ["2b4t", "8b"], plan, bar))
+    busiest = max(line.other_cpus for line in found)
+    show({"results": [asdict(line) for line in found]}, [report.peers_table(found)], as_json, report.busy_note(busiest))
+
+
 def cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
