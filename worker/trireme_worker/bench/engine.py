@@ -73,11 +73,12 @@ class Engine:
     def run_head(self) -> NDArray[np.intp]:
         """The most likely token to follow each sequence's last, intp[batch]; after `run_layers`."""
         last = np.ascontiguousarray(self._hidden[self._count - 1 :: self._count])
-        kernels.rms_norm(last, self._gain, self.config.norm_eps, last)
+        normed = np.empty_like(last)
+        kernels.rms_norm(last, self._gain, self.config.norm_eps, normed)
         logits = np.empty((self._batch, self.config.vocabulary), np.float32)
         self._team.run(
             -(-self.config.vocabulary // kernels.HEAD_ROWS),
-            lambda begin, end: kernels.head_logits(last, self._head, logits, begin, end),
+            lambda begin, end: kernels.head_logits(normed, self._head, logits, begin, end),
         )
         chosen: NDArray[np.intp] = logits.argmax(axis=1)
         return chosen

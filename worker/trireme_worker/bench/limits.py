@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from trireme_kernels.arrays import I8, I32, U8
 from trireme_kernels.isa import ISA
 from trireme_kernels.jit import kernel
-from trireme_kernels.simd import LANES, VECTOR_BYTES, load_i32, load_u8, outer, store_i32, store_tile, tile
+from trireme_kernels.simd import LANES, VECTOR_BYTES, load_i32, load_u8, outer, store_i32, store_tile, tile, zeros_i32
 from trireme_worker.bench.interleave import Timing, Trial
 from trireme_worker.team import Team
 
@@ -37,8 +38,8 @@ MACS_PER_STEP = _VECTORS * VECTOR_BYTES
 
 @kernel
 def read_lines(data: I32, begin: int, end: int, out: I32) -> None:
-    """XOR data[begin:end] into out[:16].  `end - begin` is a multiple of 64."""
-    a, b, c, d = load_i32(out, 0), load_i32(out, 0), load_i32(out, 0), load_i32(out, 0)
+    """out[:16] = XOR of all data[i : i + 16], i = begin, begin + 16, ..  `end - begin` is a multiple of 64."""
+    a, b, c, d = zeros_i32(), zeros_i32(), zeros_i32(), zeros_i32()
     for i in range(begin, end, _STRIPE):
         a = a ^ load_i32(data, i)
         b = b ^ load_i32(data, i + LANES)
@@ -67,14 +68,18 @@ class Peaks:
 
 
 class Limits:
-    """Both limits on each of some numbers of threads, as trials to be interleaved with others."""
+    """Both limits on each of some numbers of threads, as trials to be interleaved with others.
 
-    def __init__(self, threads: Sequence[int], *, read_bytes: int = READ_BYTES, dot_steps: int = DOT_STEPS) -> None:
+    read_bytes, dot_steps  other amounts of work than `READ_BYTES` and `DOT_STEPS`
+    """
+
+    def __init__(self, threads: Sequence[int], *, read_bytes: int = 0, dot_steps: int = 0) -> None:
         self.threads = tuple(sorted(set(threads)))
         self._teams = {n: Team(n) for n in self.threads}
-        self._data = np.ones(read_bytes // 4 // _STRIPE * _STRIPE, np.int32)  # written, so that there is memory behind
-        self._steps = dot_steps
-        self._weights = np.arange(_CELLS * 2 * VECTOR_BYTES, dtype=np.uint8) % 3
+        stripes = (read_bytes or READ_BYTES) // 4 // _STRIPE
+        self._data = np.ones(stripes * _STRIPE, np.int32)  # written, so that there is memory behind it
+        self._steps = dot_steps or DOT_STEPS
+        self._weights = (np.arange(_CELLS * 2 * VECTOR_BYTES) % 3).astype(np.uint8)
         self._x = (np.arange(_CELLS * VECTOR_BYTES) % 255 - 127).astype(np.int8)
         self._out = np.zeros((max(self.threads), _VECTORS * LANES), np.int32)
 
@@ -82,9 +87,9 @@ class Limits:
         """A `read` and a `dot` for each number of threads."""
         found = {}
         for n in self.threads:
-            found[f"plain read, {_count(n)}"] = Trial(lambda n=n: self._read(n), self._data.nbytes)  # type: ignore[misc]
+            found[f"plain read, {_count(n)}"] = Trial(partial(self._read, n), self._data.nbytes)
             macs = n * self._steps * MACS_PER_STEP
-            found[f"dot products, {_count(n)}"] = Trial(lambda n=n: self._dot(n), macs)  # type: ignore[misc]
+            found[f"dot products, {_count(n)}"] = Trial(partial(self._dot, n), macs)
         return found
 
     def peaks(self, timings: Mapping[str, Timing]) -> Peaks:

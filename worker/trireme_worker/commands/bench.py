@@ -31,6 +31,8 @@ Layout = Annotated[
 Rounds = Annotated[int, typer.Option(min=5, max=1001, help="Medians are taken over so many rounds.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Report = Callable[[int, int, str], None]
+_WIDE = 500
+"""Columns where nobody's terminal limits them."""
 
 
 @bench.command()
@@ -156,8 +158,9 @@ def show(value: dict[str, Any], tables: Sequence[Any], as_json: bool, note: str 
         print(json.dumps(value))
     else:
         console = Console(markup=False)
-        for table in tables:
-            console.print(table, width=None if console.is_terminal else 200)
+        if not console.is_terminal:
+            console.width = _WIDE
+        console.print(*tables, sep="\n\n")
     if note:
         sys.stderr.write(note + "\n")
 
