@@ -7,10 +7,8 @@ is what a trained model of that shape costs.
 from __future__ import annotations
 
 import math
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trireme_kernels.arrays import F32, U8, U16
 from trireme_kernels.matrix import PackedMatrix
@@ -72,7 +70,8 @@ class RandomPack:
         for i in range(count):
             report(i, count, f"random weights, layer {i + 1} of {count}")
             self._layers.append(self._layer())
-        report(count, count, "random weights")
+        report(count, count, "random weights, head")
+        self._table = random_table(self._rng, config.vocabulary, config.hidden_size)
 
     def layer(self, index: int) -> LayerWeights:
         """Weights of layer `index`."""
@@ -89,10 +88,6 @@ class RandomPack:
     def final_norm(self) -> F32:
         """Gain of the norm before the head, float32 [hidden_size]."""
         return np.ones(self.config.hidden_size, np.float32)
-
-    @cached_property
-    def _table(self) -> NDArray[np.uint16]:
-        return random_table(self._rng, self.config.vocabulary, self.config.hidden_size)
 
     def _layer(self) -> LayerWeights:
         shapes, widths = matrices(self.config), norms(self.config)
