@@ -1,11 +1,14 @@
 """Shapes, random weights at them, and what a command's SHAPE or PACK means."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import trireme_kernels as kernels
 from trireme_proto.errors import ConfigurationError
-from trireme_worker.bench import models
+from trireme_worker.bench import memory, models
+from trireme_worker.bench.engine import Engine
 from trireme_worker.bench.random_weights import RandomPack, random_codes, random_table
 from trireme_worker.bench.shapes import SHAPES, shape, tiny
 from trireme_worker.pack import Pack, default_pack
@@ -94,3 +97,11 @@ def test_a_shape_gets_random_weights_in_the_layout_asked_for(monkeypatch):
     weights, layers = models.find("tiny", "2bit")
     assert (weights.layout, layers) == ("2bit", 2)
     assert models.find("tiny", None)[0].layout == kernels.preferred_layout()
+
+
+def test_what_does_not_fit_the_memory_is_one_sentence(monkeypatch, model):
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=3 << 28))
+    with pytest.raises(ConfigurationError, match=r"^2b4t takes 1\.0 GiB of memory, 0\.8 are free$"):
+        models.find("2b4t", "1.6bit")
+    with pytest.raises(ConfigurationError, match=r"^a cache of 20000000 positions takes 4\.8 GiB"):
+        Engine(model, layers=2, threads=1, context=20_000_000)

@@ -127,8 +127,9 @@ def test_a_model_that_does_not_fit_the_memory_is_refused(monkeypatch):
     pytest.importorskip("llama_cpp")
     from types import SimpleNamespace
 
+    from trireme_worker.bench import memory
     from trireme_worker.bench.peers import compare
 
-    monkeypatch.setattr(compare.psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 30))
-    with pytest.raises(ConfigurationError, match="8b takes 8 GiB of memory in all three formats, 1 are free"):
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 30))
+    with pytest.raises(ConfigurationError, match=r"8b in all three formats takes 8\.. GiB of memory, 1\.0 are free"):
         next(compare.compare(["8b"], compare.Plan((1,), (), 256, 512, 5), lambda *_step: None))

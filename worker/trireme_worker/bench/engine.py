@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import trireme_kernels as kernels
 from trireme_kernels.arrays import F32, U16
+from trireme_worker.bench import memory
 from trireme_worker.bench.traffic import StepBytes, kv_bytes, layer_bytes
 from trireme_worker.pack import LayerWeights, ModelConfig
 from trireme_worker.team import Team
@@ -53,6 +54,7 @@ class Engine:
         self.config = config = weights.config
         self._weights, self._context, self._count, self._batch = weights, context, count, batch
         each = -(-context // kernels.PAGE_TOKENS)
+        memory.require(f"a cache of {batch * context} positions", 2 * layers * batch * context * config.kv_size * 2)
         self._k, self._v = (_pages(config, layers, batch * each) for _ in range(2))
         self._table = np.arange(batch * each, dtype=np.int32).reshape(batch, each)
         self._slots = np.repeat(np.arange(batch, dtype=np.int32), count)

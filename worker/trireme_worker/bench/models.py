@@ -8,6 +8,7 @@ from typing import Any
 
 from trireme_kernels.matrix import relayout
 from trireme_kernels.packing import packed_bytes, preferred_layout
+from trireme_worker.bench import memory
 from trireme_worker.bench.engine import Weights
 from trireme_worker.bench.interleave import Report, silent
 from trireme_worker.bench.random_weights import RandomPack
@@ -27,18 +28,22 @@ def find(model: str, layout: str | None, report: Report = silent) -> tuple[Weigh
     ConfigurationError, PackNotFound, PackCorrupt.
     """
     if model not in SHAPES and Path(model).is_dir():
-        pack = Pack.open(model)
+        pack = Pack.open(model, progress=lambda done, total: report(done, total, "checking the pack"))
         relaid = pack if layout in (None, pack.layout) else Relaid(pack, str(layout), report)
         return relaid, pack.config.layers
     config, chosen = shape(model), layout or preferred_layout()
     layers = timed_layers(config, chosen)
+    memory.require(config.name, layers * _layer_bytes(config, chosen) + config.vocabulary * config.hidden_size * 2)
     return RandomPack(config, chosen, layers=layers, report=report), layers
 
 
 def timed_layers(config: ModelConfig, layout: str, budget: int = WEIGHTS_BYTES) -> int:
     """As many of a model's layers as `budget` bytes hold, at least one."""
-    each = sum(packed_bytes(rows, cols, layout) for rows, cols in matrices(config).values())
-    return max(1, min(config.layers, budget // each))
+    return max(1, min(config.layers, budget // _layer_bytes(config, layout)))
+
+
+def _layer_bytes(config: ModelConfig, layout: str) -> int:
+    return sum(packed_bytes(rows, cols, layout) for rows, cols in matrices(config).values())
 
 
 class Relaid:

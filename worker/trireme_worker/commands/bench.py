@@ -24,7 +24,7 @@ Model = Annotated[
         help="700m, 1.3b, 3b, 2b4t, 7b, 8b, 13b, 30b or 70b (random weights at its sizes), or a folder with a pack.",
     ),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Kernel threads. Default: one for each CPU.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=128, help="Kernel threads. Default: one for each CPU.")]
 Layout = Annotated[
     Literal["2bit", "1.6bit"] | None, typer.Option(help="Of the weights. Default: the pack's, or the faster one here.")
 ]
@@ -114,7 +114,9 @@ def peers(
     shapes: Annotated[
         list[str] | None, typer.Argument(metavar="[SHAPE]...", help="Shapes to compare on. Default: 2b4t and 8b.")
     ] = None,
-    threads: Annotated[list[int] | None, typer.Option(min=1, help="Default: 1, then one for each CPU.")] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, max=128, help="Default: 1, then one for each CPU.")
+    ] = None,
     batch: Annotated[list[int] | None, typer.Option(min=2, help="Batched decode. Default: 4, 8 and 16.")] = None,
     context: Annotated[int, typer.Option(min=1, help="Positions that each decoded token attends to.")] = 256,
     tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,

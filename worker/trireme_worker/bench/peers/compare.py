@@ -12,11 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from trireme_kernels.isa import ISA
 from trireme_kernels.packing import preferred_layout
-from trireme_proto.errors import ConfigurationError
+from trireme_worker.bench import memory
 from trireme_worker.bench.bystanders import Bystanders
 from trireme_worker.bench.engine import Engine, Weights
 from trireme_worker.bench.interleave import Report, Timing, Trial, Watch, interleaved
@@ -27,7 +25,6 @@ from trireme_worker.bench.shapes import shape
 from trireme_worker.pack import ModelConfig
 
 OURS = "trireme"
-_GIB = 1 << 30
 _BYTES_PER_WEIGHT = 0.72
 """Of all three models together: 0.2 to 0.25 ours, 0.21 and 0.26 theirs."""
 _BYTES_PER_TABLE_ENTRY = 5.3
@@ -143,9 +140,5 @@ def _models(config: ModelConfig, report: Report) -> Iterator[tuple[Weights, Mapp
 
 def _check_memory(config: ModelConfig) -> None:
     tables = config.vocabulary * config.hidden_size
-    needed = _BYTES_PER_WEIGHT * config.ternary_parameters + _BYTES_PER_TABLE_ENTRY * tables + _GIB
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise ConfigurationError(
-            f"{config.name} takes {needed / _GIB:.0f} GiB of memory in all three formats, {free / _GIB:.0f} are free"
-        )
+    needed = _BYTES_PER_WEIGHT * config.ternary_parameters + _BYTES_PER_TABLE_ENTRY * tables + memory.GIB
+    memory.require(f"{config.name} in all three formats", needed)

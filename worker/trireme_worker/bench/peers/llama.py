@@ -6,6 +6,7 @@ Uses llama-cpp-python's plain bindings of llama.h: a trial is one `llama_decode`
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,11 +49,11 @@ class LlamaStep:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max = context * batch, batch
         params.n_batch = params.n_ubatch = max(512, count * batch)
-        params.n_threads = params.n_threads_batch = threads
         self._context = _made(llama_cpp.llama_init_from_model(model.pointer, params), "make a context")
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._tokens = _Tokens(batch, self._held, count, self._vocabulary)
         self._hold()
+        llama_cpp.llama_set_n_threads(self._context, threads, threads)
 
     def trial(self) -> Trial:
         """The step, with the choice of the most likely token; the tokens before it stay."""
@@ -69,6 +70,8 @@ class LlamaStep:
         """The tokens before the step: computed for one sequence, copied to the others."""
         if not self._held:
             return
+        every = os.cpu_count() or 1
+        llama_cpp.llama_set_n_threads(self._context, every, every)
         with _Tokens(1, 0, self._held, self._vocabulary) as tokens:
             self._decode(tokens)
         for sequence in range(1, self._batch):
