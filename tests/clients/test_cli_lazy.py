@@ -136,4 +136,4 @@ def test_a_joined_group_has_commands_of_its_own(joined, capsys, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [_Missing("numba"), *sys.meta_path])
     assert main(["several", "two"]) == 1
-    assert capsys.readouterr().err == MISSING.replace("serve", "several")
+    assert capsys.readouterr().err == MISSING.replace("serve needs", "several needs")

@@ -29,7 +29,7 @@ DOT_STEPS = 600_000
 """Some 20 ms."""
 _STRIPE = 4 * LANES
 """Elements of four vectors, read together so that four sums hide each other's latency."""
-_VECTORS = 16 if ISA.tokens == 8 else 4
+_VECTORS = 16 if ISA.dot.endswith("512") else 4
 """Sums of the peak's register tile: half of the 32 registers of 512 bits or of the 16 of 256 bits."""
 _CELLS = 16
 """Pairs of vectors that the peak cycles through, so that no product is the same twice in a row."""
