@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 import tomllib
 from importlib.metadata import EntryPoint
@@ -11,6 +12,7 @@ import pytest
 
 from trireme.cli import lazy, main
 from trireme_worker.bench import limits
+from trireme_worker.commands.bench import progress
 from trireme_worker.pack import default_pack
 
 ROOT = Path(__file__).parents[3]
@@ -115,3 +117,19 @@ def test_a_missing_library_of_the_server_is_explained(monkeypatch, capsys):
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
     assert main(["bench", "decode", "700m"]) == 1
     assert capsys.readouterr().err == "error: bench needs the server parts: pip install 'trireme-inference[server]'\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_measurement_by_an_exception(number):
+    """So that its `finally` blocks remove files and end processes; afterwards signals do what they did before."""
+    before = signal.getsignal(number)
+    cleaned = []
+    with pytest.raises(SystemExit) as ended, progress() as report:
+        report(1, 2, "something")
+        try:
+            signal.raise_signal(number)
+        finally:
+            cleaned.append(number)
+    assert ended.value.code == 128 + number
+    assert cleaned == [number]
+    assert signal.getsignal(number) == before
