@@ -124,12 +124,17 @@ def test_signals_end_a_measurement_by_an_exception(number):
     """So that its `finally` blocks remove files and end processes; afterwards signals do what they did before."""
     before = signal.getsignal(number)
     cleaned = []
-    with pytest.raises(SystemExit) as ended, progress() as report:
-        report(1, 2, "something")
-        try:
-            signal.raise_signal(number)
-        finally:
-            cleaned.append(number)
+
+    def measurement():
+        with progress() as report:
+            report(1, 2, "something")
+            try:
+                signal.raise_signal(number)
+            finally:
+                cleaned.append(number)
+
+    with pytest.raises(SystemExit) as ended:
+        measurement()
     assert ended.value.code == 128 + number
     assert cleaned == [number]
     assert signal.getsignal(number) == before
