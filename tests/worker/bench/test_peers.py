@@ -66,6 +66,7 @@ def test_a_written_model_reads_back_as_ternary(tmp_path, kind):
         if tensor.tensor_type.name == kind:
             unit = np.float32(np.float16(1 / np.sqrt(values.shape[1])))
             assert set(np.unique(values)) == {-unit, np.float32(0), unit}, name
+            assert (gguf.quants.quantize(values, tensor.tensor_type) == tensor.data).all()  # the bytes are the format's
         elif tensor.tensor_type.name == "Q6_K":
             assert 0.0 < abs(values).max() <= 0.1
         else:
