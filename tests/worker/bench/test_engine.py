@@ -38,7 +38,7 @@ def test_a_prefill_gives_the_logits_of_a_stage(layout):
 def test_a_decode_step_is_that_of_a_stage_behind_the_same_keys_and_values(model):
     """The stage's pages hold what the engine's hold, in the same order."""
     engine = Engine(model, layers=2, threads=1, context=40, batch=3)
-    stage = StageModel(model, range(2), threads=1, kv_tokens=3 * 48, slots=3)
+    stage = StageModel(model, range(2), threads=1, kv_tokens=3 * 48, slots=3, kv_dtype="float16")
     try:
         for pages, filled in zip((*stage.kv.k, *stage.kv.v), (*engine._k, *engine._v), strict=True):
             pages[:] = filled
