@@ -105,3 +105,35 @@ def test_a_file_that_cannot_be_opened_is_one_sentence(joined, capsys):
     joined("logits", "def command() -> None:\n    open('/no/such/file')\n")
     assert main(["logits"]) == 1
     assert capsys.readouterr().err == "error: No such file or directory: /no/such/file\n"
+
+
+GROUP = """
+import typer
+
+command = typer.Typer(help="Several.")
+
+@command.command()
+def one() -> None:
+    '''The first.'''
+    typer.echo("1")
+
+@command.command()
+def two() -> None:
+    '''The second.'''
+    import numba
+"""
+
+
+def test_a_joined_group_has_commands_of_its_own(joined, capsys, monkeypatch):
+    module = joined("several", GROUP)
+    assert main(["--help"]) == 0
+    assert module not in sys.modules
+    assert main(["several", "--help"]) == 0
+    assert re.search("one +The first.*two +The second", capsys.readouterr().out, re.DOTALL)
+    assert main(["several", "one"]) == 0
+    assert capsys.readouterr().out == "1\n"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "numba"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_Missing("numba"), *sys.meta_path])
+    assert main(["several", "two"]) == 1
+    assert capsys.readouterr().err == MISSING.replace("serve needs", "several needs")

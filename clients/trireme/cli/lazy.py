@@ -1,7 +1,8 @@
 """Commands of other packages: named in the help, imported only when they run.
 
 They join through the entry point group `trireme.commands`: the name of the command, and a function whose parameters
-typer reads. Here is the one place that knows which packages the server parts need; it imports none of them itself.
+typer reads, or a `typer.Typer` with commands of its own. Here is the one place that knows which packages the server
+parts need; it imports none of them itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ GROUP = "trireme.commands"
 _HELP = {
     "serve": "Serve a model: start workers and coordinator, and answer over gRPC.",
     "convert": "Convert a Hugging Face BitNet checkpoint into a pack.",
+    "bench": "Measure the kernels on this machine, beside the machine's own limits.",
     "logits": "Write a model's logits for given tokens to a .npy file.",
 }
 _LIBRARIES = {
@@ -55,9 +57,14 @@ class LazyCommand(TyperCommand):
     def _load(self) -> Any:
         if self._point is None:
             raise _missing(self._name)
-        load = _explained(self._name, self._point.load)
+        loaded = _explained(self._name, self._point.load)()
+        if isinstance(loaded, typer.Typer):
+            group: Any = typer.main.get_command(loaded)
+            for command in group.commands.values():
+                command.callback = _explained(self._name, command.callback)
+            return group
         own = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        own.command(self._name)(_explained(self._name, load()))
+        own.command(self._name)(_explained(self._name, loaded))
         return typer.main.get_command(own)
 
 

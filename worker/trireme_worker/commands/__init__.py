@@ -1,6 +1,7 @@
 """Commands that join `trireme` where the worker is installed. What is heavy is imported when a command runs."""
 
+from trireme_worker.commands.bench import bench
 from trireme_worker.commands.convert import convert
 from trireme_worker.commands.logits import logits
 
-__all__ = ["convert", "logits"]
+__all__ = ["bench", "convert", "logits"]

@@ -1,0 +1,83 @@
+"""The measured loop computes what a worker computes, and a step reads the bytes that are counted."""
+
+import numpy as np
+import pytest
+
+import trireme_kernels as kernels
+from trireme_worker.batch import Batch, Row
+from trireme_worker.bench.engine import Engine
+from trireme_worker.bench.models import find
+from trireme_worker.pack import default_pack
+from trireme_worker.stage import StageModel
+
+
+def step(weights, **sizes):
+    engine = Engine(weights, layers=weights.config.layers, **sizes)
+    try:
+        engine.run_layers()
+        return engine.run_head(), engine.run_head(), engine._hidden.copy(), engine.step_bytes()
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("layout", ["2bit", "1.6bit"])
+def test_a_prefill_gives_the_logits_of_a_stage(layout):
+    """The bundled pack, the same tokens: the most likely next token is the serving path's."""
+    weights, layers = find(str(default_pack()), layout)
+    engine = Engine(weights, layers=layers, threads=2, context=21, count=21)
+    stage = StageModel(weights, range(layers), threads=1, kv_tokens=32, slots=1)
+    try:
+        logits = stage.logits(engine._tokens.tolist())
+        engine.run_step()
+        assert engine.run_head().tolist() == [int(logits[-1].argmax())]
+    finally:
+        engine.close()
+        stage.close()
+
+
+def test_a_decode_step_is_that_of_a_stage_behind_the_same_keys_and_values(model):
+    """The stage's pages hold what the engine's hold, in the same order."""
+    engine = Engine(model, layers=2, threads=1, context=40, batch=3)
+    stage = StageModel(model, range(2), threads=1, kv_tokens=3 * 48, slots=3, kv_dtype="float16")
+    try:
+        for pages, filled in zip((*stage.kv.k, *stage.kv.v), (*engine._k, *engine._v), strict=True):
+            pages[:] = filled
+        for slot in range(3):
+            stage.kv.extend(slot, 0, 39)
+        batch = Batch(tuple(Row(slot, 39, 1) for slot in range(3)))
+        stage.reserve(batch)
+        stage.kv.table[:, :3] = engine._table
+        expected = stage.forward(batch, stage.embed(engine._tokens))
+        engine.run_layers()
+        assert (engine._hidden == expected).all()
+        assert engine.run_head().tolist() == stage.head(expected).argmax(axis=1).tolist()
+    finally:
+        engine.close()
+        stage.close()
+
+
+def test_a_step_may_be_taken_again_and_on_any_number_of_threads(model):
+    results = [step(model, threads=threads, context=33, batch=2) for threads in (1, 1, 2, 3)]
+    for chosen, again, hidden, sizes in results:
+        assert (chosen == again).all()
+        assert (chosen == results[0][0]).all()
+        assert (hidden == results[0][2]).all()
+        assert np.isfinite(hidden).all()
+        assert sizes == results[0][3]
+
+
+@pytest.mark.parametrize(("context", "batch", "count"), [(1, 1, 1), (20, 3, 1), (20, 1, 20)])
+def test_counted_bytes_are_those_of_the_arrays(model, context, batch, count):
+    config = model.config
+    sizes = step(model, threads=1, context=context, batch=batch, count=count)[3]
+    layer = model.layer(0)
+    packed = sum(
+        kernels.packed_bytes(m.rows, m.cols, m.layout) + m.padded_rows // 16 * 4
+        for m in (layer.qkv, layer.output, layer.gate_up, layer.down)
+    )
+    gains = 4 * (2 * config.hidden_size + config.query_size + config.ffn_size)
+    assert sizes.layer == packed + gains
+    assert sizes.kv == batch * context * 2 * (config.kv_heads * config.head_dim) * 2
+    assert sizes.head == config.vocabulary * config.hidden_size * 2 + 4 * config.hidden_size
+    assert sizes.rows == batch * count * config.hidden_size * 2
+    assert sizes.total(7) == 7 * (sizes.layer + sizes.kv) + sizes.head + sizes.rows

@@ -1,0 +1,107 @@
+"""Shapes, random weights at them, and what a command's SHAPE or PACK means."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import trireme_kernels as kernels
+from trireme_proto.errors import ConfigurationError
+from trireme_worker.bench import memory, models
+from trireme_worker.bench.engine import Engine
+from trireme_worker.bench.random_weights import RandomPack, random_codes, random_table
+from trireme_worker.bench.shapes import SHAPES, shape, tiny
+from trireme_worker.pack import Pack, default_pack
+from trireme_worker.pack.tensors import matrices, norms
+
+SIZES = {"700m": 0.7, "1.3b": 1.3, "3b": 3.3, "2b4t": 2.4, "7b": 6.7, "8b": 8.0, "13b": 13.0, "30b": 32.5, "70b": 70.6}
+
+
+def test_shapes_are_consistent_and_as_large_as_their_names():
+    assert set(SHAPES) == set(SIZES)
+    for name, config in SHAPES.items():
+        config.check()
+        assert config.parameters / 1e9 == pytest.approx(SIZES[name], rel=0.05)
+    assert SHAPES["2b4t"].parameters == 2_412_820_480  # of the published checkpoint
+    tiny().check()
+
+
+@pytest.mark.parametrize(("name", "hint"), [("8B", "8b"), ("2bt4", "2b4t"), ("nowhere/at/all", None)])
+def test_an_unknown_shape_is_one_sentence_with_the_closest(name, hint):
+    with pytest.raises(ConfigurationError, match="neither a shape") as caught:
+        shape(name)
+    assert (f"did you mean {hint}?" in str(caught.value)) == (hint is not None)
+
+
+@pytest.mark.parametrize("layout", ["2bit", "1.6bit"])
+def test_random_codes_are_every_possible_byte_and_no_other(layout):
+    rows, cols = 32, kernels.block_cols(layout) * 64
+    data = random_codes(np.random.default_rng(1), kernels.packed_bytes(rows, cols, layout), layout)
+    weights = kernels.unpack(data, rows, cols, layout)  # refuses an impossible byte
+    assert len(np.unique(data)) == (81 if layout == "2bit" else 243)
+    assert np.bincount(weights.ravel() + 1, minlength=3) / weights.size == pytest.approx([1 / 3] * 3, abs=0.02)
+
+
+def test_random_tables_hold_small_finite_numbers():
+    table = random_table(np.random.default_rng(1), 50, 70)
+    values = (table.astype(np.uint32) << 16).view(np.float32)
+    assert table.shape == (50, 70)
+    assert ((abs(values) >= 2.0**-7) & (abs(values) < 2.0**-5)).all()
+    assert (values < 0).any()
+    assert (values > 0).any()
+
+
+@pytest.mark.parametrize("layout", ["2bit", "1.6bit"])
+def test_a_random_pack_has_the_parts_of_a_pack(layout):
+    config = tiny()
+    made, again, other = (RandomPack(config, layout, layers=1, seed=seed) for seed in (5, 5, 6))
+    layer = made.layer(0)
+    for name, shape_of in matrices(config).items():
+        matrix = getattr(layer, name)
+        assert (matrix.rows, matrix.cols, matrix.layout) == (*shape_of, layout)
+        assert (matrix.data == getattr(again.layer(0), name).data).all()
+        assert (matrix.data != getattr(other.layer(0), name).data).any()
+    assert {name: getattr(layer, name).size for name in norms(config)} == norms(config)
+    assert made.head().shape == made.embedding().shape == (config.vocabulary, config.hidden_size)
+    assert made.final_norm().shape == (config.hidden_size,)
+    with pytest.raises(IndexError):
+        made.layer(1)
+
+
+def test_large_models_are_timed_by_some_of_their_layers():
+    assert models.timed_layers(SHAPES["2b4t"], "1.6bit") == 30
+    assert models.timed_layers(SHAPES["8b"], "2bit") == 32
+    layers = models.timed_layers(SHAPES["70b"], "1.6bit")
+    each = SHAPES["70b"].ternary_parameters / 80 / 5
+    assert layers * each <= models.WEIGHTS_BYTES < (layers + 1.1) * each
+    assert models.timed_layers(SHAPES["70b"], "2bit", budget=1) == 1
+
+
+def test_a_folder_is_a_pack_and_can_be_laid_out_anew():
+    folder = str(default_pack())
+    pack, layers = models.find(folder, None)
+    assert isinstance(pack, Pack)
+    assert layers == pack.config.layers
+    relaid, again = models.find(folder, "1.6bit")
+    assert (relaid.layout, again, relaid.config) == ("1.6bit", layers, pack.config)
+    new, old = relaid.layer(1).down, pack.layer(1).down
+    assert new.layout == "1.6bit"
+    weights = [kernels.unpack(np.array(m.data), m.rows, m.cols, m.layout) for m in (new, old)]
+    assert (weights[0] == weights[1]).all()
+    assert isinstance(models.find(folder, pack.layout)[0], Pack)  # as it is mapped, without a copy
+
+
+def test_a_shape_gets_random_weights_in_the_layout_asked_for(monkeypatch):
+    monkeypatch.setattr(models, "SHAPES", {"tiny": tiny()})
+    monkeypatch.setattr(models, "shape", lambda _name: tiny())
+    weights, layers = models.find("tiny", "2bit")
+    assert (weights.layout, layers) == ("2bit", 2)
+    assert models.find("tiny", None)[0].layout == kernels.preferred_layout()
+
+
+def test_what_does_not_fit_the_memory_is_one_sentence(monkeypatch, model):
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=3 << 28))
+    with pytest.raises(ConfigurationError, match=r"^2b4t takes 1\.0 GiB of memory, 0\.8 are free$"):
+        models.find("2b4t", "1.6bit")
+    with pytest.raises(ConfigurationError, match=r"^a cache of 20000000 positions takes 4\.8 GiB"):
+        Engine(model, layers=2, threads=1, context=20_000_000)

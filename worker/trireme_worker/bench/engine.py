@@ -1,0 +1,124 @@
+"""A model that stands at a context, ready to take the same step again and again: the bare kernel loop.
+
+The one file here that knows how a step is computed. No scheduler, no sampling parameters, no network: what a worker
+adds to that shows when its tokens/s are put beside these.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+import trireme_kernels as kernels
+from trireme_kernels.arrays import F32, U16
+from trireme_worker.bench import memory
+from trireme_worker.bench.traffic import StepBytes, kv_bytes, layer_bytes
+from trireme_worker.pack import LayerWeights, ModelConfig
+from trireme_worker.team import Team
+
+_KV_BITS = 0x2800
+"""A small IEEE half, from which the random keys and values count up."""
+
+
+class Weights(Protocol):
+    """What a stage takes out of a pack; `Pack` and `RandomPack` are both of that kind."""
+
+    config: ModelConfig
+    layout: str
+
+    def layer(self, index: int) -> LayerWeights:
+        """Weights of a layer."""
+
+    def embedding(self) -> U16:
+        """The embedding table, bfloat16 bits."""
+
+    def head(self) -> U16:
+        """The head's table, bfloat16 bits."""
+
+    def final_norm(self) -> F32:
+        """Gain of the norm before the head."""
+
+
+class Engine:
+    """The first `layers` layers of a model and its head, on `threads` threads.
+
+    `batch` sequences hold `context - count` tokens each, and a step gives each of them `count` more: decoding with
+    count 1, prefill with count = context. The same step may be taken any number of times.
+    """
+
+    def __init__(
+        self, weights: Weights, *, layers: int, threads: int, context: int, count: int = 1, batch: int = 1
+    ) -> None:
+        self.config = config = weights.config
+        self._weights, self._context, self._count, self._batch = weights, context, count, batch
+        each = -(-context // kernels.PAGE_TOKENS)
+        memory.require(f"a cache of {batch * context} positions", 2 * layers * batch * context * config.kv_size * 2)
+        self._k, self._v = (_pages(config, layers, batch * each) for _ in range(2))
+        self._table = np.arange(batch * each, dtype=np.int32).reshape(batch, each)
+        self._slots = np.repeat(np.arange(batch, dtype=np.int32), count)
+        self._positions = np.tile(np.arange(context - count, context, dtype=np.int32), batch)
+        self._tokens = (np.arange(batch * count) * 7919 % config.vocabulary).astype(np.int32)
+        self._hidden = np.zeros((batch * count, config.hidden_size), np.float32)
+        cos, sin = kernels.rope_tables(context, config.head_dim, config.rope_theta)
+        bound = [weights.layer(i) for i in range(layers)]
+        self._program = kernels.LayerProgram(_shape(config), bound, cos, sin, self._k, self._v, threads=threads)
+        self._head, self._gain, self._team = weights.head(), weights.final_norm(), Team(threads)
+        self._embedding = weights.embedding()
+
+    def run_layers(self) -> None:
+        """Embeds the step's tokens and applies the layers."""
+        kernels.embed(self._embedding, self._tokens, self._hidden)
+        self._program.run(self._hidden, self._table, self._slots, self._positions)
+
+    def run_head(self) -> NDArray[np.intp]:
+        """The most likely token to follow each sequence's last, intp[batch]; after `run_layers`."""
+        last = np.ascontiguousarray(self._hidden[self._count - 1 :: self._count])
+        normed = np.empty_like(last)
+        kernels.rms_norm(last, self._gain, self.config.norm_eps, normed)
+        logits = np.empty((self._batch, self.config.vocabulary), np.float32)
+        self._team.run(
+            -(-self.config.vocabulary // kernels.HEAD_ROWS),
+            lambda begin, end: kernels.head_logits(normed, self._head, logits, begin, end),
+        )
+        chosen: NDArray[np.intp] = logits.argmax(axis=1)
+        return chosen
+
+    def run_step(self) -> None:
+        """Layers and head."""
+        self.run_layers()
+        self.run_head()
+
+    def step_bytes(self) -> StepBytes:
+        """What a step reads."""
+        return StepBytes(
+            layer=layer_bytes(self._weights.layer(0), self.config),
+            kv=kv_bytes(self.config, self._context, self._batch, self._k[0].itemsize),
+            head=self._head.nbytes + self._gain.nbytes,
+            rows=self._tokens.size * self.config.hidden_size * self._embedding.itemsize,
+        )
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._program.close()
+        self._team.close()
+
+
+def _shape(config: ModelConfig) -> kernels.LayerShape:
+    return kernels.LayerShape(
+        hidden_size=config.hidden_size,
+        ffn_size=config.ffn_size,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        norm_eps=config.norm_eps,
+        activation=config.activation,
+    )
+
+
+def _pages(config: ModelConfig, layers: int, pages: int) -> list[U16]:
+    """Keys or values of each layer. Written, because pages that never were are all one page to the machine."""
+    shape = (pages, config.kv_heads, kernels.PAGE_TOKENS, config.head_dim)
+    small = (np.arange(np.prod(shape)) % 1024 + _KV_BITS).astype(np.uint16).reshape(shape)
+    return [small.copy() for _ in range(layers)]
