@@ -111,9 +111,7 @@ async def highest_epoch(addresses: Sequence[str]) -> int:
     """
     async with AsyncExitStack() as stack:
         channels = [await stack.enter_async_context(grpc.aio.insecure_channel(a, CHANNEL_OPTIONS)) for a in addresses]
-        calls = [
-            StageStub(c).Report(pb.ReportRequest(), timeout=_CONNECT_SECONDS, wait_for_ready=True) for c in channels
-        ]
+        calls = [StageStub(c).Report(pb.ReportRequest(), timeout=_CONNECT_SECONDS) for c in channels]
         try:
             return max(report.epoch for report in await asyncio.gather(*calls))
         except grpc.aio.AioRpcError as error:

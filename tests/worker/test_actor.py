@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 from tests.support.packs import bundled
+from tests.support.waiting import eventually
 
 from trireme_proto.errors import PackNotFound, StartupError
 from trireme_proto.v1 import stage_pb2 as pb
@@ -77,19 +78,24 @@ def test_it_can_be_started_again(process: StageProcess) -> None:
     assert report(process.start()).kv_pages_total == 4
 
 
-def test_attached_while_somebody_sends(process: StageProcess) -> None:
+def test_attached_while_somebody_sends() -> None:
+    process = StageProcess(settings(end_layer=bundled().config.layers))
     assert not process.attached()
     address = process.start()
     assert not process.attached()
 
     async def drive() -> None:
-        async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
-            await StageStub(channel).Configure(pb.ConfigureRequest(epoch=1, next_address=address))
-            async with forward_to(address, 1):
-                while not process.attached():
-                    await StageStub(channel).Report(pb.ReportRequest())
+        async def attached() -> bool:
+            return process.attached()
 
-    asyncio.run(asyncio.wait_for(drive(), 10))
+        async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
+            await StageStub(channel).Configure(pb.ConfigureRequest(epoch=1))
+            async with forward_to(address, 1):
+                await eventually(attached)
+
+    asyncio.run(drive())
+    process.stop()
+    assert not process.attached()
 
 
 @pytest.mark.parametrize(
