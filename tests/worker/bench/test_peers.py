@@ -47,7 +47,7 @@ class _Anything:
 
 @pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
 def test_a_written_model_reads_back_as_ternary(tmp_path, kind):
-    gguf = pytest.importorskip("gguf")
+    gguf = pytest.importorskip("gguf", reason="gguf is in the extras test and bench")
     from dataclasses import replace
 
     from trireme_worker.bench.peers.gguf_file import write_model
@@ -77,7 +77,7 @@ def test_a_written_model_reads_back_as_ternary(tmp_path, kind):
 
 @pytest.mark.parametrize(("name", "fits"), [("700m", True), ("2b4t", True), ("8b", True), ("70b", True), ("3b", False)])
 def test_widths_that_the_formats_cannot_hold_are_refused(name, fits):
-    pytest.importorskip("gguf")
+    pytest.importorskip("gguf", reason="gguf is in the extras test and bench")
     from trireme_worker.bench.peers.gguf_file import check_widths
 
     if fits:
@@ -88,8 +88,8 @@ def test_widths_that_the_formats_cannot_hold_are_refused(name, fits):
 
 
 def test_figures_are_rates_and_ratios():
-    pytest.importorskip("gguf")
-    pytest.importorskip("llama_cpp")
+    pytest.importorskip("gguf", reason="gguf is in the extras test and bench")
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python builds for a quarter of an hour: pip install .[bench]")
     from trireme_worker.bench.peers.compare import Plan, Work, result, works
 
     assert [(w.what, w.threads, w.context, w.count, w.batch) for w in works(Plan((1, 2), (4,), 256, 512, 5))] == [
@@ -108,8 +108,8 @@ def test_figures_are_rates_and_ratios():
 
 
 def test_a_small_model_runs_beside_llama_cpp(monkeypatch):
-    pytest.importorskip("gguf")
-    pytest.importorskip("llama_cpp")
+    pytest.importorskip("gguf", reason="gguf is in the extras test and bench")
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python builds for a quarter of an hour: pip install .[bench]")
     from dataclasses import replace
 
     from trireme_worker.bench.peers import compare
@@ -124,8 +124,8 @@ def test_a_small_model_runs_beside_llama_cpp(monkeypatch):
 
 
 def test_a_model_that_does_not_fit_the_memory_is_refused(monkeypatch):
-    pytest.importorskip("gguf")
-    pytest.importorskip("llama_cpp")
+    pytest.importorskip("gguf", reason="gguf is in the extras test and bench")
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python builds for a quarter of an hour: pip install .[bench]")
     from types import SimpleNamespace
 
     from trireme_worker.bench import memory
