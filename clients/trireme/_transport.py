@@ -9,7 +9,7 @@ from trireme_proto.limits import LIMITS
 _LOOPBACK = ("localhost:", "127.", "[::1]:")
 
 # Pings find a dead peer in the middle of an answer within 40 s. The server has to allow them:
-# grpc.http2.min_recv_ping_interval_without_data_ms below KEEPALIVE_MS.
+# grpc.http2.min_ping_interval_without_data_ms below KEEPALIVE_MS.
 KEEPALIVE_MS = 30_000
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),

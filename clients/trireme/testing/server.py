@@ -28,7 +28,7 @@ from trireme_proto.v1.sessions_pb2_grpc import add_SessionsServicer_to_server
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", LIMITS.message_bytes),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
 )
 
 
