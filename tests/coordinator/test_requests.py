@@ -132,7 +132,7 @@ def test_zero_is_not_a_default() -> None:
     assert requests.sampling(request, BOUNDS, SEED) == SamplingParams(0, 0, 1, 0)
 
 
-GRANTED = [(1, None, 255), (255, None, 1), (200, 100, 100), (3, 256, 256)]
+GRANTED = [(1, None, 256), (255, None, 256), (200, 100, 100), (3, 256, 256)]
 
 
 @pytest.mark.parametrize(("prompt", "asked", "granted"), GRANTED)

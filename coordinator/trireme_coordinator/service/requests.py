@@ -89,18 +89,17 @@ def check_max_tokens(request: pb.GenerateRequest, bounds: Bounds) -> None:
 
 
 def max_tokens(request: pb.GenerateRequest, bounds: Bounds, prompt_tokens: int) -> int:
-    """Most tokens to generate: what was asked for, else what the context window still holds. PromptTooLong: no room for
-    one.
+    """Most tokens to generate: what was asked for, else a context's worth, so that the full window ends the answer.
+    PromptTooLong: no room for one.
     """
-    room = bounds.context - prompt_tokens
     if prompt_tokens < 1:
         raise InvalidRequest("the prompt is empty and the model has no token to begin with.")
-    if room < 1:
+    if prompt_tokens >= bounds.context:
         raise PromptTooLong(
             f"the prompt has {prompt_tokens} tokens; prompt and answer together can have {bounds.context}, "
             f"so at most {bounds.context - 1} are left for the prompt."
         )
-    return request.max_tokens if request.HasField("max_tokens") else room
+    return request.max_tokens if request.HasField("max_tokens") else bounds.context
 
 
 def stops(request: pb.GenerateRequest) -> list[str]:
