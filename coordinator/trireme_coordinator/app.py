@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from trireme_coordinator.config import ServeConfig, split_address
+from trireme_coordinator.config import ServeConfig, check_frames, split_address
 from trireme_coordinator.embedded_redis import EmbeddedRedis
 from trireme_coordinator.engine import Engine, Launch
 from trireme_coordinator.placement import Node, Placed, place
@@ -52,6 +52,7 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         pack.verify_files(name for name in pack.manifest.files if not name.endswith(".safetensors"))  # weights: workers
         codec = TextCodec.open(pack.tokenizer_path(), pack.config.bos_token_id, pack.config.vocabulary)
         _place(config, pack, [Node("", "", "")])  # more stages than layers shows now
+        check_frames(config, pack.config.hidden_size)
         check_free(*split_address(config.listen))
         store = await _store(config, pack, stack, say)
         writer = SessionWriter(store)

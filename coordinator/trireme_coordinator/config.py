@@ -104,6 +104,15 @@ def from_environment(given: Mapping[str, Any], environment: Mapping[str, str] | 
     return ServeConfig(**(values | {name: value for name, value in given.items() if value is not None}))
 
 
+def check_frames(config: ServeConfig, hidden_size: int) -> None:
+    """ConfigurationError where the largest micro-batch would not fit a frame between two stages."""
+    tokens, fit = config.prefill_chunk + config.slots, LIMITS.frame_bytes // (2 * 4 * hidden_size)
+    if tokens > fit:  # half of a frame is for float32 activations, which is far more than the rest of it needs
+        raise ConfigurationError(
+            f"prefill-chunk and slots are {tokens} together; with this model they can be at most {fit}."
+        )
+
+
 def split_address(address: str) -> tuple[str, int]:
     """HOST and PORT of HOST:PORT or [HOST]:PORT."""
     found = _ADDRESS.fullmatch(address)

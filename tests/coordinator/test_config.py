@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trireme_coordinator.config import ServeConfig, from_environment, split_address
+from trireme_coordinator.config import ServeConfig, check_frames, from_environment, split_address
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 
@@ -134,3 +134,11 @@ def test_addresses_that_are_refused(address: str) -> None:
         split_address(address)
     with pytest.raises(ConfigurationError, match="is not HOST:PORT"):
         ServeConfig(listen=address)
+
+
+def test_the_largest_micro_batch_fits_a_frame() -> None:
+    """70B: 32 KiB a token."""
+    check_frames(ServeConfig(), 8192)
+    check_frames(ServeConfig(prefill_chunk=4032, slots=64), 8192)
+    with pytest.raises(ConfigurationError, match=r"^prefill-chunk and slots are 4160 together; .* at most 4096\.$"):
+        check_frames(ServeConfig(prefill_chunk=4096, slots=64), 8192)

@@ -69,6 +69,11 @@ class StageServer:
         self.alive = False
         await self._proxy.cut()
 
+    async def stall(self) -> None:
+        """Nothing gets through any more, and nobody is told."""
+        self.alive = False
+        self._proxy.stall()
+
     async def stop(self) -> None:
         """Ends the stage in mid-work."""
         self.alive = False

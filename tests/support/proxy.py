@@ -26,6 +26,11 @@ class Proxy:
         self._server = await loop.create_server(lambda: _End(self._ends, self._connect), "127.0.0.1", 0)
         self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
+    def stall(self) -> None:
+        """Bytes no longer pass, and nobody is told: a partition without a sound."""
+        for end in self._ends:
+            end.peer = None
+
     async def cut(self) -> None:
         """Nobody gets through any more, now or later."""
         if self._server is None:

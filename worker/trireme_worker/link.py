@@ -28,6 +28,7 @@ _BOTH_ENDS: list[tuple[str, Any]] = [
     # Keepalive is off by default, and without it a silent partition hangs for ever.
     ("grpc.keepalive_time_ms", 1000),
     ("grpc.keepalive_timeout_ms", 2000),
+    ("grpc.http2.ping_timeout_ms", 2000),  # a minute by default; gRPC 1.85 heeds it, and not the one above
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]

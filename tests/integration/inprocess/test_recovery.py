@@ -10,6 +10,7 @@ import pytest
 from tests.support.by_hand import answer_by_hand
 from tests.support.listeners import Answer
 from tests.support.pipeline import GREEDY, LocalPipeline, StageServer, local_pipeline, running, sampled
+from tests.support.waiting import eventually
 
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.pipeline import Pipeline, highest_epoch
@@ -55,6 +56,21 @@ async def test_a_lost_stage(pack: Pack, undisturbed: list[list[int]], lost: int,
         assert [answer.events for answer in answers] == [["admitted", "finished"]] * 3
         assert (local.launches, local.engine.epoch) == (2, 2)
         await local.emptied()
+
+
+async def test_a_stage_that_falls_silent(pack: Pack, undisturbed: list[list[int]]) -> None:
+    """Nothing is closed, nothing arrives: keepalive notices within three seconds, on both sides."""
+    async with local_pipeline(pack, 3) as local:
+        answers = _submit_all(local)
+        await answers[0].until(lambda a: len(a.tokens) >= 3)
+        silent = local.stages[1]
+        await silent.stall()
+        assert [await answer.done() for answer in answers] == undisturbed
+
+        async def freed() -> bool:
+            return not (await silent.report()).kv_pages_used
+
+        await eventually(freed)
 
 
 async def test_stages_lost_again_and_again(pack: Pack, undisturbed: list[list[int]]) -> None:
