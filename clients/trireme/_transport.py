@@ -14,6 +14,7 @@ KEEPALIVE_MS = 30_000
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # a minute by default; gRPC 1.85 heeds it, and not the one above
     ("grpc.http2.max_pings_without_data", 0),  # a long prefill sends no data
     ("grpc.max_send_message_length", LIMITS.message_bytes),
     ("grpc.max_receive_message_length", LIMITS.message_bytes),
