@@ -28,6 +28,7 @@ _OBJECT_STORE_BYTES = 80 << 20  # the least that Ray allows: weights are mapped 
 _LOOPBACK = "127.0.0.1"
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # by default Ray lets its workers step back behind everything else on the machine
     # Notice a silent node after two seconds instead of fifteen.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
