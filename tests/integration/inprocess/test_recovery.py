@@ -18,7 +18,7 @@ from trireme_coordinator.scheduler import SchedulerConfig
 from trireme_coordinator.scheduler import Sequence as Request
 from trireme_proto.errors import Internal, PipelineUnavailable
 from trireme_proto.v1 import stage_pb2 as pb
-from trireme_proto.v1.stage_pb2_grpc import StageStub
+from trireme_proto.v1.stage_pb2_grpc import StageServicer, StageStub, add_StageServicer_to_server
 from trireme_worker.pack import Pack
 
 PROMPTS = [(0, 300, 301, 302), (0, *range(400, 440)), (0, 7, 8, 9, 500, 501)]
@@ -268,6 +268,28 @@ async def test_unsolicited_results_when_idle(pack: Pack) -> None:
         local.stages[0].service._epoch.results.put_nowait(pb.StepResult(step=1))
         await local.rebuilt(1)
         assert len(await local.submit(PROMPTS[0], 3).done()) == 3
+
+
+class _NeverReads(StageServicer):
+    """Takes its configuration, and never answers a call for results."""
+
+    async def Configure(self, request, context):  # noqa: N802
+        return pb.ConfigureResponse()
+
+    async def Results(self, request, context):  # noqa: N802
+        await asyncio.Event().wait()
+
+
+async def test_a_stage_that_stands_still_between_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trireme_coordinator.pipeline._CONNECT_SECONDS", 0.3)
+    server = grpc.aio.server()
+    add_StageServicer_to_server(_NeverReads(), server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    with pytest.raises(PipelineUnavailable, match="does not answer"):
+        async with Pipeline([address], 1):
+            pass
+    await server.stop(None)
 
 
 async def test_nobody_listens_where_a_stage_was(pack: Pack) -> None:
