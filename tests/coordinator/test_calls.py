@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -134,4 +135,25 @@ async def test_a_caller_who_left_while_it_failed_is_nobodys_trouble(
     await begun.wait()
     call.cancel()
     await asyncio.wait_for(service.ended.wait(), 10)
+    assert caplog.text == ""
+
+
+async def test_writing_to_a_caller_who_has_gone_is_no_fault(
+    served: tuple[Service, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    service, stub = served
+    begun = asyncio.Event()
+
+    async def behave(context: Any) -> None:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await context.write(pb.GenerateResponse())
+
+    service.behave = behave
+    call = stub.Generate(pb.GenerateRequest())
+    await begun.wait()
+    call.cancel()
+    await asyncio.wait_for(service.ended.wait(), 10)
+    await asyncio.sleep(0)
     assert caplog.text == ""
