@@ -146,7 +146,7 @@ class EmbeddedRedis:
             "databases 1",
             'save ""',
             f"appendonly {'yes' if self._data_folder else 'no'}",
-            "appendfsync everysec",
+            "appendfsync always",  # with "everysec" a slow disk holds writes back, and a kill loses answered ones
             f"maxmemory {self._max_memory}",
             "maxmemory-policy noeviction",
             "loglevel warning",

@@ -28,6 +28,8 @@ from trireme_worker.stepper import Stepper
 
 _EPOCH_LEAP = 1 << 20
 """Most by which an epoch may rise at once, so that no single call can use up all numbers."""
+_FIRST_EPOCH = 1 << 62
+"""Most that a stage which has had no epoch yet takes: others may be far ahead of it."""
 Context = grpc.aio.ServicerContext[Any, Any]
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -119,7 +121,7 @@ class StageService(StageServicer):
         """FrameRefused for an epoch that is over, and for a place in the pipeline that the layers do not fit."""
         if request.epoch <= self._epoch.number:
             raise FrameRefused(f"epoch {request.epoch} is over, this is {self._epoch.number}")
-        if request.epoch - self._epoch.number > _EPOCH_LEAP:
+        if request.epoch > (self._epoch.number + _EPOCH_LEAP if self._epoch.number else _FIRST_EPOCH):
             raise FrameRefused(f"epoch {request.epoch} is too far above {self._epoch.number}")
         model = self._stepper.model
         if model.first != (request.stage == 0) or model.last != (not request.next_address):
