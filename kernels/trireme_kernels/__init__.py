@@ -10,7 +10,8 @@ from trireme_kernels.errors import KernelCacheError, KernelInputError, Unsupport
 from trireme_kernels.gates import silu_gate, squared_relu_gate
 from trireme_kernels.head import HEAD_ROWS, embed, head_logits
 from trireme_kernels.isa import ISA, Isa
-from trireme_kernels.kv import PAGE_TOKENS, append_kv
+from trireme_kernels.kv import append_kv
+from trireme_kernels.kv_format import KV_DTYPES, PAGE_TOKENS, KvFormat
 from trireme_kernels.layer_program import LayerProgram, LayerShape, run_layers
 from trireme_kernels.linear import ternary_linear
 from trireme_kernels.matrix import PackedMatrix, relayout
@@ -34,12 +35,14 @@ from trireme_kernels.sampling import sample
 __all__ = [
     "HEAD_ROWS",
     "ISA",
+    "KV_DTYPES",
     "PAGE_TOKENS",
     "SCALE_ROWS",
     "TILE_ROWS",
     "Isa",
     "KernelCacheError",
     "KernelInputError",
+    "KvFormat",
     "LayerProgram",
     "LayerShape",
     "PackedMatrix",

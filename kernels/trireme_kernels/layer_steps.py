@@ -3,7 +3,7 @@
     x = rms_norm(h);  q, k, v = linear(x);  rope(q, k);  h += linear(sub_norm(attention(q, K, V)))
     x = rms_norm(h);  h += linear(sub_norm(activation(gate(x)) * up(x)))
 
-Threads split tiles of matrices in contiguous parts, rows to quantise in contiguous parts, (row, KV head) pairs in turn,
+Threads split tiles of matrices in contiguous parts, rows to quantise in contiguous parts, (row, KV head) pairs in turn, attention by work (`attention_plan.py`),
 and meet at a barrier where one reads what another wrote.  A single row is quantised by every thread for itself, which is
 quicker than a barrier.  Who computes what changes no bit.
 
@@ -16,27 +16,30 @@ from typing import NamedTuple
 import numpy as np
 from numpy import int64  # an argument that is a literal would have its callee compiled for this number alone
 
-from trireme_kernels.arrays import F32, I32, I64, U16
+from trireme_kernels.arrays import F32, I8, I32, I64
+from trireme_kernels.attention_plan import Plan, plan_blocks
+from trireme_kernels.attention_scores import Scratch, scratch
+from trireme_kernels.attention_share import attend_share
 from trireme_kernels.jit import inlined, inner, kernel
-from trireme_kernels.kv import PAGE_TOKENS, store_head
+from trireme_kernels.kv import store_head
+from trireme_kernels.kv_format import PAGE_TOKENS, Pages
 from trireme_kernels.linear_tiles import ADD, GROUP, STORE, Quantised, Weights, group_place, linear_tiles
 from trireme_kernels.packing import BLOCK_BYTES
-from trireme_kernels.paged_attention import attend
 from trireme_kernels.quantise import quantise_row
 from trireme_kernels.rotary import rotate_head
-from trireme_kernels.simd import bytes_at, floats_at, halves_at, int8s_at, int32s_at
+from trireme_kernels.simd import bytes_at, floats_at, int8s_at, int32s_at
 from trireme_kernels.threads import COMMAND, barrier, change, share, wait_while
 
 # Columns of `layers`, int64[L, LAYER_FIELDS]: addresses; 0 where a model has no such norm.
 ATTENTION_NORM, ATTENTION_SUB_NORM, FFN_NORM, FFN_SUB_NORM = 0, 1, 2, 3
 QKV, OUTPUT, GATE_UP, DOWN = 4, 6, 8, 10  # address of the weights, then of the scales
-K_PAGES, V_PAGES = 12, 13
-LAYER_FIELDS = 14
+PAGES = 12
+LAYER_FIELDS = 13
 
 # Columns of `command`, int64[COMMAND_FIELDS]: what to compute now.
-STOP, TOKENS, HIDDEN, SLOT, POSITION, TABLE, TABLE_ROWS, TABLE_COLS, LONGEST = range(9)
-QKV_ROWS, ATTENDED, GATED, Q, SCALE, TOTAL = range(9, 15)
-COMMAND_FIELDS = 15
+STOP, TOKENS, HIDDEN, SLOT, POSITION, TABLE, TABLE_ROWS, TABLE_COLS = range(8)
+QKV_ROWS, ATTENDED, GATED, Q, SCALE, TOTAL = range(8, 14)
+COMMAND_FIELDS = 14
 
 
 class Sizes(NamedTuple):
@@ -46,13 +49,16 @@ class Sizes(NamedTuple):
     heads: int
     kv_heads: int
     head_dim: int
-    pages: int
+    width: int
+    """head_dim as the pages pad it."""
+    int8: int
+    """1 where the pages hold int8."""
     action: int
     """What the gate-up product does with its sums: GATE + number of the activation."""
     matrices: I64
 
 
-SIZES = 6
+SIZES = 7
 """Numbers before those of the matrices in `sizes`, int64[SIZES + 12]."""
 
 
@@ -77,8 +83,8 @@ class Thread(NamedTuple):
     threads: int
     sync: I32
     sums: I32
-    page: F32
-    scores: F32
+    plan: Plan
+    scratch: Scratch
 
 
 @kernel
@@ -86,7 +92,7 @@ def work(
     rank: int, threads: int, sync: I32, command: I64, sizes: I64, eps: np.float32, layers: I64, cos: F32, sin: F32
 ) -> None:
     """Thread 0 starts a command, takes part in it and returns; the others wait for commands until one says stop."""
-    n = Sizes(sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[SIZES:])
+    n = Sizes(sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[SIZES:])
     seen = np.int32(0)
     while True:
         if rank == 0:
@@ -97,9 +103,9 @@ def work(
         if command[STOP]:
             return
         batch = _batch(command, n)
-        scores = np.empty((n.heads // n.kv_heads, command[LONGEST]), np.float32)
-        page = np.empty(PAGE_TOKENS * n.head_dim, np.float32)
-        me = Thread(rank, threads, sync, np.empty(GROUP * 32, np.int32), page, scores)
+        plan = plan_blocks(batch.slots, batch.positions)
+        own = scratch(plan.rows, plan.longest, n.width)
+        me = Thread(rank, threads, sync, np.empty(GROUP * 32, np.int32), plan, own)
         for i in range(layers.shape[0]):
             _attention_half(n, layers[i], eps, cos, sin, batch, me)
             _ffn_half(n, layers[i], eps, batch, me)
@@ -181,28 +187,21 @@ def _weights(n: Sizes, layer: I64, matrix: int) -> Weights:
 @inner
 def _attend(n: Sizes, layer: I64, cos: F32, sin: F32, batch: Batch, me: Thread) -> None:
     """Rope, cache and attention.  A (row, KV head) pair rotates the query heads of its group and its own key."""
-    shape = (n.pages, n.kv_heads, PAGE_TOKENS, n.head_dim)
-    size = n.pages * n.kv_heads * PAGE_TOKENS * n.head_dim
-    k_pages, v_pages = halves_at(layer[K_PAGES], size).reshape(shape), halves_at(layer[V_PAGES], size).reshape(shape)
+    pages = Pages(layer[PAGES], n.kv_heads, n.head_dim, n.width, n.int8 != 0)
     items, step = batch.tokens * n.kv_heads, 32 * n.matrices[0]
     for item in range(me.rank, items, me.threads):
-        _rotate_and_store(n, item // n.kv_heads, item % n.kv_heads, step, cos, sin, batch, k_pages, v_pages)
-    if batch.tokens > 1:  # another thread's row may be of the same sequence
-        barrier(me.sync, me.threads)
-    group = n.heads // n.kv_heads * n.head_dim
+        _rotate_and_store(n, item // n.kv_heads, item % n.kv_heads, step, cos, sin, batch, pages, me.scratch.levels)
+    barrier(me.sync, me.threads)  # another thread's row may be of the same sequence, its head of the same KV head
     scale = np.float32(1.0) / np.sqrt(np.float32(n.head_dim))
-    for item in range(me.rank, items, me.threads):
-        t, head = item // n.kv_heads, item % n.kv_heads
-        q = batch.qkv[t * step + head * group : t * step + (head + 1) * group]
-        o = batch.attended[(t * n.kv_heads + head) * group : (t * n.kv_heads + head + 1) * group]
-        pages, count = batch.table[batch.slots[t]], batch.positions[t] + 1
-        attend(q, scale, k_pages, v_pages, pages, head, count, me.page, me.scores, o)
+    rows = (batch.table, batch.slots, batch.positions)
+    share = (me.plan, me.rank, me.threads, batch.attended, me.scratch)
+    attend_share(batch.qkv, step, n.heads, scale, pages, *rows, *share)
     barrier(me.sync, me.threads)
 
 
 @inner
 def _rotate_and_store(
-    n: Sizes, t: int, head: int, step: int, cos: F32, sin: F32, batch: Batch, k_pages: U16, v_pages: U16
+    n: Sizes, t: int, head: int, step: int, cos: F32, sin: F32, batch: Batch, pages: Pages, levels: I8
 ) -> None:
     position, group = batch.positions[t], n.heads // n.kv_heads
     for g in range(head * group, (head + 1) * group):
@@ -211,5 +210,4 @@ def _rotate_and_store(
     v = k + n.kv_heads * n.head_dim
     rotate_head(batch.qkv, k, cos, sin, position)
     page, place = batch.table[batch.slots[t], position // PAGE_TOKENS], position % PAGE_TOKENS
-    store_head(batch.qkv, k, k_pages, page, head, place)
-    store_head(batch.qkv, v, v_pages, page, head, place)
+    store_head(batch.qkv, k, v, pages, page, head, place, levels)

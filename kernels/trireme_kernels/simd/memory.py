@@ -55,7 +55,12 @@ def load_i8(array: I8, i: int) -> I8x64:
     """array[i : i + 64]."""
 
 
-@op(lambda e, array, i: e.b.fpext(e.b.load(e.pointer(array, i, _HALVES), align=2), _F32))
+def widened_halves(e: Emitter, array: Any, i: Any) -> Any:
+    """LLVM value of `load_f16`."""
+    return e.b.fpext(e.b.load(e.pointer(array, i, _HALVES), align=2), _F32)
+
+
+@op(widened_halves)
 def load_f16(array: U16, i: int) -> F32x16:
     """array[i : i + 16] of IEEE halves' bits, widened (exact)."""
 

@@ -17,12 +17,13 @@ from numba.core import cgutils
 from trireme_kernels.arrays import I8, I32
 from trireme_kernels.simd.dot import emit_dot
 from trireme_kernels.simd.emit import I32_IR, Emitter, typed_by
-from trireme_kernels.simd.types import I32x16, U8x64, VectorType, i8x64, i32x16, u8x64
+from trireme_kernels.simd.types import I8x64, I32x16, U8x64, VectorType, i8x64, i32x16, u8x64
 
 Tile = tuple[I32x16, ...]
 
 
-def _tuple_of(found: Any, vector: VectorType) -> bool:
+def tuple_of(found: Any, vector: VectorType) -> bool:
+    """Whether a type is a tuple of these vectors."""
     return isinstance(found, types.UniTuple) and found.dtype == vector
 
 
@@ -38,7 +39,8 @@ def _tile(_typing: Any, n: Any) -> Any:
 
 
 def _outer(_typing: Any, total: Any, w: Any, x: Any, i: Any) -> Any:
-    if not (_tuple_of(total, i32x16) and _tuple_of(w, u8x64) and isinstance(i, types.Integer)):
+    signed = tuple_of(w, i8x64)
+    if not (tuple_of(total, i32x16) and (signed or tuple_of(w, u8x64)) and isinstance(i, types.Integer)):
         return None
     rows, tokens = w.count, total.count // w.count
 
@@ -50,14 +52,15 @@ def _outer(_typing: Any, total: Any, w: Any, x: Any, i: Any) -> Any:
             quad = builder.load(builder.gep(first, [I32_IR(t)]), align=1)
             activations = builder.bitcast(e.splat(quad, i32x16.llvm), i8x64.llvm)
             for r in range(rows):
-                totals[t * rows + r] = emit_dot(e, totals[t * rows + r], weights[r], activations)
+                pair = (activations, weights[r]) if signed else (weights[r], activations)
+                totals[t * rows + r] = emit_dot(e, totals[t * rows + r], *pair)
         return cgutils.pack_array(builder, totals)
 
     return total(total, w, x, types.intp), lower
 
 
 def _merge(_typing: Any, a: Any, b: Any, shift: Any) -> Any:
-    if not (_tuple_of(a, i32x16) and a == b and isinstance(shift, types.IntegerLiteral)):
+    if not (tuple_of(a, i32x16) and a == b and isinstance(shift, types.IntegerLiteral)):
         return None
 
     def lower(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
@@ -69,7 +72,7 @@ def _merge(_typing: Any, a: Any, b: Any, shift: Any) -> Any:
 
 
 def _scale_tile(_typing: Any, a: Any, factor: Any) -> Any:
-    if not (_tuple_of(a, i32x16) and isinstance(factor, types.Integer)):
+    if not (tuple_of(a, i32x16) and isinstance(factor, types.Integer)):
         return None
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -80,7 +83,7 @@ def _scale_tile(_typing: Any, a: Any, factor: Any) -> Any:
 
 
 def _store_tile(_typing: Any, array: Any, i: Any, total: Any) -> Any:
-    if not _tuple_of(total, i32x16):
+    if not tuple_of(total, i32x16):
         return None
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -98,8 +101,11 @@ def tile(n: int) -> Tile:
 
 
 @typed_by(_outer)
-def outer(total: Tile, w: tuple[U8x64, ...], x: I8, i: int) -> Tile:
-    """total[R * t + r] = dot(total[R * t + r], w[r], repeat_quad(x, i + 4t)) for all t and r, R = len(w)."""
+def outer(total: Tile, w: tuple[U8x64, ...] | tuple[I8x64, ...], x: I8, i: int) -> Tile:
+    """total[R * t + r] = dot(total[R * t + r], w[r], repeat_quad(x, i + 4t)) for all t and r, R = len(w).
+
+    Where w is signed, the bytes of x count as unsigned instead.
+    """
 
 
 @typed_by(_merge)

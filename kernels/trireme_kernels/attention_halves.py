@@ -1,0 +1,151 @@
+"""Attention of R query heads of one KV head over float16 pages, for the rows of one block.
+
+Keys of a page lie element by element, so that a vector is one element of 16 positions and a score needs no sum within a
+vector.  The order of `summation.py` stays: partial sums of elements i, i + 16, ... first, then partial sums 8, 4, 2 and 1
+apart, four partial sums of R heads at a time in registers.  One row reads the halves where they lie; several share a
+widened copy.
+"""
+
+import numpy as np
+
+from trireme_kernels.arrays import F32, I32, U8, U16
+from trireme_kernels.attention_scores import Scratch, exponentials, finish
+from trireme_kernels.jit import inner
+from trireme_kernels.kv import head_address
+from trireme_kernels.kv_format import PAGE_TOKENS, Pages
+from trireme_kernels.simd import (
+    FloatTile,
+    add_tiles,
+    bytes_at,
+    halves_at,
+    load_f16,
+    load_tile,
+    load_wide,
+    outer_f32,
+    prefetch,
+    scale_tile_f32,
+    store_f32,
+    store_rows,
+)
+
+
+@inner
+def attend_halves(
+    one: FloatTile,
+    two: FloatTile,
+    x: F32,
+    at: int,
+    step: int,
+    scale: np.float32,
+    pages: Pages,
+    ids: I32,
+    head: int,
+    position: int,
+    rows: int,
+    out: F32,
+    to: int,
+    out_step: int,
+    s: Scratch,
+) -> None:
+    """Row i, at position + i, has its queries at x[at + i * step]; results go to out[to + i * out_step].
+
+    one, two  zeros, R and 2 R vectors: R is their length
+    ids       page ids of the sequence
+    """
+    heads, width = len(one), pages.width
+    _copy_queries(x, at, step, rows * heads, heads, pages.head_dim, width, s.q)
+    last = (position + rows - 1) // PAGE_TOKENS
+    for n in range(last + 1):
+        keys = halves_at(head_address(pages, ids[n], head), PAGE_TOKENS * width)
+        ahead = bytes_at(head_address(pages, ids[min(n + 1, last)], head), 1)
+        if rows > 1:
+            _widen(keys, s.page)
+        for i in range(rows):
+            place = i * heads * s.stride + PAGE_TOKENS * n
+            if position + i < PAGE_TOKENS * n:
+                continue
+            if rows > 1:
+                total = _score(one, s.q, i * heads * width, width, s.page, ahead)
+            else:
+                total = _score(one, s.q, 0, width, keys, ahead)
+            store_rows(s.scores, place, s.stride, scale_tile_f32(total, scale))
+    for q in range(rows * heads):
+        s.factors[q] = np.float32(1.0) / exponentials(s.scores, q * s.stride, position + q // heads + 1)
+    s.mixed[: rows * heads * width] = np.float32(0.0)
+    for n in range(last + 1):
+        first = 32 * width
+        values = halves_at(head_address(pages, ids[n], head) + first, PAGE_TOKENS * width)
+        ahead = bytes_at(head_address(pages, ids[min(n + 1, last)], head) + first, 1)
+        if rows > 1:
+            _widen(values, s.page)
+        for i in range(rows):
+            place = i * heads * s.stride + PAGE_TOKENS * n
+            tokens = min(PAGE_TOKENS, position + i + 1 - PAGE_TOKENS * n)
+            if rows > 1:
+                _mix(two, s.scores, place, s.stride, s.page, width, tokens, s.mixed, i * heads * width, ahead)
+            else:
+                _mix(two, s.scores, place, s.stride, values, width, tokens, s.mixed, 0, ahead)
+    finish(s, rows, heads, pages.head_dim, width, out, to, out_step)
+
+
+@inner
+def _copy_queries(x: F32, at: int, step: int, queries: int, heads: int, dim: int, width: int, q: F32) -> None:
+    for n in range(queries):
+        source = at + n // heads * step + n % heads * dim
+        for d in range(dim):
+            q[n * width + d] = x[source + d]
+        for d in range(dim, width):
+            q[n * width + d] = np.float32(0.0)
+
+
+@inner
+def _widen(halves: U16, page: F32) -> None:
+    for i in range(0, halves.size, 16):
+        store_f32(page, i, load_f16(halves, i))
+
+
+@inner
+def _score(zeros: FloatTile, q: F32, at: int, width: int, keys: F32 | U16, ahead: U8) -> FloatTile:
+    """Dot products of the queries q[at + r * width ..] with the 16 keys of a page."""
+    even = add_tiles(_quarter(zeros, q, at, width, keys, 0, ahead), _quarter(zeros, q, at, width, keys, 2, ahead))
+    odd = add_tiles(_quarter(zeros, q, at, width, keys, 1, ahead), _quarter(zeros, q, at, width, keys, 3, ahead))
+    return add_tiles(even, odd)
+
+
+@inner
+def _quarter(zeros: FloatTile, q: F32, at: int, width: int, keys: F32 | U16, j: int, ahead: U8) -> FloatTile:
+    """The partial sums j, j + 8, j + 4 and j + 12 (elements with that number modulo 16), added up."""
+    a, b, c, d = zeros, zeros, zeros, zeros
+    for i in range(j, width, 16):
+        prefetch(ahead, 8 * (width * j + i - j))
+        prefetch(ahead, 8 * (width * j + i - j) + 64)
+        a = outer_f32(a, (load_wide(keys, 16 * i),), q, at + i, width)
+        b = outer_f32(b, (load_wide(keys, 16 * i + 128),), q, at + i + 8, width)
+        c = outer_f32(c, (load_wide(keys, 16 * i + 64),), q, at + i + 4, width)
+        d = outer_f32(d, (load_wide(keys, 16 * i + 192),), q, at + i + 12, width)
+    return add_tiles(add_tiles(a, b), add_tiles(c, d))
+
+
+@inner
+def _mix(
+    zeros: FloatTile,
+    weights: F32,
+    at: int,
+    stride: int,
+    values: F32 | U16,
+    width: int,
+    tokens: int,
+    mixed: F32,
+    to: int,
+    ahead: U8,
+) -> None:
+    """Add the first `tokens` values of a page, weighted, by ascending position: 32 elements of R heads at a time."""
+    size = 16 * len(zeros)
+    for d in range(0, width, 32):
+        total = load_tile(zeros, mixed, to)
+        for p in range(tokens):
+            prefetch(ahead, 2 * (width * p + d))
+            pair = (load_wide(values, width * p + d), load_wide(values, width * p + d + 16))
+            total = outer_f32(total, pair, weights, at + p, stride)
+        store_rows(mixed, to, 16, total)
+        to += size

@@ -1,0 +1,189 @@
+"""Attention of R query heads of one KV head over int8 pages, for the rows of one block: both products are of integers.
+
+    q      levels as of keys and values (`kv_format.py`), one scale for each row and head
+    s[p] = float32(sum of q * k levels) * scale of k[p] * fl(scale of q * fl(1 / sqrt(D)))
+    e[p] = exp_nonpositive(s[p] - max s);   z = their sum, in the order of summation.py
+    w[p] = e[p] * scale of v[p]
+
+Weights w become 14-bit levels, in blocks of 64 positions from 0, 64, ... on, each with a scale of its own, so that a block
+of small weights keeps its precision beside one with a large weight:
+
+    m = max(largest w of the block, 1e-30);  level = round_half_even(w * fl(16383 / m))
+    o[d] += float32(sum of levels * v levels) * fl(m / 16383)                          block by block, ascending, from +0
+    o[d] * fl(1 / z)
+
+Integer sums are exact in any order.  A level is split in two 7-bit digits, each multiplied by itself: the product of bytes
+is then exact on every CPU.
+"""
+
+import numpy as np
+
+from trireme_kernels.arrays import F32, I8, I32
+from trireme_kernels.attention_scores import BLOCK, Scratch, exponentials, finish
+from trireme_kernels.half import float_of_bits
+from trireme_kernels.isa import ISA
+from trireme_kernels.jit import inner
+from trireme_kernels.kv import head_address, quantise_head
+from trireme_kernels.kv_format import PAGE_TOKENS, Pages
+from trireme_kernels.simd import (
+    Tile,
+    bits_of,
+    bytes_at,
+    floats_at,
+    int8s_at,
+    largest_lane,
+    load_f32,
+    load_i8,
+    load_i32,
+    load_u8,
+    maximum,
+    outer,
+    prefetch,
+    round_to_i32,
+    splat_f32,
+    splat_i32,
+    store_f32,
+    store_quads,
+    store_tile,
+    to_f32,
+    where_less,
+    zeros_f32,
+    zeros_i32,
+)
+
+_ONE, _TOP, _SMALLEST = np.float32(1.0), np.float32(16383.0), np.float32(1e-30)
+_INFINITY = np.int32(0x7F800000)
+_BLOCK_PAGES = BLOCK // PAGE_TOKENS
+_ANY_BYTES = ISA.any_bytes
+
+
+@inner
+def attend_levels(
+    two: Tile,
+    four: Tile,
+    x: F32,
+    at: int,
+    step: int,
+    scale: np.float32,
+    pages: Pages,
+    ids: I32,
+    head: int,
+    position: int,
+    rows: int,
+    out: F32,
+    to: int,
+    out_step: int,
+    s: Scratch,
+) -> None:
+    """Row i, at position + i, has its queries at x[at + i * step]; results go to out[to + i * out_step].
+
+    two, four  zeros, 2 R and 4 R vectors: this is what says R
+    ids        page ids of the sequence
+    """
+    heads, width = len(two) // 2, pages.width
+    for q in range(rows * heads):
+        i, r = q // heads, q % heads
+        source = at + i * step + r * pages.head_dim
+        own, s.totals[q] = quantise_head(
+            x, source, pages.head_dim, width, s.q8, i * heads * width + 4 * r, 4 * heads
+        )
+        s.factors[q] = own * scale
+    last = (position + rows - 1) // PAGE_TOKENS
+    for n in range(0, last + 1, 2):
+        _score_pages(two, pages, ids, head, n, last, position, rows, s)
+    for q in range(rows * heads):
+        s.factors[q] = _ONE / exponentials(s.scores, q * s.stride, position + q // heads + 1)
+    s.mixed[: rows * heads * width] = np.float32(0.0)
+    for n in range(0, last + 1, _BLOCK_PAGES):
+        for i in range(rows):
+            if position + i >= PAGE_TOKENS * n:
+                _mix_block(four, pages, ids, head, n, last, position + i, i, rows, s)
+    finish(s, rows, heads, pages.head_dim, width, out, to, out_step)
+
+
+@inner
+def _score_pages(two: Tile, pages: Pages, ids: I32, head: int, n: int, last: int, position: int, rows: int, s: Scratch) -> None:
+    """Scores of pages n and n + 1, for the rows that see page n; behind the last page they mean nothing."""
+    heads, width = len(two) // 2, pages.width
+    first, second = head_address(pages, ids[n], head), head_address(pages, ids[min(n + 1, last)], head)
+    u, v = bytes_at(first, 16 * width), bytes_at(second, 16 * width)
+    ahead = bytes_at(head_address(pages, ids[min(n + 2, last)], head), 1)
+    after = bytes_at(head_address(pages, ids[min(n + 3, last)], head), 1)
+    u_scales, v_scales = floats_at(first + 32 * width, 16), floats_at(second + 32 * width, 16)
+    for i in range(rows):
+        if position + i < PAGE_TOKENS * n:
+            continue
+        total, q = two, i * heads * width
+        for d in range(0, 16 * width, 64):
+            prefetch(ahead, d)
+            prefetch(after, d)
+            a, b = load_u8(u, d), load_u8(v, d)
+            if _ANY_BYTES:
+                total = outer(total, (a, b), s.q8, q)
+            else:  # halves are at most 127
+                total = outer(total, (a >> 1, b >> 1), s.q8, q)
+                total = outer(total, (a - (a >> 1), b - (b >> 1)), s.q8, q)
+            q += 4 * heads
+        store_tile(s.sums, 0, total)
+        for r in range(heads):
+            place = (i * heads + r) * s.stride + PAGE_TOKENS * n
+            offset, factor = splat_i32(127 * s.totals[i * heads + r]), splat_f32(s.factors[i * heads + r])
+            low, high = load_i32(s.sums, 32 * r) - offset, load_i32(s.sums, 32 * r + 16) - offset
+            store_f32(s.scores, place, to_f32(low) * load_f32(u_scales, 0) * factor)
+            store_f32(s.scores, place + 16, to_f32(high) * load_f32(v_scales, 0) * factor)
+
+
+@inner
+def _mix_block(
+    four: Tile, pages: Pages, ids: I32, head: int, n: int, last: int, position: int, i: int, rows: int, s: Scratch
+) -> None:
+    """Add the values of a block, pages n .. n + 3, to what row i has mixed so far."""
+    heads, width = len(four) // 4, pages.width
+    factors = rows * heads
+    for r in range(heads):
+        place = (i * heads + r) * s.stride + PAGE_TOKENS * n
+        s.factors[factors + r] = _weight_levels(pages, ids, head, n, last, s.scores, place, r, heads, s.levels)
+    count = min(_BLOCK_PAGES, position // PAGE_TOKENS + 1 - n)
+    to = i * heads * width
+    for d in range(0, 16 * width, 512):
+        total = four
+        for c in range(count):
+            values = int8s_at(head_address(pages, ids[n + c], head) + 16 * width + d, 512)
+            ahead = bytes_at(head_address(pages, ids[min(n + c + 4, last)], head) + 16 * width + d, 1)
+            for quad in range(4):
+                prefetch(ahead, 128 * quad)
+                prefetch(ahead, 128 * quad + 64)
+                pair = (load_i8(values, 64 * quad), load_i8(values, 256 + 64 * quad))
+                total = outer(total, pair, s.levels, (4 * c + quad) * 8 * heads)
+        store_tile(s.sums, 0, total)
+        for r in range(2 * heads):
+            digits = (load_i32(s.sums, 16 * r) << 7) + load_i32(s.sums, 16 * (2 * heads + r))
+            more = to_f32(digits) * splat_f32(s.factors[factors + r // 2])
+            store_f32(s.mixed, to, load_f32(s.mixed, to) + more)
+            to += 16
+
+
+@inner
+def _weight_levels(
+    pages: Pages, ids: I32, head: int, n: int, last: int, e: F32, at: int, r: int, heads: int, levels: I8
+) -> np.float32:
+    """Weights of the 64 positions from e[at] on as levels of query head r; their scale, NaN if one is not finite.
+
+    levels:  | high digits of head 0: 4 positions | .. of head R-1 | low digits of head 0 | .. | next 4 positions
+    """
+    bits, zero = zeros_i32(), zeros_f32()
+    for c in range(_BLOCK_PAGES):
+        scales = floats_at(head_address(pages, ids[min(n + c, last)], head) + 32 * pages.width + 64, 16)
+        share = load_f32(e, at + 16 * c)
+        w = where_less(zero, share, share * load_f32(scales, 0), zero)  # what nobody has written may be NaN
+        bits = maximum(bits, bits_of(w))
+        store_f32(e, at + 16 * c, w)
+    top = largest_lane(bits)
+    finite = top < _INFINITY
+    largest = max(float_of_bits(top), _SMALLEST) if finite else _ONE
+    factor = splat_f32(_TOP / largest)
+    for c in range(_BLOCK_PAGES):
+        level = round_to_i32(load_f32(e, at + 16 * c) * factor) if finite else zeros_i32()
+        store_quads(levels, 32 * heads * c + 4 * r, 8 * heads, level >> 7)
+        store_quads(levels, 32 * heads * c + 4 * heads + 4 * r, 8 * heads, level & 127)
+    return largest / _TOP if finite else np.float32(np.nan)
