@@ -11,7 +11,7 @@ import numpy as np
 from trireme_kernels.arrays import F32, I32, U8, U16
 from trireme_kernels.attention_scores import Scratch, exponentials, finish
 from trireme_kernels.jit import inner
-from trireme_kernels.kv import head_address
+from trireme_kernels.kv import head_address, load_head
 from trireme_kernels.kv_format import PAGE_TOKENS, Pages
 from trireme_kernels.simd import (
     FloatTile,
@@ -19,6 +19,7 @@ from trireme_kernels.simd import (
     bytes_at,
     halves_at,
     load_f16,
+    load_f32,
     load_tile,
     load_wide,
     outer_f32,
@@ -27,6 +28,9 @@ from trireme_kernels.simd import (
     store_f32,
     store_rows,
 )
+
+_TOGETHER = 4
+"""Pages whose values meet the sums while these are in registers."""
 
 
 @inner
@@ -72,30 +76,25 @@ def attend_halves(
     for q in range(rows * heads):
         s.factors[q] = np.float32(1.0) / exponentials(s.scores, q * s.stride, position + q // heads + 1)
     s.mixed[: rows * heads * width] = np.float32(0.0)
-    for n in range(last + 1):
-        first = 32 * width
-        values = halves_at(head_address(pages, ids[n], head) + first, PAGE_TOKENS * width)
-        ahead = bytes_at(head_address(pages, ids[min(n + 1, last)], head) + first, 1)
-        if rows > 1:
-            _widen(values, s.page)
-        for i in range(rows):
-            place = i * heads * s.stride + PAGE_TOKENS * n
-            tokens = min(PAGE_TOKENS, position + i + 1 - PAGE_TOKENS * n)
-            if rows > 1:
-                _mix(two, s.scores, place, s.stride, s.page, width, tokens, s.mixed, i * heads * width, ahead)
-            else:
-                _mix(two, s.scores, place, s.stride, values, width, tokens, s.mixed, 0, ahead)
+    if rows == 1:
+        for n in range(0, last + 1, _TOGETHER):
+            place, count = PAGE_TOKENS * n, min(PAGE_TOKENS * _TOGETHER, position + 1 - PAGE_TOKENS * n)
+            _mix_halves(two, s.scores, place, s.stride, pages, ids, head, n, last, count, s.mixed)
+    else:
+        for n in range(last + 1):
+            _widen(halves_at(head_address(pages, ids[n], head) + 32 * width, PAGE_TOKENS * width), s.page)
+            for i in range(rows):
+                place, count = i * heads * s.stride + PAGE_TOKENS * n, position + i + 1 - PAGE_TOKENS * n
+                _mix(two, s.scores, place, s.stride, s.page, width, min(PAGE_TOKENS, count), s.mixed, i * heads * width)
     finish(s, rows, heads, pages.head_dim, width, out, to, out_step)
 
 
 @inner
 def _copy_queries(x: F32, at: int, step: int, queries: int, heads: int, dim: int, width: int, q: F32) -> None:
     for n in range(queries):
-        source = at + n // heads * step + n % heads * dim
-        for d in range(dim):
-            q[n * width + d] = x[source + d]
-        for d in range(dim, width):
-            q[n * width + d] = np.float32(0.0)
+        source, to = at + n // heads * step + n % heads * dim, n * width
+        for d in range(0, width, 16):
+            store_f32(q, to + d, load_head(x, source + d, dim - d))
 
 
 @inner
@@ -128,24 +127,43 @@ def _quarter(zeros: FloatTile, q: F32, at: int, width: int, keys: F32 | U16, j: 
 
 @inner
 def _mix(
+    zeros: FloatTile, weights: F32, at: int, stride: int, values: F32, width: int, count: int, mixed: F32, to: int
+) -> None:
+    """Add the first `count` values of a page, weighted, by ascending position: 32 elements of R heads at a time."""
+    for d in range(0, width, 32):
+        total = load_tile(zeros, mixed, to)
+        for p in range(count):
+            pair = (load_f32(values, width * p + d), load_f32(values, width * p + d + 16))
+            total = outer_f32(total, pair, weights, at + p, stride)
+        store_rows(mixed, to, 16, total)
+        to += 16 * len(zeros)
+
+
+@inner
+def _mix_halves(
     zeros: FloatTile,
     weights: F32,
     at: int,
     stride: int,
-    values: F32 | U16,
-    width: int,
-    tokens: int,
+    pages: Pages,
+    ids: I32,
+    head: int,
+    n: int,
+    last: int,
+    count: int,
     mixed: F32,
-    to: int,
-    ahead: U8,
 ) -> None:
-    """Add the first `tokens` values of a page, weighted, by ascending position: 32 elements of R heads at a time."""
-    size = 16 * len(zeros)
+    """The same with `count` values from page n on, as they lie in the pages."""
+    width, to = pages.width, 0
     for d in range(0, width, 32):
         total = load_tile(zeros, mixed, to)
-        for p in range(tokens):
-            prefetch(ahead, 2 * (width * p + d))
-            pair = (load_wide(values, width * p + d), load_wide(values, width * p + d + 16))
-            total = outer_f32(total, pair, weights, at + p, stride)
+        for first in range(0, count, PAGE_TOKENS):
+            page = n + first // PAGE_TOKENS
+            values = halves_at(head_address(pages, ids[page], head) + 32 * width + 2 * d, 1)
+            ahead = bytes_at(head_address(pages, ids[min(page + _TOGETHER, last)], head) + 32 * width + 2 * d, 1)
+            for p in range(min(PAGE_TOKENS, count - first)):
+                prefetch(ahead, 2 * width * p)
+                pair = (load_f16(values, width * p), load_f16(values, width * p + 16))
+                total = outer_f32(total, pair, weights, at + first + p, stride)
         store_rows(mixed, to, 16, total)
-        to += size
+        to += 16 * len(zeros)

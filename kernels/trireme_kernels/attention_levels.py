@@ -37,13 +37,13 @@ from trireme_kernels.simd import (
     load_i32,
     load_u8,
     maximum,
-    outer,
+    outer_rows,
     prefetch,
     round_to_i32,
     splat_f32,
     splat_i32,
     store_f32,
-    store_quads,
+    store_low_bytes,
     store_tile,
     to_f32,
     where_less,
@@ -84,9 +84,7 @@ def attend_levels(
     for q in range(rows * heads):
         i, r = q // heads, q % heads
         source = at + i * step + r * pages.head_dim
-        own, s.totals[q] = quantise_head(
-            x, source, pages.head_dim, width, s.q8, i * heads * width + 4 * r, 4 * heads
-        )
+        own, s.totals[q] = quantise_head(x, source, pages.head_dim, width, s.q8, q * width)
         s.factors[q] = own * scale
     last = (position + rows - 1) // PAGE_TOKENS
     for n in range(0, last + 1, 2):
@@ -119,11 +117,11 @@ def _score_pages(two: Tile, pages: Pages, ids: I32, head: int, n: int, last: int
             prefetch(after, d)
             a, b = load_u8(u, d), load_u8(v, d)
             if _ANY_BYTES:
-                total = outer(total, (a, b), s.q8, q)
+                total = outer_rows(total, (a, b), s.q8, q, width)
             else:  # halves are at most 127
-                total = outer(total, (a >> 1, b >> 1), s.q8, q)
-                total = outer(total, (a - (a >> 1), b - (b >> 1)), s.q8, q)
-            q += 4 * heads
+                total = outer_rows(total, (a >> 1, b >> 1), s.q8, q, width)
+                total = outer_rows(total, (a - (a >> 1), b - (b >> 1)), s.q8, q, width)
+            q += 4
         store_tile(s.sums, 0, total)
         for r in range(heads):
             place = (i * heads + r) * s.stride + PAGE_TOKENS * n
@@ -154,7 +152,7 @@ def _mix_block(
                 prefetch(ahead, 128 * quad)
                 prefetch(ahead, 128 * quad + 64)
                 pair = (load_i8(values, 64 * quad), load_i8(values, 256 + 64 * quad))
-                total = outer(total, pair, s.levels, (4 * c + quad) * 8 * heads)
+                total = outer_rows(total, pair, s.levels, 4 * (4 * c + quad), BLOCK)
         store_tile(s.sums, 0, total)
         for r in range(2 * heads):
             digits = (load_i32(s.sums, 16 * r) << 7) + load_i32(s.sums, 16 * (2 * heads + r))
@@ -169,7 +167,7 @@ def _weight_levels(
 ) -> np.float32:
     """Weights of the 64 positions from e[at] on as levels of query head r; their scale, NaN if one is not finite.
 
-    levels:  | high digits of head 0: 4 positions | .. of head R-1 | low digits of head 0 | .. | next 4 positions
+    levels:  | high digits of head 0: 64 | .. of head R-1 | low digits of head 0: 64 | .. of head R-1 |
     """
     bits, zero = zeros_i32(), zeros_f32()
     for c in range(_BLOCK_PAGES):
@@ -184,6 +182,6 @@ def _weight_levels(
     factor = splat_f32(_TOP / largest)
     for c in range(_BLOCK_PAGES):
         level = round_to_i32(load_f32(e, at + 16 * c) * factor) if finite else zeros_i32()
-        store_quads(levels, 32 * heads * c + 4 * r, 8 * heads, level >> 7)
-        store_quads(levels, 32 * heads * c + 4 * heads + 4 * r, 8 * heads, level & 127)
+        store_low_bytes(levels, BLOCK * r + 16 * c, level >> 7)
+        store_low_bytes(levels, BLOCK * (heads + r) + 16 * c, level & 127)
     return largest / _TOP if finite else np.float32(np.nan)

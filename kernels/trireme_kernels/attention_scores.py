@@ -15,7 +15,7 @@ from trireme_kernels.exponential import exp_lanes
 from trireme_kernels.isa import ISA
 from trireme_kernels.jit import inner
 from trireme_kernels.kv_format import PAGE_TOKENS
-from trireme_kernels.simd import largest_f32, load_f32, maximum, splat_f32, store_f32, tree_sum, zeros_f32
+from trireme_kernels.simd import largest_f32, load_f32, maximum, splat_f32, store_f32, store_first, tree_sum, zeros_f32
 
 HEADS = 4 if ISA.tokens == 8 else 1
 """Query heads whose sums fit the registers together."""
@@ -96,6 +96,9 @@ def finish(s: Scratch, rows: int, heads: int, dim: int, width: int, out: F32, to
         first = q // heads * heads * width + q % heads * 32
         place = to + q // heads * step + q % heads * dim
         factor = s.factors[q]
-        for d in range(0, dim, 32):
-            for n in range(min(32, dim - d)):
-                out[place + d + n] = s.mixed[first + d * heads + n] * factor
+        for d in range(0, dim, 16):
+            value = load_f32(s.mixed, first + d // 32 * heads * 32 + d % 32) * splat_f32(factor)
+            if d + 16 <= dim:
+                store_f32(out, place + d, value)
+            else:
+                store_first(out, place + d, dim - d, value)

@@ -29,7 +29,6 @@ from trireme_kernels.simd import (
     round_to_i32,
     splat_f32,
     store_low_bytes,
-    store_quads,
     sum_lanes,
     zeros_i32,
 )
@@ -132,41 +131,36 @@ def _store_levels(x: F32, k: int, v: int, pages: Pages, at: int, place: int, lev
     dim, width = pages.head_dim, pages.width
     keys, values = int8s_at(at, 16 * width), int8s_at(at + 16 * width, 16 * width)
     scales = floats_at(at + 32 * width, 32)
-    scales[place], _ = quantise_head(x, k, dim, width, levels, 0, 4)
+    scales[place], _ = quantise_head(x, k, dim, width, levels, 0)
     for d in range(width):
         keys[16 * (d - d % 4) + 4 * place + d % 4] = levels[d] + 127
-    scales[16 + place], _ = quantise_head(x, v, dim, width, levels, 0, 4)
+    scales[16 + place], _ = quantise_head(x, v, dim, width, levels, 0)
     for d in range(width):
         values[16 * (d - d % 16) + 16 * (place - place % 4) + 4 * (d % 16) + place % 4] = levels[d]
 
 
 @inner
-def quantise_head(
-    x: F32, at: int, dim: int, width: int, q: I8, place: int, step: int
-) -> tuple[np.float32, np.int32]:
-    """Levels of the head x[at : at + dim], in the four-byte pieces q[place + step * n]; its scale and their sum.
+def quantise_head(x: F32, at: int, dim: int, width: int, q: I8, place: int) -> tuple[np.float32, np.int32]:
+    """Levels of the head x[at : at + dim] to q[place : place + width]; their scale and their sum.
 
     The padding is zero.  A head that is not finite gets zeros and the scale NaN, so that the fault shows.
     """
     bits = zeros_i32()
     for d in range(0, dim, 16):
-        bits = maximum(bits, bits_of(absolute(_part(x, at + d, dim - d))))
+        bits = maximum(bits, bits_of(absolute(load_head(x, at + d, dim - d))))
     largest = largest_lane(bits)
     finite = largest < _INFINITY
     top = max(float_of_bits(largest), _SMALLEST) if finite else _ONE
     factor = splat_f32(_TOP / top if finite else _ZERO)
     total = zeros_i32()
     for d in range(0, width, 16):
-        level = round_to_i32(_part(x, at + d, dim - d) * factor) if finite else zeros_i32()
+        level = round_to_i32(load_head(x, at + d, dim - d) * factor) if finite else zeros_i32()
         total = total + level
-        if step == 4:
-            store_low_bytes(q, place + d, level)
-        else:
-            store_quads(q, place + step * (d // 4), step, level)
+        store_low_bytes(q, place + d, level)
     return (top / _TOP if finite else np.float32(np.nan)), sum_lanes(total)
 
 
 @inner
-def _part(x: F32, at: int, left: int) -> F32x16:
+def load_head(x: F32, at: int, left: int) -> F32x16:
     """x[at : at + 16], of which only `left` elements are the head's: the others are +0."""
     return load_f32(x, at) if left >= 16 else load_first(x, at, max(0, left))

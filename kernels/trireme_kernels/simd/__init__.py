@@ -65,7 +65,7 @@ from trireme_kernels.simd.memory import (
     store_low_bytes,
     store_quads,
 )
-from trireme_kernels.simd.tile import Tile, merge, outer, scale_tile, store_tile, tile
+from trireme_kernels.simd.tile import Tile, merge, outer, outer_rows, scale_tile, store_tile, tile
 from trireme_kernels.simd.types import LANES, VECTOR_BYTES, F32x16, I8x64, I32x16, U8x64
 
 __all__ = [
@@ -106,6 +106,7 @@ __all__ = [
     "minimum",
     "outer",
     "outer_f32",
+    "outer_rows",
     "prefetch",
     "repeat_quad",
     "round_to_i32",
