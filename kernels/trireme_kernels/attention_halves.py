@@ -11,12 +11,11 @@ import numpy as np
 from trireme_kernels.arrays import F32, I32, U8, U16
 from trireme_kernels.attention_scores import Scratch, exponentials, finish
 from trireme_kernels.jit import inner
-from trireme_kernels.kv import head_address, load_head
-from trireme_kernels.kv_format import PAGE_TOKENS, Pages
+from trireme_kernels.kv import head_address, load_head, upcoming
+from trireme_kernels.kv_format import AHEAD_PAGES, PAGE_TOKENS, Pages
 from trireme_kernels.simd import (
     FloatTile,
     add_tiles,
-    bytes_at,
     halves_at,
     load_f16,
     load_f32,
@@ -61,7 +60,7 @@ def attend_halves(
     last = (position + rows - 1) // PAGE_TOKENS
     for n in range(last + 1):
         keys = halves_at(head_address(pages, ids[n], head), PAGE_TOKENS * width)
-        ahead = bytes_at(head_address(pages, ids[min(n + 1, last)], head), 1)
+        ahead = upcoming(pages, ids, head, n + AHEAD_PAGES, last, 0)
         if rows > 1:
             _widen(keys, s.page)
         for i in range(rows):
@@ -160,9 +159,9 @@ def _mix_halves(
         for first in range(0, count, PAGE_TOKENS):
             page = n + first // PAGE_TOKENS
             values = halves_at(head_address(pages, ids[page], head) + 32 * width + 2 * d, 1)
-            ahead = bytes_at(head_address(pages, ids[min(page + _TOGETHER, last)], head) + 32 * width + 2 * d, 1)
+            ahead = upcoming(pages, ids, head, page + AHEAD_PAGES, last, 1)
             for p in range(min(PAGE_TOKENS, count - first)):
-                prefetch(ahead, 2 * width * p)
+                prefetch(ahead, 2 * width * p + 2 * d)
                 pair = (load_f16(values, width * p), load_f16(values, width * p + 16))
                 total = outer_f32(total, pair, weights, at + first + p, stride)
         store_rows(mixed, to, 16, total)

@@ -18,13 +18,13 @@ is then exact on every CPU.
 
 import numpy as np
 
-from trireme_kernels.arrays import F32, I8, I32
+from trireme_kernels.arrays import F32, I8, I32, U8
 from trireme_kernels.attention_scores import BLOCK, Scratch, exponentials, finish
 from trireme_kernels.half import float_of_bits
 from trireme_kernels.isa import ISA
 from trireme_kernels.jit import inner
-from trireme_kernels.kv import head_address, quantise_head
-from trireme_kernels.kv_format import PAGE_TOKENS, Pages
+from trireme_kernels.kv import head_address, quantise_head, upcoming
+from trireme_kernels.kv_format import AHEAD_PAGES, PAGE_TOKENS, Pages
 from trireme_kernels.simd import (
     Tile,
     bits_of,
@@ -59,7 +59,6 @@ _ANY_BYTES = ISA.any_bytes
 
 @inner
 def attend_levels(
-    two: Tile,
     four: Tile,
     x: F32,
     at: int,
@@ -77,18 +76,18 @@ def attend_levels(
 ) -> None:
     """Row i, at position + i, has its queries at x[at + i * step]; results go to out[to + i * out_step].
 
-    two, four  zeros, 2 R and 4 R vectors: this is what says R
-    ids        page ids of the sequence
+    four  zeros, 4 R vectors: this is what says R
+    ids   page ids of the sequence
     """
-    heads, width = len(two) // 2, pages.width
+    heads, width = len(four) // 4, pages.width
     for q in range(rows * heads):
         i, r = q // heads, q % heads
         source = at + i * step + r * pages.head_dim
         own, s.totals[q] = quantise_head(x, source, pages.head_dim, width, s.q8, q * width)
         s.factors[q] = own * scale
     last = (position + rows - 1) // PAGE_TOKENS
-    for n in range(0, last + 1, 2):
-        _score_pages(two, pages, ids, head, n, last, position, rows, s)
+    for n in range(0, last + 1, _BLOCK_PAGES):
+        _score_block(four, pages, ids, head, n, last, position, rows, s)
     for q in range(rows * heads):
         s.factors[q] = _ONE / exponentials(s.scores, q * s.stride, position + q // heads + 1)
     s.mixed[: rows * heads * width] = np.float32(0.0)
@@ -100,35 +99,46 @@ def attend_levels(
 
 
 @inner
-def _score_pages(two: Tile, pages: Pages, ids: I32, head: int, n: int, last: int, position: int, rows: int, s: Scratch) -> None:
-    """Scores of pages n and n + 1, for the rows that see page n; behind the last page they mean nothing."""
-    heads, width = len(two) // 2, pages.width
-    first, second = head_address(pages, ids[n], head), head_address(pages, ids[min(n + 1, last)], head)
-    u, v = bytes_at(first, 16 * width), bytes_at(second, 16 * width)
-    ahead = bytes_at(head_address(pages, ids[min(n + 2, last)], head), 1)
-    after = bytes_at(head_address(pages, ids[min(n + 3, last)], head), 1)
-    u_scales, v_scales = floats_at(first + 32 * width, 16), floats_at(second + 32 * width, 16)
+def _score_block(
+    four: Tile, pages: Pages, ids: I32, head: int, n: int, last: int, position: int, rows: int, s: Scratch
+) -> None:
+    """Scores of pages n .. n + 3, for the rows that see page n; behind the last page they mean nothing."""
+    heads, width = len(four) // 4, pages.width
+    a, b = _keys(pages, ids, head, n), _keys(pages, ids, head, min(n + 1, last))
+    c, d = _keys(pages, ids, head, min(n + 2, last)), _keys(pages, ids, head, min(n + 3, last))
+    soon = n + AHEAD_PAGES
+    e, f = upcoming(pages, ids, head, soon, last, 0), upcoming(pages, ids, head, soon + 1, last, 0)
+    g, h = upcoming(pages, ids, head, soon + 2, last, 0), upcoming(pages, ids, head, soon + 3, last, 0)
     for i in range(rows):
         if position + i < PAGE_TOKENS * n:
             continue
-        total, q = two, i * heads * width
-        for d in range(0, 16 * width, 64):
-            prefetch(ahead, d)
-            prefetch(after, d)
-            a, b = load_u8(u, d), load_u8(v, d)
+        total, q = four, i * heads * width
+        for k in range(0, 16 * width, 64):
+            prefetch(e, k)
+            prefetch(f, k)
+            prefetch(g, k)
+            prefetch(h, k)
+            keys = (load_u8(a, k), load_u8(b, k), load_u8(c, k), load_u8(d, k))
             if _ANY_BYTES:
-                total = outer_rows(total, (a, b), s.q8, q, width)
+                total = outer_rows(total, keys, s.q8, q, width)
             else:  # halves are at most 127
-                total = outer_rows(total, (a >> 1, b >> 1), s.q8, q, width)
-                total = outer_rows(total, (a - (a >> 1), b - (b >> 1)), s.q8, q, width)
+                low = (keys[0] >> 1, keys[1] >> 1, keys[2] >> 1, keys[3] >> 1)
+                high = (keys[0] - low[0], keys[1] - low[1], keys[2] - low[2], keys[3] - low[3])
+                total = outer_rows(outer_rows(total, low, s.q8, q, width), high, s.q8, q, width)
             q += 4
         store_tile(s.sums, 0, total)
         for r in range(heads):
             place = (i * heads + r) * s.stride + PAGE_TOKENS * n
             offset, factor = splat_i32(127 * s.totals[i * heads + r]), splat_f32(s.factors[i * heads + r])
-            low, high = load_i32(s.sums, 32 * r) - offset, load_i32(s.sums, 32 * r + 16) - offset
-            store_f32(s.scores, place, to_f32(low) * load_f32(u_scales, 0) * factor)
-            store_f32(s.scores, place + 16, to_f32(high) * load_f32(v_scales, 0) * factor)
+            for m in range(_BLOCK_PAGES):
+                scales = floats_at(head_address(pages, ids[min(n + m, last)], head) + 32 * width, 16)
+                level = to_f32(load_i32(s.sums, 64 * r + 16 * m) - offset)
+                store_f32(s.scores, place + 16 * m, level * load_f32(scales, 0) * factor)
+
+
+@inner
+def _keys(pages: Pages, ids: I32, head: int, n: int) -> U8:
+    return bytes_at(head_address(pages, ids[n], head), 16 * pages.width)
 
 
 @inner
@@ -147,10 +157,10 @@ def _mix_block(
         total = four
         for c in range(count):
             values = int8s_at(head_address(pages, ids[n + c], head) + 16 * width + d, 512)
-            ahead = bytes_at(head_address(pages, ids[min(n + c + 4, last)], head) + 16 * width + d, 1)
+            ahead = upcoming(pages, ids, head, n + c + AHEAD_PAGES, last, 1)
             for quad in range(4):
-                prefetch(ahead, 128 * quad)
-                prefetch(ahead, 128 * quad + 64)
+                prefetch(ahead, d + 128 * quad)
+                prefetch(ahead, d + 128 * quad + 64)
                 pair = (load_i8(values, 64 * quad), load_i8(values, 256 + 64 * quad))
                 total = outer_rows(total, pair, s.levels, 4 * (4 * c + quad), BLOCK)
         store_tile(s.sums, 0, total)

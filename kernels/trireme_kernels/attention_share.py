@@ -17,7 +17,7 @@ def _attend_narrow(
     out: F32, to: int, out_step: int, s: Scratch, heads: int,
 ) -> int:  # fmt: skip
     if pages.int8:
-        attend_levels(tile(2), tile(4), x, at, step, scale, pages, ids, head, position, rows, out, to, out_step, s)
+        attend_levels(tile(4), x, at, step, scale, pages, ids, head, position, rows, out, to, out_step, s)
     else:
         attend_halves(
             tile_f32(1), tile_f32(2), x, at, step, scale, pages, ids, head, position, rows, out, to, out_step, s
@@ -32,7 +32,7 @@ def _attend_wide(
     if heads < HEADS:
         return _one(x, at, step, scale, pages, ids, head, position, rows, out, to, out_step, s, heads)
     if pages.int8:
-        attend_levels(tile(8), tile(16), x, at, step, scale, pages, ids, head, position, rows, out, to, out_step, s)
+        attend_levels(tile(16), x, at, step, scale, pages, ids, head, position, rows, out, to, out_step, s)
     else:
         attend_halves(
             tile_f32(4), tile_f32(8), x, at, step, scale, pages, ids, head, position, rows, out, to, out_step, s

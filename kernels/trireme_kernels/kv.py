@@ -19,6 +19,7 @@ from trireme_kernels.simd import (
     F32x16,
     absolute,
     bits_of,
+    bytes_at,
     floats_at,
     halves_at,
     int8s_at,
@@ -102,6 +103,18 @@ def head_address(pages: Pages, page: int, head: int) -> int:
     """Where one head of a page begins."""
     size = 32 * pages.width + 128 if pages.int8 else 64 * pages.width
     return pages.address + (page * pages.kv_heads + head) * size
+
+
+@inner
+def upcoming(pages: Pages, ids: I32, head: int, n: int, last: int, part: int) -> U8:
+    """What will be read of page n, as bytes to prefetch: keys (part 0) or values (1) of a head.
+
+    Beyond the last page: the values behind the keys, the next head's keys behind the values.
+    """
+    if n > last:
+        n, head, part = min(n - last - 1, last), head + part, 1 - part
+    size = 16 * pages.width if pages.int8 else 32 * pages.width
+    return bytes_at(head_address(pages, ids[n], head) + part * size, 1)
 
 
 @inner

@@ -24,6 +24,8 @@ from trireme_kernels.arrays import ANY, U8, require, require_array, require_outp
 
 PAGE_TOKENS = 16
 """Positions in a page."""
+AHEAD_PAGES = 8
+"""How far ahead of their use pages are asked for: memory is a few hundred nanoseconds away."""
 KV_DTYPES = ("float16", "int8")
 SCALE_BYTES = 2 * PAGE_TOKENS * 4
 
