@@ -22,7 +22,7 @@ from trireme_kernels.simd import (
     load_tile,
     load_wide,
     outer_f32,
-    prefetch,
+    prefetch_l2,
     scale_tile_f32,
     store_f32,
     store_rows,
@@ -115,8 +115,8 @@ def _quarter(zeros: FloatTile, q: F32, at: int, width: int, keys: F32 | U16, j: 
     """The partial sums j, j + 8, j + 4 and j + 12 (elements with that number modulo 16), added up."""
     a, b, c, d = zeros, zeros, zeros, zeros
     for i in range(j, width, 16):
-        prefetch(ahead, 8 * (width * j + i - j))
-        prefetch(ahead, 8 * (width * j + i - j) + 64)
+        prefetch_l2(ahead, 8 * (width * j + i - j))
+        prefetch_l2(ahead, 8 * (width * j + i - j) + 64)
         a = outer_f32(a, (load_wide(keys, 16 * i),), q, at + i, width)
         b = outer_f32(b, (load_wide(keys, 16 * i + 128),), q, at + i + 8, width)
         c = outer_f32(c, (load_wide(keys, 16 * i + 64),), q, at + i + 4, width)
@@ -161,7 +161,7 @@ def _mix_halves(
             values = halves_at(head_address(pages, ids[page], head) + 32 * width + 2 * d, 1)
             ahead = upcoming(pages, ids, head, page + AHEAD_PAGES, last, 1)
             for p in range(min(PAGE_TOKENS, count - first)):
-                prefetch(ahead, 2 * width * p + 2 * d)
+                prefetch_l2(ahead, 2 * width * p + 2 * d)
                 pair = (load_f16(values, width * p), load_f16(values, width * p + 16))
                 total = outer_f32(total, pair, weights, at + first + p, stride)
         store_rows(mixed, to, 16, total)

@@ -38,7 +38,7 @@ from trireme_kernels.simd import (
     load_u8,
     maximum,
     outer_rows,
-    prefetch,
+    prefetch_l2,
     round_to_i32,
     splat_f32,
     splat_i32,
@@ -114,10 +114,10 @@ def _score_block(
             continue
         total, q = four, i * heads * width
         for k in range(0, 16 * width, 64):
-            prefetch(e, k)
-            prefetch(f, k)
-            prefetch(g, k)
-            prefetch(h, k)
+            prefetch_l2(e, k)
+            prefetch_l2(f, k)
+            prefetch_l2(g, k)
+            prefetch_l2(h, k)
             keys = (load_u8(a, k), load_u8(b, k), load_u8(c, k), load_u8(d, k))
             if _ANY_BYTES:
                 total = outer_rows(total, keys, s.q8, q, width)
@@ -159,8 +159,8 @@ def _mix_block(
             values = int8s_at(head_address(pages, ids[n + c], head) + 16 * width + d, 512)
             ahead = upcoming(pages, ids, head, n + c + AHEAD_PAGES, last, 1)
             for quad in range(4):
-                prefetch(ahead, d + 128 * quad)
-                prefetch(ahead, d + 128 * quad + 64)
+                prefetch_l2(ahead, d + 128 * quad)
+                prefetch_l2(ahead, d + 128 * quad + 64)
                 pair = (load_i8(values, 64 * quad), load_i8(values, 256 + 64 * quad))
                 total = outer_rows(total, pair, s.levels, 4 * (4 * c + quad), BLOCK)
         store_tile(s.sums, 0, total)

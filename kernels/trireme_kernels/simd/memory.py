@@ -142,13 +142,22 @@ def store_first(array: F32, i: int, n: int, value: F32x16) -> None:
     """array[i : i + n] = the first n lanes, n in 0..16; nothing behind is written."""
 
 
-def _prefetch(e: Emitter, array: Any, i: Any) -> None:
-    e.call("llvm.prefetch.p0", ir.VoidType(), e.pointer(array, i, I8_IR), I32_IR(0), I32_IR(3), I32_IR(1))
+def _prefetch(level: int) -> Callable[..., Any]:
+    def emit(e: Emitter, array: Any, i: Any) -> None:
+        near = I32_IR(4 - level)
+        e.call("llvm.prefetch.p0", ir.VoidType(), e.pointer(array, i, I8_IR), I32_IR(0), near, I32_IR(1))
+
+    return emit
 
 
-@op(_prefetch)
+@op(_prefetch(1))
 def prefetch(array: U8, i: int) -> None:
     """Ask for the cache line of array[i] to be read; i may lie outside of the array."""
+
+
+@op(_prefetch(2))
+def prefetch_l2(array: U8, i: int) -> None:
+    """`prefetch` into the second-level cache: more lines can be on their way than into the first."""
 
 
 @op(lambda e, array, i: e.b.bitcast(e.splat(e.b.load(e.pointer(array, i, I32_IR), align=1), _I32), i8x64.llvm))
