@@ -9,6 +9,9 @@ Compiled code is cached on disk (`cache.py`).  What each function computes is wr
 from trireme_kernels.errors import KernelCacheError, KernelInputError, UnsupportedCpuError
 from trireme_kernels.gates import silu_gate, squared_relu_gate
 from trireme_kernels.head import HEAD_ROWS, embed, head_logits
+from trireme_kernels.head_first_pass import first_pass, largest_logits, rescore, threshold
+from trireme_kernels.head_int8 import Activations, int8_head_logits, quantise_for_head
+from trireme_kernels.head_weights import HEAD_KINDS, HeadWeights, quantise_head
 from trireme_kernels.isa import ISA, Isa
 from trireme_kernels.kv import append_kv
 from trireme_kernels.kv_format import KV_DTYPES, PAGE_TOKENS, KvFormat
@@ -33,12 +36,15 @@ from trireme_kernels.rotary import rope, rope_tables
 from trireme_kernels.sampling import sample
 
 __all__ = [
+    "HEAD_KINDS",
     "HEAD_ROWS",
     "ISA",
     "KV_DTYPES",
     "PAGE_TOKENS",
     "SCALE_ROWS",
     "TILE_ROWS",
+    "Activations",
+    "HeadWeights",
     "Isa",
     "KernelCacheError",
     "KernelInputError",
@@ -52,14 +58,20 @@ __all__ = [
     "attention",
     "block_cols",
     "embed",
+    "first_pass",
     "head_logits",
+    "int8_head_logits",
     "interleave_gate_up",
+    "largest_logits",
     "pack",
     "packed_bytes",
     "philox_uniform",
     "preferred_layout",
+    "quantise_for_head",
+    "quantise_head",
     "quantise_rows",
     "relayout",
+    "rescore",
     "rms_norm",
     "rms_norm_quantise",
     "rope",
@@ -69,5 +81,6 @@ __all__ = [
     "silu_gate",
     "squared_relu_gate",
     "ternary_linear",
+    "threshold",
     "unpack",
 ]

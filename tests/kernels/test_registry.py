@@ -9,6 +9,7 @@ import pytest
 
 import trireme_kernels
 from trireme_kernels.cases import UNWRITTEN, Case
+from trireme_kernels.head_weights import HeadWeights
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.registry import REGISTRY, Row
 
@@ -23,7 +24,7 @@ def run(function, case: Case) -> tuple:
 
 def same(fast, twin, tolerance: float) -> bool:
     """Equal type, dtype, shape and bits (any NaN equals any NaN), or values within a tolerance."""
-    if isinstance(twin, PackedMatrix):
+    if isinstance(twin, (PackedMatrix, HeadWeights)):
         return all(same(getattr(fast, f.name), getattr(twin, f.name), tolerance) for f in dataclasses.fields(twin))
     if isinstance(twin, tuple):
         return len(fast) == len(twin) and all(same(a, b, tolerance) for a, b in zip(fast, twin, strict=True))
