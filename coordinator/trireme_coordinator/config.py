@@ -27,8 +27,8 @@ _SERVICE_LINK = re.compile(
 _ADDRESS = re.compile(r"(?P<host>[^\s:\[\]]+|\[[0-9A-Za-z:.%_-]+\]):(?P<port>[0-9]{1,5})")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LEAST_KV_TOKENS = 16
-KV_DTYPES = ("float32", "float16")
-"""As in trireme_worker.kv_cache, which is not imported here because it loads the kernels."""
+KV_DTYPES = ("float32", "float16", "int8")
+"""As in trireme_kernels, which is not imported here because it loads the kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class ServeConfig:
     kv_tokens: int = 0
     """Tokens whose keys and values each stage can hold, 16 or more. 0: eight full contexts, at least 16,384."""
     kv_dtype: str = "float32"
-    """How keys and values are kept: "float32" as computed; "float16" takes half the memory and may change a token."""
+    """How keys and values are kept: "float32" as computed; "float16" in half the memory or "int8" in about a quarter,
+    which may change a token."""
     slots: int = 64
     """Sequences that can be computed at once."""
     queue: int = LIMITS.queue
@@ -83,7 +84,7 @@ class ServeConfig:
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(f"name is '{self.name}'; it must be 1 to 64 letters, digits and . _ or -.")
         if self.kv_dtype not in KV_DTYPES:
-            raise ConfigurationError(f"kv-dtype is '{self.kv_dtype}'; it must be {' or '.join(KV_DTYPES)}.")
+            raise ConfigurationError(f"kv-dtype is '{self.kv_dtype}'; it must be one of {', '.join(KV_DTYPES)}.")
         split_address(self.listen)
 
 

@@ -29,7 +29,7 @@ def pair(request, tmp_path_factory):
     checkpoint = random_checkpoint(folder / request.param, KINDS[request.param], seed=7)
     convert(checkpoint, folder / "pack")
     cache = KVCache(layers=1, pages=1, kv_heads=1, head_dim=2, slots=1, context=1)
-    half = cache.k[0].dtype.itemsize == 2  # the reference rounds keys and values as the engine's cache does
+    half = cache.format.dtype == "float16"  # the reference rounds keys and values as the engine's cache does
     return Reference(checkpoint, integer=True, half_kv=half), Pack.open(folder / "pack")
 
 

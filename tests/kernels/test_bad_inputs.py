@@ -44,7 +44,7 @@ def test_arrays(name: str, argument: str) -> None:
 
 OUTPUTS = {
     "add_rows": ["x"],
-    "append_kv": ["k_pages", "v_pages"],
+    "append_kv": ["pages"],
     "attention": ["out"],
     "embed": ["out"],
     "head_logits": ["out"],
@@ -96,8 +96,10 @@ CHANGED = [
     ("append_kv", "k_offset", lambda _: 22, "k_offset"),
     ("append_kv", "v_offset", lambda _: 22, "v_offset"),
     ("append_kv", "v_offset", lambda _: -1, "v_offset"),
-    ("append_kv", "v_pages", wider, "v_pages"),
-    ("append_kv", "k_pages", lambda a: np.ascontiguousarray(a[:, :, :8]), "k_pages"),
+    ("append_kv", "pages", wider, "pages"),
+    ("append_kv", "kv", lambda _: k.KvFormat(2, 40), "pages"),
+    ("append_kv", "kv", lambda _: k.KvFormat(1, 8), "pages"),
+    ("append_kv", "kv", lambda _: k.KvFormat(2, 8, "int8"), "pages"),
     ("append_kv", "rows_slot", longer, "rows_slot"),
     ("append_kv", "rows_slot", filled(4), "rows_slot"),
     ("append_kv", "rows_slot", filled(-1), "rows_slot"),
@@ -109,11 +111,9 @@ CHANGED = [
     ("attention", "heads", lambda _: 3, "heads"),
     ("attention", "heads", lambda _: 0, "heads"),
     ("attention", "heads", lambda _: 10, "qkv"),
-    ("attention", "kv_heads", lambda _: 0, "kv_heads"),
-    ("attention", "kv_heads", lambda _: 4, "k_pages"),
-    ("attention", "head_dim", lambda _: 8, "k_pages"),
-    ("attention", "head_dim", lambda _: 0, "head_dim"),
-    ("attention", "v_pages", longer, "v_pages"),
+    ("attention", "kv", lambda _: k.KvFormat(4, 16), "pages"),
+    ("attention", "kv", lambda _: k.KvFormat(2, 16, "float16"), "pages"),
+    ("attention", "pages", wider, "pages"),
     ("attention", "rows_slot", filled(4), "rows_slot"),
     ("attention", "rows_slot", longer, "rows_slot"),
     ("attention", "positions", filled(48), "positions"),
@@ -122,9 +122,9 @@ CHANGED = [
     ("attention", "table", filled(9), "table"),
     ("attention", "table", without_last_page, "table"),
     ("attention", "out", wider, "out"),
-    ("attention", "begin", lambda _: -1, "begin"),
-    ("attention", "begin", lambda _: 9, "begin"),
-    ("attention", "end", lambda _: 9, "end"),
+    ("attention", "part", lambda _: -1, "part"),
+    ("attention", "part", lambda _: 1, "part"),
+    ("attention", "parts", lambda _: 0, "parts"),
     ("embed", "ids", filled(10), "ids"),
     ("embed", "ids", filled(-1), "ids"),
     ("embed", "out", narrower, "out"),
@@ -245,3 +245,12 @@ def test_packed_matrix(change: dict, blamed: str) -> None:
     fields = {"data": w.data, "scales": w.scales, "rows": w.rows, "cols": w.cols}
     with pytest.raises(k.KernelInputError, match=f"^{blamed} "):
         k.PackedMatrix(**{**fields, **change})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "blamed"),
+    [((0, 8), "kv_heads"), ((1, 0), "head_dim"), ((1, 1025), "head_dim"), ((1, 8, "float8"), "dtype")],
+)
+def test_kv_format(arguments: tuple, blamed: str) -> None:
+    with pytest.raises(k.KernelInputError, match=f"^{blamed} "):
+        k.KvFormat(*arguments)

@@ -66,11 +66,13 @@ TestCache = CacheMachine.TestCase
 TestCache.settings = settings(max_examples=60, deadline=None)
 
 
-@pytest.mark.parametrize(("dtype", "kept_as"), [("float32", np.float32), ("float16", np.uint16)])
-def test_shapes(dtype: str, kept_as: type) -> None:
+@pytest.mark.parametrize(("dtype", "head_bytes"), [("float32", 4096), ("float16", 2048), ("int8", 1152)])
+def test_shapes(dtype: str, head_bytes: int) -> None:
+    """A head of 4 elements is padded to 32; a page has 16 keys and 16 values, in int8 with a scale for each."""
     kv = cache(7, layers=3, dtype=dtype)
-    assert [a.shape for a in kv.k + kv.v] == [(7, 2, 16, 4)] * 6
-    assert {a.dtype for a in kv.k + kv.v} == {np.dtype(kept_as)}
+    assert kv.format.dtype == dtype
+    assert [a.shape for a in kv.memory] == [(7, 2, head_bytes)] * 3
+    assert {a.dtype for a in kv.memory} == {np.dtype(np.uint8)}
     assert (kv.table.shape, kv.table.dtype, kv.lengths.dtype) == ((SLOTS, 5), np.int32, np.int32)
 
 

@@ -24,7 +24,7 @@ Float = NDArray[np.float32]
 class StageModel:
     """Layers `layers` of `pack`, with room for `kv_tokens` tokens in up to `slots` sequences, computed on `threads`
     threads. `layout`: lay the ternary weights out anew in memory, as "2bit" or "1.6bit"; by default they stay mapped as
-    they are packed.
+    they are packed. `kv_dtype`: keep keys and values in "float32" as they are computed, in "float16", or in "int8".
 
     Activations between stages are float32 [tokens, hidden_size].
     """
@@ -66,7 +66,7 @@ class StageModel:
             norm_eps=config.norm_eps,
             activation=config.activation,
         )
-        self._program = kernels.LayerProgram(shape, weights, cos, sin, self.kv.k, self.kv.v, threads=threads)
+        self._program = kernels.LayerProgram(shape, weights, cos, sin, self.kv.format, self.kv.memory, threads=threads)
 
     def embed(self, token_ids: NDArray[np.int32]) -> Float:
         """First stage: embedding rows of the tokens, float32 [T, hidden_size]."""

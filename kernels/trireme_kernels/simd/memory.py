@@ -55,7 +55,12 @@ def load_i8(array: I8, i: int) -> I8x64:
     """array[i : i + 64]."""
 
 
-@op(lambda e, array, i: e.b.fpext(e.b.load(e.pointer(array, i, _HALVES), align=2), _F32))
+def widened_halves(e: Emitter, array: Any, i: Any) -> Any:
+    """LLVM value of `load_f16`."""
+    return e.b.fpext(e.b.load(e.pointer(array, i, _HALVES), align=2), _F32)
+
+
+@op(widened_halves)
 def load_f16(array: U16, i: int) -> F32x16:
     """array[i : i + 16] of IEEE halves' bits, widened (exact)."""
 
@@ -137,13 +142,22 @@ def store_first(array: F32, i: int, n: int, value: F32x16) -> None:
     """array[i : i + n] = the first n lanes, n in 0..16; nothing behind is written."""
 
 
-def _prefetch(e: Emitter, array: Any, i: Any) -> None:
-    e.call("llvm.prefetch.p0", ir.VoidType(), e.pointer(array, i, I8_IR), I32_IR(0), I32_IR(3), I32_IR(1))
+def _prefetch(level: int) -> Callable[..., Any]:
+    def emit(e: Emitter, array: Any, i: Any) -> None:
+        near = I32_IR(4 - level)
+        e.call("llvm.prefetch.p0", ir.VoidType(), e.pointer(array, i, I8_IR), I32_IR(0), near, I32_IR(1))
+
+    return emit
 
 
-@op(_prefetch)
+@op(_prefetch(1))
 def prefetch(array: U8, i: int) -> None:
     """Ask for the cache line of array[i] to be read; i may lie outside of the array."""
+
+
+@op(_prefetch(2))
+def prefetch_l2(array: U8, i: int) -> None:
+    """`prefetch` into the second-level cache: more lines can be on their way than into the first."""
 
 
 @op(lambda e, array, i: e.b.bitcast(e.splat(e.b.load(e.pointer(array, i, I32_IR), align=1), _I32), i8x64.llvm))
@@ -163,7 +177,9 @@ def _at(dtype: Any) -> Callable[[int], Any]:
     return intrinsic(typer)
 
 
-floats_at, bytes_at, int8s_at, int32s_at = (_at(t) for t in (types.float32, types.uint8, types.int8, types.int32))
+floats_at, halves_at, bytes_at, int8s_at, int32s_at = (
+    _at(t) for t in (types.float32, types.uint16, types.uint8, types.int8, types.int32)
+)
 """`floats_at(address)` is the unowned array that begins there: to index, load and store, without length or slices.
 
 It is a bare pointer, so handing it on costs nothing, where Numba would count references of an array.
@@ -171,31 +187,42 @@ It is a bare pointer, so handing it on costs nothing, where Numba would count re
 
 
 def _array_at(dtype: Any) -> Callable[[int, int], Any]:
+    result = types.Array(dtype, 1, "C")
+
     def typer(_typing: Any, address: Any, count: Any) -> Any:
-        return _array_typer(dtype, address, count)
+        def lower(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            array = context.make_array(result)(context, builder)
+            step = context.get_constant(types.intp, dtype.bitwidth // 8)
+            data = builder.inttoptr(args[0], array.data.type)
+            populate_array(array, data=data, shape=[args[1]], strides=[step], itemsize=step, meminfo=None)
+            return array._getvalue()  # noqa: SLF001  # Numba's own way
+
+        whole = isinstance(address, types.Integer) and isinstance(count, types.Integer)
+        return (result(types.int64, types.intp), lower) if whole else None
 
     return intrinsic(typer)
 
 
-def _array_typer(dtype: Any, address: Any, count: Any, *more: Any) -> Any:
-    result = types.Array(dtype, 1, "C")
+@intrinsic
+def numbers_at(_typing: Any, address: Any, like: Any) -> Any:
+    """`floats_at` or `halves_at`: what begins at an address, of the same type as `like`."""
 
-    def lower(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        array = context.make_array(result)(context, builder)
-        step = context.get_constant(types.intp, dtype.bitwidth // 8)
-        data = builder.inttoptr(args[0], array.data.type)
-        populate_array(array, data=data, shape=[args[1]], strides=[step], itemsize=step, meminfo=None)
-        return array._getvalue()  # noqa: SLF001  # Numba's own way
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
-    whole = isinstance(address, types.Integer) and isinstance(count, types.Integer)
-    return (result(types.int64, types.intp, *more), lower) if whole else None
+    known = isinstance(address, types.Integer) and isinstance(like, types.CPointer)
+    return (like(types.int64, like), lower) if known else None
 
 
 @intrinsic
-def array_like_at(_typing: Any, address: Any, count: Any, like: Any) -> Any:
-    """`float_array_at` for the element type of the array `like`."""
-    return _array_typer(like.dtype, address, count, like) if isinstance(like, types.Array) else None
+def item_bytes(_typing: Any, like: Any) -> Any:
+    """Bytes of an element of an unowned array, a constant to the compiler."""
+
+    def lower(context: Any, _builder: Any, _signature: Any, _args: Any) -> Any:
+        return context.get_constant(types.intp, like.dtype.bitwidth // 8)
+
+    return (types.intp(like), lower) if isinstance(like, types.CPointer) else None
 
 
-float_array_at, int32_array_at = (_array_at(t) for t in (types.float32, types.int32))
-"""`float_array_at(address, n)` is the one-dimensional array of n elements there, without a copy and unowned."""
+int32_array_at = _array_at(types.int32)
+"""`int32_array_at(address, n)` is the one-dimensional array of n elements there, without a copy and unowned."""

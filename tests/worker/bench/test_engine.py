@@ -40,7 +40,7 @@ def test_a_decode_step_is_that_of_a_stage_behind_the_same_keys_and_values(model)
     engine = Engine(model, layers=2, threads=1, context=40, batch=3)
     stage = StageModel(model, range(2), threads=1, kv_tokens=3 * 48, slots=3, kv_dtype="float16")
     try:
-        for pages, filled in zip((*stage.kv.k, *stage.kv.v), (*engine._k, *engine._v), strict=True):
+        for pages, filled in zip(stage.kv.memory, engine._pages, strict=True):
             pages[:] = filled
         for slot in range(3):
             stage.kv.extend(slot, 0, 39)

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import trireme_kernels as kernels
-from trireme_kernels.arrays import F32, U16
+from trireme_kernels.arrays import F32, U8, U16
 from trireme_worker.bench import memory
 from trireme_worker.bench.traffic import StepBytes, kv_bytes, layer_bytes
 from trireme_worker.pack import LayerWeights, ModelConfig
 from trireme_worker.team import Team
 
+_KV_DTYPE = "float16"
 _KV_BITS = 0x2800
 """A small IEEE half, from which the random keys and values count up."""
 
@@ -55,7 +56,8 @@ class Engine:
         self._weights, self._context, self._count, self._batch = weights, context, count, batch
         each = -(-context // kernels.PAGE_TOKENS)
         memory.require(f"a cache of {batch * context} positions", 2 * layers * batch * context * config.kv_size * 2)
-        self._k, self._v = (_pages(config, layers, batch * each) for _ in range(2))
+        self._format = kernels.KvFormat(config.kv_heads, config.head_dim, _KV_DTYPE)
+        self._pages = [_filled(self._format, batch * each) for _ in range(layers)]
         self._table = np.arange(batch * each, dtype=np.int32).reshape(batch, each)
         self._slots = np.repeat(np.arange(batch, dtype=np.int32), count)
         self._positions = np.tile(np.arange(context - count, context, dtype=np.int32), batch)
@@ -63,7 +65,8 @@ class Engine:
         self._hidden = np.zeros((batch * count, config.hidden_size), np.float32)
         cos, sin = kernels.rope_tables(context, config.head_dim, config.rope_theta)
         bound = [weights.layer(i) for i in range(layers)]
-        self._program = kernels.LayerProgram(_shape(config), bound, cos, sin, self._k, self._v, threads=threads)
+        pages = (self._format, self._pages)
+        self._program = kernels.LayerProgram(_shape(config), bound, cos, sin, *pages, threads=threads)
         self._head, self._gain, self._team = weights.head(), weights.final_norm(), Team(threads)
         self._embedding = weights.embedding()
 
@@ -94,7 +97,7 @@ class Engine:
         """What a step reads."""
         return StepBytes(
             layer=layer_bytes(self._weights.layer(0), self.config),
-            kv=kv_bytes(self.config, self._context, self._batch, self._k[0].itemsize),
+            kv=kv_bytes(self.config, self._context, self._batch, self._format.item),
             head=self._head.nbytes + self._gain.nbytes,
             rows=self._tokens.size * self.config.hidden_size * self._embedding.itemsize,
         )
@@ -117,8 +120,9 @@ def _shape(config: ModelConfig) -> kernels.LayerShape:
     )
 
 
-def _pages(config: ModelConfig, layers: int, pages: int) -> list[U16]:
-    """Keys or values of each layer. Written, because pages that never were are all one page to the machine."""
-    shape = (pages, config.kv_heads, kernels.PAGE_TOKENS, config.head_dim)
-    small = (np.arange(np.prod(shape)) % 1024 + _KV_BITS).astype(np.uint16).reshape(shape)
-    return [small.copy() for _ in range(layers)]
+def _filled(form: kernels.KvFormat, pages: int) -> U8:
+    """Keys and values of a layer. Written, because pages that never were are all one page to the machine."""
+    found = form.empty(pages)
+    halves = found.view(np.uint16)
+    halves[:] = (np.arange(halves.size) % 1024 + _KV_BITS).astype(np.uint16).reshape(halves.shape)
+    return found
