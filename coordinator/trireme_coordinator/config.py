@@ -27,8 +27,8 @@ _SERVICE_LINK = re.compile(
 _ADDRESS = re.compile(r"(?P<host>[^\s:\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LEAST_KV_TOKENS = 16
-KV_DTYPES = ("float32", "float16")
-"""As in trireme_worker.kv_cache, which is not imported here because it loads the kernels."""
+KV_DTYPES = ("float32", "float16", "int8")
+"""As in trireme_kernels, which is not imported here because it takes long to load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,9 @@ class ServeConfig:
     kv_tokens: int = 0
     """Tokens whose keys and values each stage can hold, 16 or more. 0: eight full contexts, at least 16,384."""
     kv_dtype: str = "float32"
-    """How keys and values are kept: "float32" as computed; "float16" takes half the memory and may change a token."""
+    """How keys and values are kept: "float32" as computed; "float16" takes half the memory, "int8" a quarter, and both
+    may change a token.
+    """
     slots: int = 64
     """Sequences that can be computed at once."""
     queue: int = LIMITS.queue

@@ -9,8 +9,12 @@ Compiled code is cached on disk (`cache.py`).  What each function computes is wr
 from trireme_kernels.errors import KernelCacheError, KernelInputError, UnsupportedCpuError
 from trireme_kernels.gates import silu_gate, squared_relu_gate
 from trireme_kernels.head import HEAD_ROWS, embed, head_logits
+from trireme_kernels.head_first_pass import first_pass, largest_logits, rescore, threshold
+from trireme_kernels.head_int8 import Activations, int8_head_logits, quantise_for_head
+from trireme_kernels.head_weights import HEAD_KINDS, HeadWeights, quantise_head
 from trireme_kernels.isa import ISA, Isa
-from trireme_kernels.kv import PAGE_TOKENS, append_kv
+from trireme_kernels.kv import append_kv
+from trireme_kernels.kv_format import KV_DTYPES, PAGE_TOKENS, KvFormat
 from trireme_kernels.layer_program import LayerProgram, LayerShape, run_layers
 from trireme_kernels.linear import ternary_linear
 from trireme_kernels.matrix import PackedMatrix, relayout
@@ -32,14 +36,19 @@ from trireme_kernels.rotary import rope, rope_tables
 from trireme_kernels.sampling import sample
 
 __all__ = [
+    "HEAD_KINDS",
     "HEAD_ROWS",
     "ISA",
+    "KV_DTYPES",
     "PAGE_TOKENS",
     "SCALE_ROWS",
     "TILE_ROWS",
+    "Activations",
+    "HeadWeights",
     "Isa",
     "KernelCacheError",
     "KernelInputError",
+    "KvFormat",
     "LayerProgram",
     "LayerShape",
     "PackedMatrix",
@@ -49,14 +58,20 @@ __all__ = [
     "attention",
     "block_cols",
     "embed",
+    "first_pass",
     "head_logits",
+    "int8_head_logits",
     "interleave_gate_up",
+    "largest_logits",
     "pack",
     "packed_bytes",
     "philox_uniform",
     "preferred_layout",
+    "quantise_for_head",
+    "quantise_head",
     "quantise_rows",
     "relayout",
+    "rescore",
     "rms_norm",
     "rms_norm_quantise",
     "rope",
@@ -66,5 +81,6 @@ __all__ = [
     "silu_gate",
     "squared_relu_gate",
     "ternary_linear",
+    "threshold",
     "unpack",
 ]

@@ -19,8 +19,6 @@ F32: TypeAlias = npt.NDArray[np.float32]
 I8: TypeAlias = npt.NDArray[np.int8]
 U8: TypeAlias = npt.NDArray[np.uint8]
 U16: TypeAlias = npt.NDArray[np.uint16]
-Pages: TypeAlias = npt.NDArray[np.uint16] | npt.NDArray[np.float32]
-"""Elements of KV pages: bits of IEEE halves, or float32."""
 I32: TypeAlias = npt.NDArray[np.int32]
 I64: TypeAlias = npt.NDArray[np.int64]
 U64: TypeAlias = npt.NDArray[np.uint64]

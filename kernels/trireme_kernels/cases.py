@@ -11,8 +11,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from trireme_kernels.arrays import F32, U16, round_up
+from trireme_kernels.arrays import F32, U8, U16, round_up
+from trireme_kernels.head_first_pass import first_pass, threshold
+from trireme_kernels.head_int8 import quantise_for_head
+from trireme_kernels.head_weights import HEAD_KINDS, quantise_head
 from trireme_kernels.isa import ISAS
+from trireme_kernels.kv import append_kv
+from trireme_kernels.kv_format import KV_DTYPES, KvFormat
 from trireme_kernels.layer_program import LayerShape
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.packing import pack
@@ -191,49 +196,82 @@ def rotate(rng: Random) -> Cases:
         yield {"x": floats(rng, tokens, width), "positions": positions, "cos": cos, "sin": sin, **shape}
 
 
-def cached_rows(rng: Random, lengths: list[int], kv_heads: int, head_dim: int, *, half: bool) -> Case:
-    """Pages in random order for slots of these lengths; one row at the end of each, in random order of slots."""
-    numbers = halves if half else floats
+def filled_pages(rng: Random, kv: KvFormat, pages: int) -> U8:
+    """Pages whose every place holds a key and a value."""
+    found = kv.empty(pages)
+    width = kv.kv_heads * kv.head_dim
+    table = np.arange(pages, dtype=np.int32)[:, None]
+    slots, positions = (a.astype(np.int32) for a in np.divmod(np.arange(16 * pages), 16))
+    append_kv(floats(rng, 16 * pages, 2 * width), 0, width, kv, found, table, slots, positions)
+    return found
+
+
+def cached_rows(rng: Random, lengths: list[int], kv: KvFormat, tail: int = 1) -> Case:
+    """Pages in random order for slots of these lengths; the last `tail` rows of each, in random order of slots."""
     counts = [-(-n // 16) for n in lengths]
     ids = rng.permutation(sum(counts) + 2).astype(np.int32)
     table = np.full((len(lengths), max(counts)), -1, np.int32)
     for slot, count in enumerate(counts):
         table[slot, :count], ids = ids[:count], ids[count:]
-    slots = rng.permutation(len(lengths)).astype(np.int32)
-    shape = (sum(counts) + 2, kv_heads, 16, head_dim)
+    slots = rng.permutation(len(lengths)).tolist()
+    rows = [(slot, p) for slot in slots for p in range(max(0, lengths[slot] - tail), lengths[slot])]
     return {
-        "k_pages": numbers(rng, *shape),
-        "v_pages": numbers(rng, *shape),
+        "pages": filled_pages(rng, kv, sum(counts) + 2),
         "table": table,
-        "rows_slot": slots,
-        "positions": (np.array(lengths, np.int32) - 1)[slots],
+        "rows_slot": np.array([slot for slot, _ in rows], np.int32),
+        "positions": np.array([p for _, p in rows], np.int32),
     }
 
 
 def append(rng: Random) -> Cases:
-    """First and last places of a page; values that overflow, underflow and tie when rounded to half."""
-    shapes: tuple[tuple[list[int], int, int], ...] = (([1, 16, 17, 40], 2, 8), ([5], 1, 3))
-    for (lengths, kv_heads, head_dim), half in itertools.product(shapes, (True, False)):
-        width = kv_heads * head_dim
+    """First and last places of a page; values that overflow, underflow and tie when rounded to half; zeros; no rows."""
+    shapes = (([1, 16, 17, 40], 2, 8), ([5], 1, 3), ([33, 2], 2, 64))
+    for dtype, (lengths, kv_heads, head_dim) in itertools.product(KV_DTYPES, shapes):
+        kv, width = KvFormat(kv_heads, head_dim, dtype), kv_heads * head_dim
         qkv = floats(rng, len(lengths), 5 + 2 * width, spread=3.0)
         qkv[0, 5:8] = 1e9, 1e-8, 1.00048828125  # infinity; zero; half-way between two halves
-        rows = cached_rows(rng, lengths, kv_heads, head_dim, half=half)
-        yield {"qkv": qkv, "k_offset": 5, "v_offset": 5 + width, **rows}
+        qkv[-1, 5 + width :] = 0
+        rows = cached_rows(rng, lengths, kv)
+        yield {"qkv": qkv, "k_offset": 5, "v_offset": 5 + width, "kv": kv, **rows}
+    for value in (np.nan, np.inf, 1e-40, 3e38):
+        kv = KvFormat(1, 6, "int8")
+        qkv = floats(rng, 1, 12)
+        qkv[0, 3::6] = value
+        yield {"qkv": qkv, "k_offset": 0, "v_offset": 6, "kv": kv, **cached_rows(rng, [3], kv)}
 
 
 def attend(rng: Random) -> Cases:
-    """Grouped and ungrouped heads, widths off the 16 lanes, one position to several pages, part of the work items."""
-    shapes: tuple[tuple[list[int], int, int, int, Case], ...] = (
-        ([1, 16, 17, 40], 4, 2, 16, {}),
-        ([33], 3, 3, 20, {}),
-        ([2, 64], 6, 1, 7, {}),
-        ([20, 3], 4, 4, 32, {"begin": 3, "end": 6}),
+    """Grouped and ungrouped heads, odd widths, one position to several blocks, prefill, part of the work, no rows."""
+    shapes: tuple[tuple[list[int], int, int, int, int, Case], ...] = (
+        ([1, 16, 17, 40], 4, 2, 16, 1, {}),
+        ([33], 3, 3, 20, 1, {}),
+        ([2, 64], 6, 1, 7, 1, {}),
+        ([20, 3], 4, 4, 32, 1, {"part": 1, "parts": 3}),
+        ([130, 65, 5], 8, 2, 64, 1, {}),
+        ([30, 70], 5, 1, 34, 20, {}),
+        ([19, 200, 1], 8, 1, 32, 9, {"part": 1, "parts": 2}),
     )
-    for (lengths, heads, kv_heads, head_dim, part), half in itertools.product(shapes, (True, False)):
-        rows = cached_rows(rng, lengths, kv_heads, head_dim, half=half)
-        qkv = floats(rng, len(lengths), (heads + 2 * kv_heads) * head_dim, spread=2.0)
-        shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
-        yield {"qkv": qkv, "out": blank(len(lengths), heads * head_dim), **shape, **rows, **part}
+    for dtype, (lengths, heads, kv_heads, head_dim, tail, part) in itertools.product(KV_DTYPES, shapes):
+        kv = KvFormat(kv_heads, head_dim, dtype)
+        rows = cached_rows(rng, lengths, kv, tail)
+        tokens = len(rows["positions"])
+        qkv = floats(rng, tokens, (heads + 2 * kv_heads) * head_dim, spread=2.0)
+        yield {"qkv": qkv, "out": blank(tokens, heads * head_dim), "heads": heads, "kv": kv, **rows, **part}
+        if tokens == len(lengths):
+            yield {**_extreme_rows(rows, kv, qkv), "heads": heads, "kv": kv, "out": blank(tokens, heads * head_dim)}
+
+
+def _extreme_rows(rows: Case, kv: KvFormat, qkv: F32) -> Case:
+    """Large, tiny, zero and faulty keys, values and queries in the last places."""
+    k = qkv.shape[1] - 2 * kv.kv_heads * kv.head_dim
+    values = (3e4, 1e-6, 0.0, np.nan)
+    qkv = qkv.copy()
+    for t, value in enumerate(values[: len(qkv)]):
+        qkv[t, k:] *= np.float32(value)
+        qkv[t, : kv.head_dim] *= np.float32(1e3)
+    pages = rows["pages"].copy()
+    append_kv(qkv, k, k + kv.kv_heads * kv.head_dim, kv, pages, rows["table"], rows["rows_slot"], rows["positions"])
+    return {**rows, "pages": pages, "qkv": qkv}
 
 
 def lookup(rng: Random) -> Cases:
@@ -254,6 +292,71 @@ def logits(rng: Random) -> Cases:
     for tokens, vocabulary, width, part in shapes:
         table = bfloats(rng, vocabulary, width)
         yield {"x": floats(rng, tokens, width), "table": table, "out": blank(tokens, vocabulary), **part}
+
+
+def heads(rng: Random) -> Cases:
+    """Both kinds; vocabularies and widths off the unit; a row of zeros, tiny and large rows."""
+    for kind, (vocabulary, width) in itertools.product(HEAD_KINDS, ((1, 1), (40, 70), (33, 128))):
+        table = bfloats(rng, vocabulary, width)
+        table[-1] = 0
+        table[0, 0] = 0x7F00  # 1.7e38
+        table[vocabulary // 2, :] = 0x0001
+        yield {"table": table, "kind": kind, "seed": vocabulary}
+
+
+def head_rows(rng: Random) -> Cases:
+    """Rows as for the quantiser: ordinary, zero, faulty."""
+    for vocabulary, width in ((3, 70), (5, 64)):
+        head = quantise_head(bfloats(rng, vocabulary, width))
+        x = floats(rng, 4, width)
+        x[1], x[2, 5] = 0, np.nan
+        yield {"x": x, "head": head}
+
+
+def _head_cases(rng: Random) -> Iterator[Case]:
+    shapes = ((1, 64, 128), (3, 45, 21), (2, 100, 64), (0, 40, 16), (2, 1, 3), (1, 1000, 256))
+    for tokens, vocabulary, width in shapes:
+        head = quantise_head(bfloats(rng, vocabulary, width), "int8+4bit", seed=tokens)
+        x = floats(rng, tokens, width)
+        x[1:2, 0] = 30.0  # one large activation, as models have
+        x[2:, -1] = np.inf
+        yield {"x": quantise_for_head(x, head), "head": head}
+
+
+def int8_logits(rng: Random) -> Cases:
+    """All rows, part of them."""
+    for case in _head_cases(rng):
+        part = {"begin": 1, "end": case["head"].tiles} if case["head"].vocabulary > 99 else {}
+        yield {**case, "out": blank(len(case["x"].scale), case["head"].vocabulary), **part}
+
+
+def first_passes(rng: Random) -> Cases:
+    """The same."""
+    for case in int8_logits(rng):
+        tokens, tiles = len(case.pop("out")), case["head"].tiles
+        yield {**case, "sums": np.full((tokens, 32 * tiles), 99, np.int32), "tops": blank(tokens, tiles)}
+
+
+def thresholds(rng: Random) -> Cases:
+    """One, some, all and more than there are; ties."""
+    for keep, (tokens, tiles) in itertools.product((1, 3, 7, 8), ((2, 7), (1, 9), (0, 8))):
+        yield {"tops": np.round(floats(rng, tokens, tiles) * 3), "keep": keep}
+
+
+def rescores(rng: Random) -> Cases:
+    """After a first pass; one threshold keeps everything, one nothing."""
+    for case in int8_logits(rng):
+        tokens, tiles = len(case["out"]), case["head"].tiles
+        sums, tops = np.zeros((tokens, 32 * tiles), np.int32), blank(tokens, tiles)
+        first_pass(case["x"], case["head"], sums, tops)
+        for least in (threshold(tops, 1), threshold(tops, 9), np.full(tokens, np.inf, np.float32)):
+            yield {**case, "sums": sums, "least": least}
+
+
+def largest(rng: Random) -> Cases:
+    """One, some, more than there are tiles."""
+    for case, keep in itertools.product(_head_cases(rng), (1, 3, 50)):
+        yield {**case, "keep": keep, "out": blank(len(case["x"].scale), case["head"].vocabulary)}
 
 
 def draw(rng: Random) -> Cases:
@@ -313,11 +416,19 @@ def layer_runs(rng: Random) -> Cases:
         (silu, "2bit", False, [33], 1),
         (silu, "1.6bit", False, [20, 5, 17, 1, 2, 3, 4, 5, 6, 7, 8], 3),
     )
-    for n, (shape, layout, sub_norms, lengths, threads) in enumerate(runs):
-        first, second = (cached_rows(rng, lengths, shape.kv_heads, shape.head_dim, half=n % 2 == 0) for _ in range(2))
-        pages = {name: np.stack([first.pop(name), second[name]]) for name in ("k_pages", "v_pages")}
-        layers = [layer(rng, shape, layout, sub_norms=sub_norms) for _ in range(2)]
+    for (shape, layout, sub_norms, lengths, threads), dtype in itertools.product(runs, KV_DTYPES):
+        kv = KvFormat(shape.kv_heads, shape.head_dim, dtype)
+        rows = cached_rows(rng, lengths, kv)
+        first = rows.pop("pages")
         cos, sin = rope_tables(64, shape.head_dim, 10000.0)
-        hidden = floats(rng, len(lengths), shape.hidden_size)
-        fixed = {"shape": shape, "layers": layers, "cos": cos, "sin": sin, "threads": threads}
-        yield {**fixed, "hidden": hidden, **first, **pages}
+        yield {
+            "shape": shape,
+            "layers": [layer(rng, shape, layout, sub_norms=sub_norms) for _ in range(2)],
+            "cos": cos,
+            "sin": sin,
+            "kv": kv,
+            "pages": np.stack([first, filled_pages(rng, kv, len(first))]),
+            "hidden": floats(rng, len(lengths), shape.hidden_size),
+            "threads": threads,
+            **rows,
+        }

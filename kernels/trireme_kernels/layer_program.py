@@ -21,7 +21,7 @@ from trireme_kernels.arrays import (
     ANY,
     F32,
     I32,
-    Pages,
+    U8,
     frozen,
     require,
     require_array,
@@ -29,8 +29,10 @@ from trireme_kernels.arrays import (
     require_output,
     round_up,
 )
+from trireme_kernels.attention_scores import ROWS
 from trireme_kernels.gates import ACTIVATIONS
-from trireme_kernels.kv import PAGE_TOKENS, check_pages, check_prefixes, check_rows
+from trireme_kernels.kv import check_prefixes, check_rows
+from trireme_kernels.kv_format import KvFormat
 from trireme_kernels.linear_tiles import GATE
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.threads import SYNC_WORDS
@@ -111,7 +113,8 @@ class LayerProgram:
 
     layers            weights of each layer, all in one layout; arrays may be read-only memory maps
     cos, sin          float32[context, head_dim / 2] of `rope_tables`
-    k_pages, v_pages  for each layer uint16 or float32 [P, KV, 16, D], as in `append_kv`; written by `run`
+    kv                how keys and values are stored
+    pages             for each layer uint8[P, KV, head_bytes], as in `append_kv`; written by `run`
     cpus              a CPU for each thread but the caller's, to pin them to; by default those of this process, when it
                       has exactly `threads` of them (other processes then have theirs), else none
 
@@ -125,34 +128,34 @@ class LayerProgram:
         layers: Sequence[Layer],
         cos: F32,
         sin: F32,
-        k_pages: Sequence[Pages] | Pages,
-        v_pages: Sequence[Pages] | Pages,
+        kv: KvFormat,
+        pages: Sequence[U8] | U8,
         *,
         threads: int = 1,
         cpus: Sequence[int] | None = None,
     ) -> None:
         require("threads", 1 <= threads <= MAX_THREADS, f"must lie in 1..{MAX_THREADS}")
         require("layers", len(layers) > 0, "must not be empty")
-        require("k_pages", len(k_pages) == len(layers), "must have an array for each layer")
-        require("v_pages", len(v_pages) == len(layers), "must have an array for each layer")
+        require("pages", len(pages) == len(layers), "must have an array for each layer")
+        sizes = (kv.kv_heads, kv.head_dim)
+        require("kv", sizes == (shape.kv_heads, shape.head_dim), "must have the model's kv_heads and head_dim")
         require_array("cos", cos, np.float32, (ANY, shape.head_dim // 2))
         require_array("sin", sin, np.float32, cos.shape)
         self.shape, self.threads = shape, threads
-        arrays = [_arrays(shape, *each) for each in zip(layers, k_pages, v_pages, strict=True)]
+        arrays = [_arrays(shape, layer, kv, own) for layer, own in zip(layers, pages, strict=True)]
         self._kept = arrays  # compiled code has no more than their addresses
         self._layers = np.array([_addresses(each) for each in arrays], np.int64)
         first = layers[0]
         for layer in layers:
             for name in shape.matrices():
                 require(name, getattr(layer, name).layout == first.qkv.layout, "must have one layout in all layers")
-        for pages in (*k_pages, *v_pages):
-            require("k_pages", pages.shape == k_pages[0].shape, "must have one shape in all layers")
-            require("k_pages", pages.dtype == k_pages[0].dtype, "must have one dtype in all layers")
-        self._pages = k_pages[0].shape[0]
-        self._sizes = _sizes(shape, first, self._pages)
+        for own in pages:
+            require("pages", own.shape == pages[0].shape, "must have one shape in all layers")
+        self._pages = pages[0].shape[0]
+        self._sizes = _sizes(shape, first, kv)
         self._widest = max(getattr(first, name).padded_cols for name in shape.matrices())
         self._cos, self._sin = frozen(cos), frozen(sin)
-        self._like = np.empty(0, k_pages[0].dtype)
+        self._kv = kv
         self._sync, self._command = np.zeros(SYNC_WORDS, np.int32), np.zeros(steps.COMMAND_FIELDS, np.int64)
         self._buffers: dict[int, npt.NDArray[np.uint8]] = {}
         self._running = threading.Lock()
@@ -189,7 +192,7 @@ class LayerProgram:
 
     def _work(self, rank: int) -> None:
         eps = np.float32(self.shape.norm_eps)
-        fixed = (self._sizes, eps, self._layers, self._cos, self._sin, self._like)
+        fixed = (self._sizes, eps, self._layers, self._cos, self._sin, self._kv.like)
         steps.work(rank, self.threads, self._sync, self._command, *fixed)
 
     def _start(self, cpus: Sequence[int] | None) -> list[threading.Thread]:
@@ -214,15 +217,15 @@ class LayerProgram:
         c, tokens, shape = self._command, len(hidden), self.shape
         c[steps.TOKENS], c[steps.HIDDEN] = tokens, hidden.ctypes.data
         c[steps.SLOT], c[steps.POSITION] = rows_slot.ctypes.data, positions.ctypes.data
-        c[steps.TABLE], c[steps.TABLE_ROWS], c[steps.TABLE_COLS] = table.ctypes.data, *table.shape
-        c[steps.LONGEST] = round_up(int(positions.max()) + 1, PAGE_TOKENS)
+        c[steps.TABLE], c[steps.TABLE_COLS] = table.ctypes.data, table.shape[1]
+        c[steps.LONGEST], c[steps.ROWS] = int(positions.max()) + 1, min(tokens, ROWS)
         qkv = round_up(shape.matrices()["qkv"][0], 32)
         floats = {steps.QKV_ROWS: qkv, steps.ATTENDED: shape.query_size, steps.GATED: shape.ffn_size}
         for field, width in (floats | {steps.SCALE: 1, steps.TOTAL: 1}).items():
             c[field] = self._buffer(field, tokens * width * 4)
         c[steps.Q] = self._buffer(steps.Q, tokens * self._widest)
-        group, longest = shape.heads // shape.kv_heads, int(c[steps.LONGEST])
-        c[steps.SCRATCH_BYTES] = steps.scratch_bytes(group, shape.head_dim, longest, self._widest)
+        sizes = (tokens, int(c[steps.ROWS]), int(c[steps.LONGEST]), self._kv.width, self._widest)
+        c[steps.SCRATCH_BYTES] = steps.scratch_bytes(*sizes)
         c[steps.SCRATCH] = self._buffer(steps.SCRATCH, self.threads * int(c[steps.SCRATCH_BYTES]))
 
     def _buffer(self, field: int, size: int) -> int:
@@ -232,16 +235,25 @@ class LayerProgram:
         return round_up(self._buffers[field].ctypes.data, 64)
 
 
-def _sizes(shape: LayerShape, layer: Layer, pages: int) -> npt.NDArray[np.int64]:
+def _sizes(shape: LayerShape, layer: Layer, kv: KvFormat) -> npt.NDArray[np.int64]:
     action = GATE + ACTIVATIONS[shape.activation]
-    numbers = [shape.hidden_size, shape.heads, shape.kv_heads, shape.head_dim, pages, action]
+    numbers = [
+        shape.hidden_size,
+        shape.heads,
+        shape.kv_heads,
+        shape.head_dim,
+        kv.width,
+        kv.head_bytes,
+        kv.compiled(kv.empty(0)).value_bytes,
+        action,
+    ]
     for name in shape.matrices():
         matrix: PackedMatrix = getattr(layer, name)
         numbers += [matrix.tiles, matrix.blocks, matrix.padded_cols]
     return np.array(numbers, np.int64)
 
 
-def _arrays(shape: LayerShape, layer: Layer, k_pages: Pages, v_pages: Pages) -> dict[int, npt.NDArray[Any]]:
+def _arrays(shape: LayerShape, layer: Layer, kv: KvFormat, pages: U8) -> dict[int, npt.NDArray[Any]]:
     """The arrays of a layer by their columns in `layers` of `layer_steps.work`, all checked."""
     found: dict[int, npt.NDArray[Any]] = {}
     for name, width in shape.norms().items():
@@ -254,9 +266,8 @@ def _arrays(shape: LayerShape, layer: Layer, k_pages: Pages, v_pages: Pages) -> 
         require(name, (matrix.rows, matrix.cols) == (rows, cols), f"must have {rows} rows and {cols} columns")
         at = getattr(steps, name.upper())
         found |= {at: matrix.data, at + 1: matrix.scales}
-    check_pages(k_pages, v_pages, written=True)
-    require("k_pages", k_pages.shape[1::2] == (shape.kv_heads, shape.head_dim), "must match kv_heads and head_dim")
-    return found | {steps.K_PAGES: k_pages, steps.V_PAGES: v_pages}
+    kv.check(pages, written=True)
+    return found | {steps.PAGES: pages}
 
 
 def _addresses(arrays: dict[int, npt.NDArray[Any]]) -> list[int]:
@@ -268,19 +279,17 @@ def run_layers(
     layers: Sequence[Layer],
     cos: F32,
     sin: F32,
-    k_pages: Pages,
-    v_pages: Pages,
+    kv: KvFormat,
+    pages: U8,
     hidden: F32,
     table: I32,
     rows_slot: I32,
     positions: I32,
     threads: int = 1,
 ) -> None:
-    """Run a `LayerProgram` once: k_pages and v_pages uint16 or float32 [L, P, KV, 16, D], the rest as there."""
-    for name, pages in (("k_pages", k_pages), ("v_pages", v_pages)):
-        dtype = np.float32 if getattr(k_pages, "dtype", None) == np.float32 else np.uint16
-        require_output(name, pages, dtype, (len(layers), ANY, shape.kv_heads, PAGE_TOKENS, shape.head_dim))
-    program = LayerProgram(shape, layers, cos, sin, k_pages, v_pages, threads=threads)
+    """Run a `LayerProgram` once: pages uint8[L, P, KV, head_bytes], the rest as there."""
+    require_output("pages", pages, np.uint8, (len(layers), ANY, kv.kv_heads, kv.head_bytes))
+    program = LayerProgram(shape, layers, cos, sin, kv, pages, threads=threads)
     try:
         program.run(hidden, table, rows_slot, positions)
     finally:

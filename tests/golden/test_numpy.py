@@ -15,7 +15,6 @@ from tests.reference_metrics import agreement
 import trireme_kernels as kernels
 from trireme_worker.batch import Batch, Row
 from trireme_worker.convert import convert
-from trireme_worker.kv_cache import KVCache
 from trireme_worker.pack import Pack
 from trireme_worker.stage import StageModel
 
@@ -28,9 +27,8 @@ def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     checkpoint = random_checkpoint(folder / request.param, KINDS[request.param], seed=7)
     convert(checkpoint, folder / "pack")
-    cache = KVCache(layers=1, pages=1, kv_heads=1, head_dim=2, slots=1, context=1)
-    half = cache.k[0].dtype.itemsize == 2  # the reference rounds keys and values as the engine's cache does
-    return Reference(checkpoint, integer=True, half_kv=half), Pack.open(folder / "pack")
+    # the reference rounds keys and values as the engine's cache does by default
+    return Reference(checkpoint, integer=True, half_kv=True), Pack.open(folder / "pack")
 
 
 def _linear(matrix: kernels.PackedMatrix, x: np.ndarray) -> np.ndarray:

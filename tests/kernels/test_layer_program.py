@@ -22,14 +22,15 @@ CONTEXT = 64
 class Model:
     """Two random layers with room for three sequences."""
 
-    def __init__(self, shape: k.LayerShape, layout: str = "2bit", dtype=np.float32, **program) -> None:
+    def __init__(self, shape: k.LayerShape, layout: str = "2bit", dtype: str = "float32", **program) -> None:
         rng = np.random.default_rng(5)
         self.shape = shape
         self.layers = [cases.layer(rng, shape, layout) for _ in range(2)]
         cos, sin = k.rope_tables(CONTEXT, shape.head_dim, 10000.0)
-        self.k, self.v = np.zeros((2, 2, 12, shape.kv_heads, 16, shape.head_dim), dtype)
+        kv = k.KvFormat(shape.kv_heads, shape.head_dim, dtype)
+        self.pages = [kv.empty(12) for _ in range(2)]
         self.table = np.arange(12, dtype=np.int32).reshape(3, 4)
-        self.program = k.LayerProgram(shape, self.layers, cos, sin, self.k, self.v, **program)
+        self.program = k.LayerProgram(shape, self.layers, cos, sin, kv, self.pages, **program)
 
     def run(self, hidden: np.ndarray, slots, positions) -> np.ndarray:
         hidden = hidden.copy()
@@ -57,14 +58,14 @@ def prompt(shape: k.LayerShape, tokens: int) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [SHAPE, SILU])
 @pytest.mark.parametrize("layout", cases.LAYOUTS)
+@pytest.mark.parametrize("dtype", k.KV_DTYPES)
 @pytest.mark.parametrize("threads", [2, 3, 7])
-def test_threads_and_layouts_change_nothing(model, shape, layout: str, threads: int) -> None:
-    one, many = model(shape), model(shape, threads=threads, layout=layout)
+def test_threads_and_layouts_change_nothing(model, shape, layout: str, dtype: str, threads: int) -> None:
+    one, many = model(shape, dtype=dtype), model(shape, dtype=dtype, threads=threads, layout=layout)
     for tokens in (1, 2, 9, 30):
         hidden, where = prompt(shape, tokens), ([1] * tokens, range(tokens))
         assert (one.run(hidden, *where) == many.run(hidden, *where)).all()
-        assert (one.k == many.k).all()
-        assert (one.v == many.v).all()
+        assert (np.array(one.pages) == many.pages).all()
 
 
 @pytest.mark.parametrize("cuts", [[1], [16], [5, 6, 22], list(range(1, 30))])
@@ -163,9 +164,10 @@ def test_shapes_are_checked(change: dict, blamed: str) -> None:
 def build(**change) -> None:
     rng = np.random.default_rng(0)
     cos, sin = k.rope_tables(8, SHAPE.head_dim, 10000.0)
-    pages = np.zeros((2, 1, 2, 16, 16), np.uint16)
-    good = {"layers": [cases.layer(rng, SHAPE) for _ in range(2)], "cos": cos, "sin": sin, "k_pages": pages}
-    arguments = {**good, "v_pages": pages.copy(), "threads": 1, **change}
+    kv = k.KvFormat(2, 16)
+    layers = [cases.layer(rng, SHAPE) for _ in range(2)]
+    good = {"layers": layers, "cos": cos, "sin": sin, "kv": kv, "pages": [kv.empty(1) for _ in range(2)]}
+    arguments = {**good, "threads": 1, **change}
     k.LayerProgram(SHAPE, **arguments).close()
 
 
@@ -183,13 +185,11 @@ def test_what_a_program_is_built_of_is_checked() -> None:
         ("threads", {"threads": 0}),
         ("threads", {"threads": MAX_THREADS + 1}),
         ("layers", {"layers": []}),
-        ("k_pages", {"k_pages": np.zeros((1, 1, 2, 16, 16), np.uint16)}),
-        ("v_pages", {"v_pages": [np.zeros((1, 2, 16, 16), np.uint16)]}),
-        ("v_pages", {"v_pages": np.zeros((2, 2, 2, 16, 16), np.uint16)}),
-        (
-            "k_pages",
-            {"k_pages": np.zeros((2, 1, 4, 16, 8), np.uint16), "v_pages": np.zeros((2, 1, 4, 16, 8), np.uint16)},
-        ),
+        ("pages", {"pages": [k.KvFormat(2, 16).empty(1)]}),
+        ("pages", {"pages": [k.KvFormat(2, 16).empty(n) for n in (1, 2)]}),
+        ("pages", {"pages": [k.KvFormat(2, 16, "int8").empty(1) for _ in range(2)]}),
+        ("kv", {"kv": k.KvFormat(2, 18)}),
+        ("kv", {"kv": k.KvFormat(4, 16)}),
         ("cos", {"cos": np.zeros((8, 7), np.float32)}),
         ("sin", {"sin": np.zeros((7, 8), np.float32)}),
         ("attention_norm", {"layers": wrong_layer(attention_norm=np.zeros(63, np.float32))}),
@@ -232,4 +232,4 @@ def test_the_arrays_are_kept_alive(model) -> None:
 def test_compiled_once_for_every_model(model) -> None:
     for shape in (SHAPE, SILU):
         model(shape).run(prompt(shape, 2), [0, 1], [0, 0])
-    assert len(layer_steps.work.signatures) <= 2  # one for each type of KV pages that other tests use
+    assert len(layer_steps.work.signatures) <= 3  # one for each type of KV pages that other tests use

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trireme_coordinator.scheduler import Batch, SchedulerConfig
+from trireme_kernels import KvFormat
 from trireme_worker.kv_cache import KVCache
 
 EOS = 0
@@ -63,7 +64,7 @@ class FakePipeline:
         """All stages have lost everything."""
         c = self._config
         self.stages = [
-            FakeStage(KVCache(layers=0, pages=c.pages, kv_heads=1, head_dim=2, slots=c.slots, context=c.context))
+            FakeStage(KVCache(KvFormat(1, 2), layers=0, pages=c.pages, slots=c.slots, context=c.context))
             for _ in range(c.stages)
         ]
         self.sent: list[Batch] = []

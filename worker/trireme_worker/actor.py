@@ -37,7 +37,7 @@ class StageSettings:
     threads: int
     kv_tokens: int
     kv_dtype: str
-    """How keys and values are kept: "float32" or "float16"."""
+    """How keys and values are kept: "float32", "float16" or "int8"."""
     slots: int
     host: str
     """Address of the node that the other stages and the coordinator reach it at; nothing else is listened on."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trireme_kernels import PAGE_TOKENS
+from trireme_kernels import PAGE_TOKENS, KvFormat
 from trireme_proto.errors import FrameRefused
 
 NO_PAGE = -1
@@ -25,32 +25,17 @@ def pages_for(tokens: int) -> int:
     return -(-tokens // PAGE_TOKENS)
 
 
-KV_DTYPES = {"float32": np.float32, "float16": np.uint16}
-"""How keys and values are kept: exactly as computed, or rounded to IEEE half (as bits), which takes half the memory."""
-
-
 class KVCache:
     """Pages for `layers` layers, shared by up to `slots` sequences of at most `context` tokens each.
 
-    `k[layer]` and `v[layer]`: [pages, kv_heads, 16, head_dim] of the type KV_DTYPES[dtype]; `table`: int32 [slots,
-    max_pages], -1 where there is no page; `lengths`: int32 [slots]. Memory is touched, and so taken, only as pages are
-    filled.
+    `format`: how keys and values are stored; `memory[layer]`: its pages, uint8 [pages, kv_heads, head_bytes]; `table`:
+    int32 [slots, max_pages], -1 where there is no page; `lengths`: int32 [slots]. Memory is touched, and so taken, only
+    as pages are filled.
     """
 
-    def __init__(
-        self,
-        *,
-        layers: int,
-        pages: int,
-        kv_heads: int,
-        head_dim: int,
-        slots: int,
-        context: int,
-        dtype: str = "float32",
-    ) -> None:
-        shape = (pages, kv_heads, PAGE_TOKENS, head_dim)
-        self.k = [np.zeros(shape, KV_DTYPES[dtype]) for _ in range(layers)]
-        self.v = [np.zeros(shape, KV_DTYPES[dtype]) for _ in range(layers)]
+    def __init__(self, form: KvFormat, *, layers: int, pages: int, slots: int, context: int) -> None:
+        self.format = form
+        self.memory = [form.empty(pages) for _ in range(layers)]
         self.pages, self.slots, self.context = pages, slots, context
         self.table: NDArray[np.int32]
         self.lengths: NDArray[np.int32]

@@ -24,7 +24,8 @@ Float = NDArray[np.float32]
 class StageModel:
     """Layers `layers` of `pack`, with room for `kv_tokens` tokens in up to `slots` sequences, computed on `threads`
     threads. `layout`: lay the ternary weights out anew in memory, as "2bit" or "1.6bit"; by default they stay mapped as
-    they are packed.
+    they are packed. `kv_dtype`: keep keys and values as computed ("float32"), or rounded to "float16"
+    or "int8" in half or a quarter of the memory.
 
     Activations between stages are float32 [tokens, hidden_size].
     """
@@ -48,13 +49,11 @@ class StageModel:
         self._head = (pack.head(), pack.final_norm()) if self.last else None
         self._team = Team(threads)
         self.kv = KVCache(
+            kernels.KvFormat(config.kv_heads, config.head_dim, kv_dtype),
             layers=len(layers),
             pages=pages_for(kv_tokens),
-            kv_heads=config.kv_heads,
-            head_dim=config.head_dim,
             slots=slots,
             context=config.context,
-            dtype=kv_dtype,
         )
         cos, sin = kernels.rope_tables(config.context, config.head_dim, config.rope_theta)
         shape = kernels.LayerShape(
@@ -66,7 +65,7 @@ class StageModel:
             norm_eps=config.norm_eps,
             activation=config.activation,
         )
-        self._program = kernels.LayerProgram(shape, weights, cos, sin, self.kv.k, self.kv.v, threads=threads)
+        self._program = kernels.LayerProgram(shape, weights, cos, sin, self.kv.format, self.kv.memory, threads=threads)
 
     def embed(self, token_ids: NDArray[np.int32]) -> Float:
         """First stage: embedding rows of the tokens, float32 [T, hidden_size]."""

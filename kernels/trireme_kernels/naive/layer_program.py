@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trireme_kernels.arrays import F32, I32, Pages
+from trireme_kernels.arrays import F32, I32, U8
+from trireme_kernels.kv_format import KvFormat
 from trireme_kernels.layer_program import Layer, LayerShape
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.naive import attention as naive_attention
@@ -32,8 +33,8 @@ def run_layers(
     layers: Sequence[Layer],
     cos: F32,
     sin: F32,
-    k_pages: Pages,
-    v_pages: Pages,
+    kv: KvFormat,
+    pages: U8,
     hidden: F32,
     table: I32,
     rows_slot: I32,
@@ -42,14 +43,14 @@ def run_layers(
 ) -> None:
     """One layer after the other; the number of threads changes nothing."""
     del threads
-    sizes, eps = (shape.heads, shape.kv_heads, shape.head_dim), shape.norm_eps
+    eps = shape.norm_eps
     width, rows = shape.query_size, (table, rows_slot, positions)
-    for layer, k, v in zip(layers, k_pages, v_pages, strict=True):
+    for layer, own in zip(layers, pages, strict=True):
         qkv = _linear(layer.qkv, _norm(hidden, layer.attention_norm, eps))
         naive_attention.rope(qkv, shape.heads + shape.kv_heads, shape.head_dim, positions, cos, sin)
-        naive_attention.append_kv(qkv, width, width + shape.kv_heads * shape.head_dim, k, v, *rows)
+        naive_attention.append_kv(qkv, width, width + shape.kv_heads * shape.head_dim, kv, own, *rows)
         attended = np.empty((len(hidden), width), np.float32)
-        naive_attention.attention(qkv, *sizes, k, v, *rows, attended)
+        naive_attention.attention(qkv, shape.heads, kv, own, *rows, attended)
         hidden += _linear(layer.output, _norm(attended, layer.attention_sub_norm, eps))
         gate_up = _linear(layer.gate_up, _norm(hidden, layer.ffn_norm, eps))
         gated = np.empty((len(hidden), shape.ffn_size), np.float32)

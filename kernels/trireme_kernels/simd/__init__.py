@@ -6,16 +6,28 @@
             store_f32(out, i, load_f32(x, i) + load_f32(y, i) * splat_f32(factor))
 
 `types.py` has the vectors and their operators, `memory.py` loads and stores, `lanes.py` what happens within and between
-lanes, `dot.py` products of bytes and table look-up, `tile.py` register tiles.  `emit.py` is how an operation is made.
+lanes, `dot.py` products of bytes and table look-up, `tile.py` and `float_tile.py` register tiles.  `emit.py` is how an
+operation is made.
 """
 
 import trireme_kernels.simd.operators  # noqa: F401  # registers + - * / & | ^ << >>
 from trireme_kernels.simd.dot import dot, look_up
+from trireme_kernels.simd.float_tile import (
+    FloatTile,
+    add_tiles,
+    load_tile,
+    load_wide,
+    outer_f32,
+    scale_tile_f32,
+    store_rows,
+    tile_f32,
+)
 from trireme_kernels.simd.lanes import (
     absolute,
     bits_of,
     floats_of,
     fma,
+    largest_f32,
     largest_lane,
     maximum,
     minimum,
@@ -31,13 +43,14 @@ from trireme_kernels.simd.lanes import (
     zeros_i32,
 )
 from trireme_kernels.simd.memory import (
-    array_like_at,
     bytes_at,
     float_array_at,
     floats_at,
     int8s_at,
     int32_array_at,
     int32s_at,
+    int64s_at,
+    like_at,
     load_bf16,
     load_f16,
     load_f32,
@@ -47,6 +60,7 @@ from trireme_kernels.simd.memory import (
     load_i32,
     load_u8,
     prefetch,
+    prefetch_l2,
     repeat_quad,
     store_f16,
     store_f32,
@@ -55,19 +69,20 @@ from trireme_kernels.simd.memory import (
     store_low_bytes,
     store_quads,
 )
-from trireme_kernels.simd.tile import Tile, merge, outer, scale_tile, store_tile, tile
+from trireme_kernels.simd.tile import Tile, merge, outer, outer_rows, scale_tile, store_tile, tile
 from trireme_kernels.simd.types import LANES, VECTOR_BYTES, F32x16, I8x64, I32x16, U8x64
 
 __all__ = [
     "LANES",
     "VECTOR_BYTES",
     "F32x16",
+    "FloatTile",
     "I8x64",
     "I32x16",
     "Tile",
     "U8x64",
     "absolute",
-    "array_like_at",
+    "add_tiles",
     "bits_of",
     "bytes_at",
     "dot",
@@ -78,7 +93,10 @@ __all__ = [
     "int8s_at",
     "int32_array_at",
     "int32s_at",
+    "int64s_at",
+    "largest_f32",
     "largest_lane",
+    "like_at",
     "load_bf16",
     "load_f16",
     "load_f32",
@@ -86,16 +104,22 @@ __all__ = [
     "load_first_bf16",
     "load_i8",
     "load_i32",
+    "load_tile",
     "load_u8",
+    "load_wide",
     "look_up",
     "maximum",
     "merge",
     "minimum",
     "outer",
+    "outer_f32",
+    "outer_rows",
     "prefetch",
+    "prefetch_l2",
     "repeat_quad",
     "round_to_i32",
     "scale_tile",
+    "scale_tile_f32",
     "splat_f32",
     "splat_i32",
     "splat_u8",
@@ -105,9 +129,11 @@ __all__ = [
     "store_i32",
     "store_low_bytes",
     "store_quads",
+    "store_rows",
     "store_tile",
     "sum_lanes",
     "tile",
+    "tile_f32",
     "to_f32",
     "tree_sum",
     "where_less",

@@ -116,3 +116,16 @@ def sum_lanes(v: I32x16) -> np.int32:
 @op(lambda e, v: e.call("llvm.vector.reduce.smax.v16i32", ir.IntType(32), v))
 def largest_lane(v: I32x16) -> np.int32:
     """The largest lane."""
+
+
+def _largest_float(e: Emitter, v: Any) -> Any:
+    half = v.type.count // 2
+    while half:
+        low, high = e.pick(v, list(range(half))), e.pick(v, list(range(half, 2 * half)))
+        v, half = e.b.select(e.b.fcmp_ordered(">", low, high), low, high), half // 2
+    return e.b.extract_element(v, I32_IR(0))
+
+
+@op(_largest_float)
+def largest_f32(v: F32x16) -> np.float32:
+    """The largest lane of a vector without NaN."""

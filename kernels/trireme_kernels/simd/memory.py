@@ -55,7 +55,12 @@ def load_i8(array: I8, i: int) -> I8x64:
     """array[i : i + 64]."""
 
 
-@op(lambda e, array, i: e.b.fpext(e.b.load(e.pointer(array, i, _HALVES), align=2), _F32))
+def widened_halves(e: Emitter, array: Any, i: Any) -> Any:
+    """LLVM value of `load_f16`."""
+    return e.b.fpext(e.b.load(e.pointer(array, i, _HALVES), align=2), _F32)
+
+
+@op(widened_halves)
 def load_f16(array: U16, i: int) -> F32x16:
     """array[i : i + 16] of IEEE halves' bits, widened (exact)."""
 
@@ -137,13 +142,22 @@ def store_first(array: F32, i: int, n: int, value: F32x16) -> None:
     """array[i : i + n] = the first n lanes, n in 0..16; nothing behind is written."""
 
 
-def _prefetch(e: Emitter, array: Any, i: Any) -> None:
-    e.call("llvm.prefetch.p0", ir.VoidType(), e.pointer(array, i, I8_IR), I32_IR(0), I32_IR(3), I32_IR(1))
+def _prefetch(level: int) -> Callable[..., Any]:
+    def emit(e: Emitter, array: Any, i: Any) -> None:
+        near = I32_IR(4 - level)
+        e.call("llvm.prefetch.p0", ir.VoidType(), e.pointer(array, i, I8_IR), I32_IR(0), near, I32_IR(1))
+
+    return emit
 
 
-@op(_prefetch)
+@op(_prefetch(1))
 def prefetch(array: U8, i: int) -> None:
     """Ask for the cache line of array[i] to be read; i may lie outside of the array."""
+
+
+@op(_prefetch(2))
+def prefetch_l2(array: U8, i: int) -> None:
+    """`prefetch` into the second-level cache: more lines can be on their way than into the first."""
 
 
 @op(lambda e, array, i: e.b.bitcast(e.splat(e.b.load(e.pointer(array, i, I32_IR), align=1), _I32), i8x64.llvm))
@@ -164,10 +178,24 @@ def _at(dtype: Any) -> Callable[[int], Any]:
 
 
 floats_at, bytes_at, int8s_at, int32s_at = (_at(t) for t in (types.float32, types.uint8, types.int8, types.int32))
+int64s_at = _at(types.int64)
 """`floats_at(address)` is the unowned array that begins there: to index, load and store, without length or slices.
 
 It is a bare pointer, so handing it on costs nothing, where Numba would count references of an array.
 """
+
+
+@intrinsic
+def like_at(_typing: Any, address: Any, like: Any) -> Any:
+    """The unowned array of elements as `like` has that begins at an address."""
+    if not (isinstance(like, types.Array) and isinstance(address, types.Integer)):
+        return None
+    result = types.CPointer(like.dtype)
+
+    def lower(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(result))
+
+    return result(types.int64, like), lower
 
 
 def _array_at(dtype: Any) -> Callable[[int, int], Any]:
@@ -177,7 +205,7 @@ def _array_at(dtype: Any) -> Callable[[int, int], Any]:
     return intrinsic(typer)
 
 
-def _array_typer(dtype: Any, address: Any, count: Any, *more: Any) -> Any:
+def _array_typer(dtype: Any, address: Any, count: Any) -> Any:
     result = types.Array(dtype, 1, "C")
 
     def lower(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
@@ -188,13 +216,7 @@ def _array_typer(dtype: Any, address: Any, count: Any, *more: Any) -> Any:
         return array._getvalue()  # noqa: SLF001  # Numba's own way
 
     whole = isinstance(address, types.Integer) and isinstance(count, types.Integer)
-    return (result(types.int64, types.intp, *more), lower) if whole else None
-
-
-@intrinsic
-def array_like_at(_typing: Any, address: Any, count: Any, like: Any) -> Any:
-    """`float_array_at` for the element type of the array `like`."""
-    return _array_typer(like.dtype, address, count, like) if isinstance(like, types.Array) else None
+    return (result(types.int64, types.intp), lower) if whole else None
 
 
 float_array_at, int32_array_at = (_array_at(t) for t in (types.float32, types.int32))

@@ -16,13 +16,14 @@ from numba.core import cgutils
 
 from trireme_kernels.arrays import I8, I32
 from trireme_kernels.simd.dot import emit_dot
-from trireme_kernels.simd.emit import I32_IR, Emitter, typed_by
-from trireme_kernels.simd.types import I32x16, U8x64, VectorType, i8x64, i32x16, u8x64
+from trireme_kernels.simd.emit import I8_IR, I32_IR, Emitter, typed_by
+from trireme_kernels.simd.types import I8x64, I32x16, U8x64, VectorType, i8x64, i32x16, u8x64
 
 Tile = tuple[I32x16, ...]
 
 
-def _tuple_of(found: Any, vector: VectorType) -> bool:
+def tuple_of(found: Any, vector: VectorType) -> bool:
+    """Whether a type is a tuple of these vectors."""
     return isinstance(found, types.UniTuple) and found.dtype == vector
 
 
@@ -38,7 +39,7 @@ def _tile(_typing: Any, n: Any) -> Any:
 
 
 def _outer(_typing: Any, total: Any, w: Any, x: Any, i: Any) -> Any:
-    if not (_tuple_of(total, i32x16) and _tuple_of(w, u8x64) and isinstance(i, types.Integer)):
+    if not (tuple_of(total, i32x16) and tuple_of(w, u8x64) and isinstance(i, types.Integer)):
         return None
     rows, tokens = w.count, total.count // w.count
 
@@ -56,8 +57,30 @@ def _outer(_typing: Any, total: Any, w: Any, x: Any, i: Any) -> Any:
     return total(total, w, x, types.intp), lower
 
 
+def _outer_rows(_typing: Any, total: Any, w: Any, x: Any, i: Any, step: Any) -> Any:
+    signed, whole = tuple_of(w, i8x64), isinstance(i, types.Integer) and isinstance(step, types.Integer)
+    if not (tuple_of(total, i32x16) and (signed or tuple_of(w, u8x64)) and whole):
+        return None
+    columns = w.count
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        e = Emitter(context, builder, signature)
+        totals, vectors = (cgutils.unpack_tuple(builder, args[n]) for n in (0, 1))
+        first = e.pointer(args[2], args[3], I8_IR, 2)
+        for r in range(total.count // columns):
+            place = builder.gep(first, [builder.mul(args[4], args[4].type(r))])
+            quad = builder.load(builder.bitcast(place, I32_IR.as_pointer()), align=1)
+            repeated = builder.bitcast(e.splat(quad, i32x16.llvm), i8x64.llvm)
+            for c in range(columns):
+                pair = (repeated, vectors[c]) if signed else (vectors[c], repeated)
+                totals[r * columns + c] = emit_dot(e, totals[r * columns + c], *pair)
+        return cgutils.pack_array(builder, totals)
+
+    return total(total, w, x, types.intp, types.intp), lower
+
+
 def _merge(_typing: Any, a: Any, b: Any, shift: Any) -> Any:
-    if not (_tuple_of(a, i32x16) and a == b and isinstance(shift, types.IntegerLiteral)):
+    if not (tuple_of(a, i32x16) and a == b and isinstance(shift, types.IntegerLiteral)):
         return None
 
     def lower(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
@@ -69,7 +92,7 @@ def _merge(_typing: Any, a: Any, b: Any, shift: Any) -> Any:
 
 
 def _scale_tile(_typing: Any, a: Any, factor: Any) -> Any:
-    if not (_tuple_of(a, i32x16) and isinstance(factor, types.Integer)):
+    if not (tuple_of(a, i32x16) and isinstance(factor, types.Integer)):
         return None
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -80,7 +103,7 @@ def _scale_tile(_typing: Any, a: Any, factor: Any) -> Any:
 
 
 def _store_tile(_typing: Any, array: Any, i: Any, total: Any) -> Any:
-    if not (_tuple_of(total, i32x16) and isinstance(i, types.Integer)):
+    if not (tuple_of(total, i32x16) and isinstance(i, types.Integer)):
         return None
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -100,6 +123,14 @@ def tile(n: int) -> Tile:
 @typed_by(_outer)
 def outer(total: Tile, w: tuple[U8x64, ...], x: I8, i: int) -> Tile:
     """total[R * t + r] = dot(total[R * t + r], w[r], repeat_quad(x, i + 4t)) for all t and r, R = len(w)."""
+
+
+@typed_by(_outer_rows)
+def outer_rows(total: Tile, w: tuple[U8x64, ...] | tuple[I8x64, ...], x: I8, i: int, step: int) -> Tile:
+    """total[C * r + c] = dot(total[C * r + c], w[c], repeat_quad(x, i + r * step)) for all r and c, C = len(w).
+
+    Where w is signed, the bytes of x are the unsigned side and must lie in 0..127.
+    """
 
 
 @typed_by(_merge)
