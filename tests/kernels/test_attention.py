@@ -180,7 +180,7 @@ def test_nothing_is_written_when_an_argument_is_bad() -> None:
 def test_append_touches_its_own_places_only(dtype: str) -> None:
     """Two rows change two pages, by as many bytes as the format says for two tokens; untouched bytes stay."""
     cache = Cache(3, 2, 40, dtype)
-    cache.pages[:] = 99
+    cache.pages[:] = 7
     before = cache.pages.copy()
     cache.step(prompt(3, 2) + 1000, [0, 1], [0, 0])
     changed = cache.pages != before
