@@ -1,9 +1,9 @@
 """Attention of HEADS query heads of one KV head over float32 or float16 pages, for the rows of one block.
 
-Keys of a page lie element by element, so that a vector is one element of 16 positions and a score needs no sum within a
-vector.  The order of `summation.py` stays: partial sums of elements i, i + 16, ... first, then partial sums 8, 4, 2 and 1
-apart, four partial sums of all heads at a time in registers.  One row reads numbers where they lie; several share a
-widened copy.
+Keys of a page lie element by element, so that a vector is one element of 16 positions and a score needs no sum within
+a vector.  The order of `summation.py` stays: partial sums of elements i, i + 16, ... first, then partial sums 8, 4, 2
+and 1 apart; four partial sums of all heads at a time are in registers.  One row reads numbers where they lie; several
+share a widened copy.
 """
 
 from typing import Any
@@ -68,7 +68,7 @@ def attend_floats(h: Heads, pages: Pages, s: Scratch) -> None:
 @inner
 def _copy_queries(h: Heads, dim: int, width: int, q: F32) -> None:
     for n in range(h.rows * HEADS):
-        source = h.at + n // HEADS * h.step + min(n % HEADS, h.count - 1) * dim
+        source = h.at + n // HEADS * h.step + min(n % HEADS, h.heads - 1) * dim
         for d in range(0, width, 16):
             store_f32(q, n * width + d, load_head(h.x, source + d, dim - d))
 
@@ -104,7 +104,7 @@ def _quarter(q: F32, at: int, width: int, keys: Any, j: int, ahead: U8) -> Float
 
 @inner
 def _mix(s: Scratch, i: int, first: int, width: int, count: int) -> None:
-    """Add the `count` values of the widened page, weighted, by ascending position: 32 elements of all heads at a time."""
+    """Add `count` values of the widened page, weighted, by ascending position: 32 elements of all heads at a time."""
     at, to = i * HEADS * s.stride + first, i * HEADS * width
     for d in range(0, width, 32):
         total = load_tile(tile_f32(_PAIRS), s.mixed, to)

@@ -1,24 +1,25 @@
-"""Attention of HEADS query heads of one KV head over int8 pages, for the rows of one block: both products are of integers.
+"""Attention of HEADS query heads of one KV head over int8 pages, for the rows of one block, with sums of integers.
 
     q      levels as of keys and values (`kv_format.py`), one scale for each row and head
     s[p] = float32(sum of q * k levels) * scale of k[p] * fl(scale of q * fl(1 / sqrt(D)))
     e[p] = exp_nonpositive(s[p] - max s);   z = their sum, in the order of summation.py
     w[p] = e[p] * scale of v[p]
 
-Weights w become 14-bit levels, in blocks of 64 positions from 0, 64, ... on, each with a scale of its own, so that a block
-of small weights keeps its precision beside one with a large weight:
+Weights w become 14-bit levels, in blocks of 64 positions from 0, 64, ... on, each with a scale of its own, so that a
+block of small weights keeps its precision beside one with a large weight:
 
     m = max(largest w of the block, 1e-30);  level = round_half_even(w * fl(16383 / m))
-    o[d] += float32(sum of levels * v levels) * fl(m / 16383)                          block by block, ascending, from +0
+    o[d] += float32(sum of levels * v levels) * fl(m / 16383)                      block by block, ascending, from +0
     o[d] * fl(1 / z)
 
-Integer sums are exact in any order.  A level is split in two 7-bit digits, each multiplied by itself: the product of bytes
-is then exact on every CPU.
+Integer sums are exact in any order.  A level is split in two 7-bit digits, each multiplied by itself: the product of
+bytes is then exact on every CPU.
 """
+
+from typing import Any
 
 import numpy as np
 
-from trireme_kernels.arrays import U8
 from trireme_kernels.attention_scores import BLOCK, HEADS, Heads, Scratch, exponentials, finish
 from trireme_kernels.half import float_of_bits
 from trireme_kernels.isa import ISA
@@ -63,7 +64,7 @@ def attend_levels(h: Heads, pages: Pages, s: Scratch) -> None:
     """Everything for these heads and rows."""
     dim, width, last = pages.head_dim, pages.width, (h.position + h.rows - 1) // PAGE_TOKENS
     for q in range(h.rows * HEADS):
-        source = h.at + q // HEADS * h.step + min(q % HEADS, h.count - 1) * dim
+        source = h.at + q // HEADS * h.step + min(q % HEADS, h.heads - 1) * dim
         own, s.totals[q] = quantise_head(h.x, source, dim, width, s.q8, q * width)
         s.factors[q] = own * h.scale
     for n in range(0, last + 1, _BLOCK_PAGES):
@@ -118,7 +119,7 @@ def _score_block(h: Heads, pages: Pages, s: Scratch, n: int, last: int) -> None:
 
 
 @inner
-def _keys(h: Heads, pages: Pages, n: int, last: int) -> U8:
+def _keys(h: Heads, pages: Pages, n: int, last: int) -> Any:
     return bytes_at(head_address(pages, h.ids[min(n, last)], h.kv_head))
 
 

@@ -1,9 +1,10 @@
 """What attention over floats and over int8 share: memory, the softmax, the last scaling.
 
-Work is done for HEADS query heads of one KV head at a time, as many as the registers hold (where fewer are left the last
-one is repeated), and for the rows of one block: neighbouring positions of one sequence.  Query n = row * HEADS + r:
+Work is done for HEADS query heads of one KV head at a time, as many as the registers hold (where fewer are left the
+last one is repeated), and for the rows of one block: neighbouring positions of one sequence.  The scores of query head
+r of row i:
 
-    scores[n * stride + p]          p = position, stride a multiple of 64 beyond the longest row
+    n = i * HEADS + r:      scores[n * stride + p]          p = position
 """
 
 from typing import NamedTuple
@@ -53,8 +54,8 @@ class Heads(NamedTuple):
     position: int
     """Of row 0; row i is at position + i."""
     rows: int
-    count: int
-    """Heads, 1 .. HEADS."""
+    heads: int
+    """How many, 1 .. HEADS."""
     out: F32
     to: int
     out_step: int
@@ -65,7 +66,7 @@ class Scratch(NamedTuple):
 
     scores: F32
     stride: int
-    """Between rows of scores, a multiple of 64."""
+    """Between rows of scores; a row has whole blocks of 64."""
     q: F32
     """N * W: queries, padded with zeros; as levels in the first quarter."""
     mixed: F32
@@ -143,7 +144,7 @@ def exponentials(scores: F32, at: int, count: int) -> np.float32:
 def finish(h: Heads, s: Scratch, dim: int, width: int) -> None:
     """Mixed sums times the factors, from [row][32 elements][head][2][16] into rows of `out`."""
     for i in range(h.rows):
-        for r in range(h.count):
+        for r in range(h.heads):
             first, factor = i * HEADS * width + r * 32, splat_f32(s.factors[i * HEADS + r])
             place = h.to + i * h.out_step + r * dim
             for d in range(0, dim, 16):

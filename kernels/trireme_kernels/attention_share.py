@@ -32,11 +32,11 @@ class Queries(NamedTuple):
 
 
 @by_type
-def _attend(h: Any, pages: Any, s: Any) -> Any:
+def _attend(h: Any, pages: Any, s: Any) -> Any:  # noqa: ARG001  # Numba compares the names
     """Attention of the given heads over pages of any type."""
     if pages.types[-1].dtype == types.int8:
-        return lambda h, pages, s: attend_levels(h, pages, s)
-    return lambda h, pages, s: attend_floats(h, pages, s)
+        return lambda h, pages, s: attend_levels(h, pages, s)  # noqa: PLW0108  # Numba wants a plain function
+    return lambda h, pages, s: attend_floats(h, pages, s)  # noqa: PLW0108
 
 
 @inner

@@ -4,11 +4,11 @@
     2  `threshold`     what the `keep` largest logits surely reach
     3  `rescore`       the int8 logit of every row that may reach it; all other logits become LOWEST
 
-A row's int8 sum lies within B = ceil(9 sqrt(24) |q|) (`Activations.bound`) of its 4-bit sum (`head_weights.py` says how surely), and rounding
-keeps order, so fl(fl(sum +- B) * fl(scale[v] * scale[t])) bounds its logit.  Ties stay in.
+A row's int8 sum lies within B = ceil(9 sqrt(24) |q|) (`Activations.bound`) of its 4-bit sum; `head_weights.py` says
+how surely.  Rounding keeps order, so fl(fl(sum +- B) * fl(scale[v] * scale[t])) bounds its logit.  Ties stay in.
 
-This serves greedy choice (keep = 1) and top-k (keep = k): tokens beyond the k largest have no influence there.  Sampling
-without top-k needs every logit, because all masses are added up: use `int8_head_logits` for it.
+This serves greedy choice (keep = 1) and top-k (keep = k): tokens beyond the k largest have no influence there.
+Sampling without top-k needs every logit, because all masses are added up: use `int8_head_logits` for it.
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ SOON = 3
 
 
 def first_pass(x: Activations, head: HeadWeights, sums: I32, tops: F32, begin: int = 0, end: int | None = None) -> None:
-    """4-bit sums int32[T, tiles * 32] of all rows (0 in the padding), and the tiles' assured maxima tops float32[T, tiles], both written.
+    """Sums over 4-bit codes int32[T, tiles * 32] (0 in the padding) and the tiles' assured maxima float32[T, tiles].
 
     head: of kind "int8+4bit".  begin, end: tiles of 32 rows, all by default.  Raises `KernelInputError`.
     """
@@ -100,7 +100,7 @@ def rescore(
 
 
 def largest_logits(x: Activations, head: HeadWeights, keep: int, out: F32) -> None:
-    """The int8 logits of at least the `keep` largest, ties included, LOWEST elsewhere: the three steps on one thread."""
+    """Logits of at least the `keep` largest, ties included, LOWEST elsewhere: the three steps on one thread."""
     tokens = len(x.scale)
     sums, tops = np.empty((tokens, 32 * head.tiles), np.int32), np.empty((tokens, head.tiles), np.float32)
     first_pass(x, head, sums, tops)

@@ -2,8 +2,8 @@
 
     logit[t, v] = fl(float32(sum over k of level[v, k] * q[t, k]) * fl(scale[v] * scale[t]))
 
-q are the activations as `quantise_rows` makes them.  They are stored as q + 127, the unsigned side of the dot product; 127
-times the row's total is subtracted.
+q are the activations as `quantise_rows` makes them.  They are stored as q + 127, the unsigned side of the dot product;
+127 times the row's total is subtracted.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Activations(NamedTuple):
     scale: F32
     total: I32
     constant: I32
-    """int32[T]: what is added to 17 times the sum of codes, sum over k of (8 - 127 - dither[k]) * q; 0 without codes."""
+    """int32[T]: what joins 17 times the sum of codes, the sum of (8 - 127 - dither[k]) * q over k; 0 without codes."""
     bound: I32
     """int32[T]: how far an int8 sum may be from its 4-bit sum."""
 
@@ -88,13 +88,13 @@ def _logits(q: U8, scale: F32, levels: I8, scales: F32, totals: I32, out: F32, b
 
 
 @inner
-def logit(total: int, row_total: int, row_scale: np.float32, scale: np.float32) -> np.float32:
+def logit(total: np.int32, row_total: np.int32, row_scale: np.float32, scale: np.float32) -> np.float32:
     """The logit of a sum over q + 127."""
-    return np.float32(np.int32(total) - np.int32(127) * row_total) * (row_scale * scale)
+    return np.float32(total - np.int32(127) * row_total) * (row_scale * scale)
 
 
 @inner
-def row_sum(rows: I8, at: int, q: U8, place: int, width: int, following: bool) -> int:
+def row_sum(rows: I8, at: int, q: U8, place: int, width: int, following: bool) -> np.int32:
     """Sum over k of rows[at + k] * q[place + k]; the two partial sums hide the latency of the dot product.
 
     following: the rows behind this one will be read next.

@@ -1,21 +1,24 @@
 """The output head's table as integers, and its 4-bit first pass: what is stored and how it is made.
 
-    levels   int8[V, W]      W = H rounded up to 64 with zeros; level = round_half_even(x * fl(127 / a)), scale = fl(a / 127)
-                             with a = max(largest |x| of the row, 1e-30): the rule of int8 keys and values
+    levels   int8[V, W]      W = H rounded up to 64, with zeros;  a = max(largest |x| of the row, 1e-30)
+                             level = round_half_even(x * fl(127 / a)), scale = fl(a / 127), as of int8 keys and values
     totals   int32[V]        sum of a row's levels
 
     codes    uint8[tiles, W / 8, 32, 4]              a tile is 32 rows, the last one padded
-             code = (level + 127 + dither[k]) // 17, in 0..15, of row r of the tile and column k:
-             block of 128 bytes = 32 rows x 8 columns;   byte 4r + j:  low 4 bits k = 8 b + j, high 4 bits k = 8 b + 4 + j
+             code = (level + 127 + dither[k]) // 17, in 0..15, of row r of the tile and column k
+             block of 128 bytes = 32 rows x 8 columns;  byte 4r + j:  low 4 bits k = 8b + j, high 4 bits k = 8b + 4 + j
     dither   uint8[W]        0..16, random, the same for all rows
 
-With the dither the error e = level - (17 code + 8 - 127 - dither) of a weight is uniform on -8 .. 8 and independent from
-column to column, whatever the weights are.  So its product with activations q, R = sum of e q, is bounded by more than an
-estimate: for a uniform e of variance 24, E exp(s e) <= exp(12 s^2) (each factor of sinh's product obeys it), and then
-P(|R| >= t sqrt(24) |q|) <= 2 exp(-t^2 / 2).  `head_first_pass.py` uses it with t = 9 for all rows at once: in fewer than
-one of 10^12 decoding steps with 128,256 tokens any row at all is beyond its bound.  (A bound without a probability, by
-Cauchy and Schwarz, would be 5 times as wide for 2,560 columns and keep every row.)  The argument needs a dither that the
-activations do not depend on: it is drawn when the table is quantised and influences no result.
+With the dither the error e = level - (17 code + 8 - 127 - dither) of a weight is uniform on -8 .. 8 and independent
+from column to column, whatever the weights are.  So the sum R of e * q over a row has more than an estimate: e has
+variance 24 and E exp(s e) <= exp(12 s^2) (sinh's product formula shows it factor by factor), hence
+
+    P(|R| >= t sqrt(24) |q|) <= 2 exp(-t^2 / 2)
+
+`head_first_pass.py` uses t = 9 for all rows at once: with 128,256 rows fewer than one step in 10^12 has any row beyond
+its bound.  (Without a probability, by Cauchy and Schwarz, the bound would be 5.6 times as wide for 2,560 columns and keep
+every row.)  The argument needs a dither that the activations do not depend on: it is drawn when the table is quantised
+and influences no result.
 """
 
 from dataclasses import dataclass

@@ -108,7 +108,7 @@ def head_address(pages: Pages, page: int, head: int) -> int:
 
 
 @inner
-def upcoming(pages: Pages, ids: I32, head: int, n: int, last: int, part: int) -> U8:
+def upcoming(pages: Pages, ids: I32, head: int, n: int, last: int, part: int) -> Any:
     """What will be read of page n, as bytes to prefetch: keys (part 0) or values (1) of a head.
 
     Beyond the last page: the values behind the keys, the next head's keys behind the values.
@@ -120,7 +120,7 @@ def upcoming(pages: Pages, ids: I32, head: int, n: int, last: int, part: int) ->
 
 @by_type
 def store_head(x: Any, k: Any, v: Any, pages: Any, page: Any, head: Any, place: Any, levels: Any) -> Any:
-    """The key x[k : k + head_dim] and the value x[v : v + head_dim] into a place of a page; levels int8[W] is scratch."""
+    """The key x[k : k + head_dim] and the value x[v : v + head_dim] into a place of a page; levels is scratch int8[W]."""
     if pages.types[-1].dtype == types.int8:
         return lambda x, k, v, pages, page, head, place, levels: _store_levels(
             x, k, v, pages, head_address(pages, page, head), place, levels

@@ -1,6 +1,7 @@
 """Twins of the rotary embedding, the KV cache and attention."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ def rope(x: F32, heads: int, head_dim: int, positions: I32, cos: F32, sin: F32, 
     x[:, offset : offset + heads * head_dim] = turned.reshape(len(x), heads * head_dim)
 
 
-def _places(kv: KvFormat, which: str, place: I32, d: I32) -> npt.NDArray[np.int64]:
+def _places(kv: KvFormat, which: str, place: Any, d: npt.NDArray[np.integer[Any]]) -> Any:
     """Where element d of the key ("k") or value ("v") at a place of a page lies, counted in elements, by the drawing."""
     w = kv.width
     if kv.dtype != "int8":
@@ -42,7 +43,7 @@ def _places(kv: KvFormat, which: str, place: I32, d: I32) -> npt.NDArray[np.int6
     return 16 * w + d // 16 * 256 + place // 4 * 64 + 4 * (d % 16) + place % 4
 
 
-def _scale_places(kv: KvFormat, which: str, place: I32) -> I32:
+def _scale_places(kv: KvFormat, which: str, place: Any) -> Any:
     """Where the scale of an int8 key or value lies, in floats."""
     return 8 * kv.width + (0 if which == "k" else 16) + place
 
@@ -117,7 +118,8 @@ def attention(
 
 def _mine(t: int, head: int, heads: int, group: int, slots: I32, positions: I32, part: int, parts: int) -> bool:
     """Whether a row's head lies in a part: chunks of a block of up to 8 neighbours, each where its work begins."""
-    works, blocks = [0], []
+    works = [0]
+    blocks: list[list[int]] = []
     for n in range(len(slots)):
         if n and (slots[n], positions[n]) == (slots[n - 1], positions[n - 1] + 1) and len(blocks[-1]) < 8:
             blocks[-1].append(n)

@@ -70,6 +70,8 @@ def int8_head_logits(x: Activations, head: HeadWeights, out: F32, begin: int = 0
 
 def _weights_of_codes(head: HeadWeights) -> I64:
     """What the 4-bit codes stand for, for V rounded up to 32 rows."""
+    if head.codes is None or head.dither is None:
+        raise ValueError("a head without codes")
     rows, width = 32 * head.tiles, head.width
     v, k = np.arange(rows)[:, None], np.arange(width)
     codes = head.codes[v // 32, k // 8, v % 32, k % 4] >> (4 * (k % 8 // 4)) & 15
