@@ -16,9 +16,9 @@ variance 24 and E exp(s e) <= exp(12 s^2) (sinh's product formula shows it facto
     P(|R| >= t sqrt(24) |q|) <= 2 exp(-t^2 / 2)
 
 `head_first_pass.py` uses t = 9 for all rows at once: with 128,256 rows fewer than one step in 10^12 has any row beyond
-its bound.  (Without a probability, by Cauchy and Schwarz, the bound would be 5.6 times as wide for 2,560 columns and keep
-every row.)  The argument needs a dither that the activations do not depend on: it is drawn when the table is quantised
-and influences no result.
+its bound.  (Without a probability, by Cauchy and Schwarz, the bound would be 5.6 times as wide for 2,560 columns and
+keep every row.)  The argument needs a dither that the activations do not depend on: it is drawn when the table is
+quantised and influences no result.
 """
 
 from dataclasses import dataclass

@@ -65,7 +65,7 @@ def inlined(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def by_type(choose: Callable[..., Callable[P, R]]) -> Callable[P, R]:
-    """A function for kernels whose text depends on types: `choose` gets the types of its arguments and returns the text.
+    """A function for kernels whose text depends on types: `choose` gets those of its arguments and returns the text.
 
     Both have the same argument names.  Only the text that is chosen is compiled.
     """

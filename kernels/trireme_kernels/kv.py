@@ -25,8 +25,8 @@ from trireme_kernels.simd import (
     bytes_at,
     floats_at,
     int8s_at,
-    like_at,
     largest_lane,
+    like_at,
     load_f32,
     load_first,
     maximum,
@@ -119,15 +119,17 @@ def upcoming(pages: Pages, ids: I32, head: int, n: int, last: int, part: int) ->
 
 
 @by_type
-def store_head(x: Any, k: Any, v: Any, pages: Any, page: Any, head: Any, place: Any, levels: Any) -> Any:
-    """The key x[k : k + head_dim] and the value x[v : v + head_dim] into a place of a page; levels is scratch int8[W]."""
+def _store(x: Any, k: Any, v: Any, pages: Any, at: Any, place: Any, levels: Any) -> Any:  # noqa: ARG001  # by name
+    """Into the head of a page that begins at an address."""
     if pages.types[-1].dtype == types.int8:
-        return lambda x, k, v, pages, page, head, place, levels: _store_levels(
-            x, k, v, pages, head_address(pages, page, head), place, levels
-        )
-    return lambda x, k, v, pages, page, head, place, levels: _store_floats(
-        x, k, v, pages, head_address(pages, page, head), place
-    )
+        return lambda x, k, v, pages, at, place, levels: _store_levels(x, k, v, pages, at, place, levels)  # noqa: PLW0108
+    return lambda x, k, v, pages, at, place, levels: _store_floats(x, k, v, pages, at, place)  # noqa: ARG005
+
+
+@inlined
+def store_head(x: F32, k: int, v: int, pages: Pages, page: int, head: int, place: int, levels: I8) -> None:
+    """The key x[k : k + head_dim] and the value x[v : v + head_dim] into a place; levels int8[W] is scratch."""
+    _store(x, k, v, pages, head_address(pages, page, head), place, levels)
 
 
 @inner

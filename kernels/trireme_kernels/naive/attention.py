@@ -34,7 +34,7 @@ def rope(x: F32, heads: int, head_dim: int, positions: I32, cos: F32, sin: F32, 
 
 
 def _places(kv: KvFormat, which: str, place: Any, d: npt.NDArray[np.integer[Any]]) -> Any:
-    """Where element d of the key ("k") or value ("v") at a place of a page lies, counted in elements, by the drawing."""
+    """Where element d of the key ("k") or value ("v") at a place of a page lies, in elements, by the drawing."""
     w = kv.width
     if kv.dtype != "int8":
         return 16 * d + place if which == "k" else 16 * w + w * place + d

@@ -2,8 +2,8 @@
 
     tile_f32(R * C) for R rows of scalars and C vectors        index  r * C + c: row r, vector c
 
-As in `tile.py` the length is part of the type, so one text is compiled for each size with its loops unrolled.  A product is
-rounded before it is added.
+As in `tile.py` the length is part of the type, so one text is compiled for each size with its loops unrolled.  A
+product is rounded before it is added.
 """
 
 # mypy: disable-error-code="empty-body"
