@@ -18,6 +18,7 @@ from trireme_kernels.kv_format import AHEAD_PAGES, PAGE_TOKENS, Pages
 from trireme_kernels.simd import (
     FloatTile,
     add_tiles,
+    item_bytes,
     like_at,
     load_tile,
     load_wide,
@@ -90,11 +91,11 @@ def _score(q: F32, at: int, width: int, keys: Any, ahead: U8, scale: np.float32,
 @inner
 def _quarter(q: F32, at: int, width: int, keys: Any, j: int, ahead: U8) -> FloatTile:
     """The partial sums j, j + 8, j + 4 and j + 12 (elements with that number modulo 16), added up."""
-    a = tile_f32(HEADS)
+    size, a = item_bytes(keys), tile_f32(HEADS)
     b, c, d = a, a, a
     for i in range(j, width, 16):
-        prefetch_l2(ahead, 8 * (width * j + i - j))
-        prefetch_l2(ahead, 8 * (width * j + i - j) + 64)
+        for line in range(0, 64 * size, 64):
+            prefetch_l2(ahead, 4 * size * (width * j + i - j) + line)
         a = outer_f32(a, (load_wide(keys, 16 * i),), q, at + i, width)
         b = outer_f32(b, (load_wide(keys, 16 * i + 128),), q, at + i + 8, width)
         c = outer_f32(c, (load_wide(keys, 16 * i + 64),), q, at + i + 4, width)
@@ -118,7 +119,7 @@ def _mix(s: Scratch, i: int, first: int, width: int, count: int) -> None:
 @inner
 def _mix_pages(h: Heads, pages: Pages, s: Scratch, n: int, last: int) -> None:
     """The same for a single row, with up to four pages from page n on, where they lie."""
-    width, to = pages.width, 0
+    width, size, to = pages.width, item_bytes(pages.like), 0
     for d in range(0, width, 32):
         total = load_tile(tile_f32(_PAIRS), s.mixed, to)
         for page in range(n, min(n + _TOGETHER, last + 1)):
@@ -127,7 +128,8 @@ def _mix_pages(h: Heads, pages: Pages, s: Scratch, n: int, last: int) -> None:
             values = like_at(place, pages.like)
             ahead = upcoming(pages, h.ids, h.kv_head, page + AHEAD_PAGES, last, 1)
             for p in range(min(PAGE_TOKENS, h.position + 1 - first)):
-                prefetch_l2(ahead, 2 * width * p + 2 * d)
+                for line in range(0, 32 * size, 64):
+                    prefetch_l2(ahead, size * (width * p + d) + line)
                 pair = (load_wide(values, width * p + d), load_wide(values, width * p + d + 16))
                 total = outer_f32(total, pair, s.scores, first + p, s.stride)
         store_rows(s.mixed, to, 16, total)

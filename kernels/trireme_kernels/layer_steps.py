@@ -5,7 +5,8 @@
 
 Threads split tiles of matrices in contiguous parts, rows to quantise in contiguous parts, (row, KV head) pairs to
 rotate in turn, attention by its work (`attention_plan.py`), and meet at a barrier where one reads what another wrote.
-A single row is quantised by every thread for itself, which is quicker than a barrier.  Who computes what changes no bit.
+A single row is quantised by every thread for itself, which is quicker than a barrier.  Who computes what changes no
+bit.
 
 Everything comes in as numbers and addresses, checked by `layer_program.py`: a matrix of a layer may be its own memory
 map, and the threads that wait inside `work` cannot be handed Python objects.

@@ -15,6 +15,7 @@ from trireme_kernels.simd.dot import dot, look_up
 from trireme_kernels.simd.float_tile import (
     FloatTile,
     add_tiles,
+    item_bytes,
     load_tile,
     load_wide,
     outer_f32,
@@ -94,6 +95,7 @@ __all__ = [
     "int32_array_at",
     "int32s_at",
     "int64s_at",
+    "item_bytes",
     "largest_f32",
     "largest_lane",
     "like_at",

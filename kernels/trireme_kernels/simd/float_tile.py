@@ -118,6 +118,18 @@ def _load_wide(_typing: Any, array: Any, i: Any) -> Any:
     return f32x16(array, types.intp), lower
 
 
+def _item_bytes(_typing: Any, array: Any) -> Any:
+    if not isinstance(array, types.Array | types.CPointer):
+        return None
+    size = array.dtype.bitwidth // 8
+    return types.intp(array), lambda context, _builder, _signature, _args: context.get_constant(types.intp, size)
+
+
+@typed_by(_item_bytes)
+def item_bytes(array: F32 | U16) -> int:
+    """Bytes of an element, a constant."""
+
+
 @typed_by(_tile)
 def tile_f32(n: int) -> FloatTile:
     """N vectors of +0; n must be a literal."""
