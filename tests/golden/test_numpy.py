@@ -27,8 +27,7 @@ def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     checkpoint = random_checkpoint(folder / request.param, KINDS[request.param], seed=7)
     convert(checkpoint, folder / "pack")
-    # the reference rounds keys and values as the engine's cache does by default
-    return Reference(checkpoint, integer=True, half_kv=True), Pack.open(folder / "pack")
+    return Reference(checkpoint, integer=True), Pack.open(folder / "pack")
 
 
 def _linear(matrix: kernels.PackedMatrix, x: np.ndarray) -> np.ndarray:
