@@ -120,16 +120,27 @@ def test_batch_mates_do_not_matter(dtype: str, seed: int, lengths: list[int]) ->
     assert (out == np.array(last)).all()
 
 
-def test_a_fault_in_a_later_row_is_not_seen_by_an_earlier_one() -> None:
-    """Rows of one block share what is read of a page, but not its faults."""
+@pytest.mark.parametrize("dtype", k.KV_DTYPES)
+@pytest.mark.parametrize("faulty", [slice(HEADS * D, (HEADS + KV) * D), slice((HEADS + KV) * D, None)])
+def test_a_fault_in_a_later_row_is_not_seen_by_an_earlier_one(dtype: str, faulty: slice) -> None:
+    """Rows of one block share what is read of a page, but not its faults: infinite keys, or values."""
     qkv = prompt(2, 24)
-    for dtype in k.KV_DTYPES:
-        good = Cache(0, 1, 24, dtype).step(qkv, [0] * 24, list(range(24)))
-        bad = qkv.copy()
-        bad[20, HEADS * D :] = np.inf
-        out = Cache(0, 1, 24, dtype).step(bad, [0] * 24, list(range(24)))
-        assert (out[:20] == good[:20]).all()
-        assert np.isnan(out[20:]).all()
+    good = Cache(0, 1, 24, dtype).step(qkv, [0] * 24, list(range(24)))
+    bad = qkv.copy()
+    bad[20, faulty] = np.inf
+    out = Cache(0, 1, 24, dtype).step(bad, [0] * 24, list(range(24)))
+    assert (out[:20] == good[:20]).all()
+    assert not np.isfinite(out[20:]).any()
+
+
+@pytest.mark.parametrize("dtype", k.KV_DTYPES)
+def test_rows_of_a_sequence_need_not_be_neighbours(dtype: str) -> None:
+    """Rows in any order, with gaps, are the rows of the whole prompt: blocks are of neighbours only."""
+    qkv, order = prompt(4, 40), [0, 2, 3, 30, 29, 31, 32, 10, 39]
+    whole, cache = (Cache(0, 1, 40, dtype) for _ in range(2))
+    wanted = whole.step(qkv, [0] * 40, list(range(40)))
+    cache.step(qkv, [0] * 40, list(range(40)))
+    assert (cache.step(qkv[order], [0] * len(order), order, 3) == wanted[order]).all()
 
 
 @settings(deadline=None, max_examples=30)
