@@ -1,4 +1,4 @@
-"""Attention of R query heads of one KV head over int8 pages, for the rows of one block: both products are of integers.
+"""Attention of HEADS query heads of one KV head over int8 pages, for the rows of one block, with sums of integers.
 
     q      levels as of keys and values (`kv_format.py`), one scale for each row and head
     s[p] = float32(sum of q * k levels) * scale of k[p] * fl(scale of q * fl(1 / sqrt(D)))
@@ -9,24 +9,24 @@ Weights w become 14-bit levels, in blocks of 64 positions from 0, 64, ... on, ea
 block of small weights keeps its precision beside one with a large weight:
 
     m = max(largest w of the block, 1e-30);  level = round_half_even(w * fl(16383 / m))
-    o[d] += float32(sum of levels * v levels) * fl(m / 16383)                    block by block, ascending, from +0
+    o[d] += float32(sum of levels * v levels) * fl(m / 16383)                      block by block, ascending, from +0
     o[d] * fl(1 / z)
 
 Integer sums are exact in any order.  A level is split in two 7-bit digits, each multiplied by itself: the product of
 bytes is then exact on every CPU.
 """
 
+from typing import Any
+
 import numpy as np
 
-from trireme_kernels.arrays import F32, I8, I32, U8
-from trireme_kernels.attention_scores import BLOCK, Scratch, exponentials, finish
+from trireme_kernels.attention_scores import BLOCK, HEADS, Heads, Scratch, exponentials, finish
 from trireme_kernels.half import float_of_bits
 from trireme_kernels.isa import ISA
 from trireme_kernels.jit import inner
 from trireme_kernels.kv import head_address, quantise_head, upcoming
 from trireme_kernels.kv_format import AHEAD_PAGES, PAGE_TOKENS, Pages
 from trireme_kernels.simd import (
-    Tile,
     bits_of,
     bytes_at,
     floats_at,
@@ -45,79 +45,59 @@ from trireme_kernels.simd import (
     store_f32,
     store_low_bytes,
     store_tile,
+    tile,
     to_f32,
     where_less,
     zeros_f32,
     zeros_i32,
 )
 
-_ONE, _TOP, _SMALLEST = np.float32(1.0), np.float32(16383.0), np.float32(1e-30)
+_ZERO, _ONE, _TOP, _SMALLEST = np.float32(0.0), np.float32(1.0), np.float32(16383.0), np.float32(1e-30)
 _INFINITY = np.int32(0x7F800000)
+_VECTORS = 4 * HEADS
 _BLOCK_PAGES = BLOCK // PAGE_TOKENS
 _ANY_BYTES = ISA.any_bytes
 
 
 @inner
-def attend_levels(
-    four: Tile,
-    x: F32,
-    at: int,
-    step: int,
-    scale: np.float32,
-    pages: Pages,
-    ids: I32,
-    head: int,
-    position: int,
-    rows: int,
-    out: F32,
-    to: int,
-    out_step: int,
-    s: Scratch,
-) -> None:
-    """Row i, at position + i, has its queries at x[at + i * step]; results go to out[to + i * out_step].
-
-    four  zeros, 4 R vectors: this is what says R
-    ids   page ids of the sequence
-    """
-    heads, width = len(four) // 4, pages.width
-    for q in range(rows * heads):
-        i, r = q // heads, q % heads
-        source = at + i * step + r * pages.head_dim
-        own, s.totals[q] = quantise_head(x, source, pages.head_dim, width, s.q8, q * width)
-        s.factors[q] = own * scale
-    last = (position + rows - 1) // PAGE_TOKENS
+def attend_levels(h: Heads, pages: Pages, s: Scratch) -> None:
+    """Everything for these heads and rows."""
+    dim, width, last = pages.head_dim, pages.width, (h.position + h.rows - 1) // PAGE_TOKENS
+    for q in range(h.rows * HEADS):
+        source = h.at + q // HEADS * h.step + min(q % HEADS, h.heads - 1) * dim
+        own, s.totals[q] = quantise_head(h.x, source, dim, width, s.q8, q * width)
+        s.factors[q] = own * h.scale
     for n in range(0, last + 1, _BLOCK_PAGES):
-        _score_block(four, pages, ids, head, n, last, position, rows, s)
-    for q in range(rows * heads):
-        s.factors[q] = _ONE / exponentials(s.scores, q * s.stride, position + q // heads + 1)
-    s.mixed[: rows * heads * width] = np.float32(0.0)
+        _score_block(h, pages, s, n, last)
+    for q in range(h.rows * HEADS):
+        s.factors[q] = _ONE / exponentials(s.scores, q * s.stride, h.position + q // HEADS + 1)
+    for i in range(h.rows * HEADS * width):
+        s.mixed[i] = _ZERO
     for n in range(0, last + 1, _BLOCK_PAGES):
-        for i in range(rows):
-            if position + i >= PAGE_TOKENS * n:
-                _mix_block(four, pages, ids, head, n, last, position + i, i, rows, s)
-    finish(s, rows, heads, pages.head_dim, width, out, to, out_step)
+        for i in range(max(0, PAGE_TOKENS * n - h.position), h.rows):
+            _mix_block(h, pages, s, n, last, i)
+    finish(h, s, dim, width)
 
 
 @inner
-def _score_block(
-    four: Tile, pages: Pages, ids: I32, head: int, n: int, last: int, position: int, rows: int, s: Scratch
-) -> None:
+def _score_block(h: Heads, pages: Pages, s: Scratch, n: int, last: int) -> None:
     """Scores of pages n .. n + 3, for the rows that see page n; behind the last page they mean nothing."""
-    heads, width = len(four) // 4, pages.width
-    a, b = _keys(pages, ids, head, n), _keys(pages, ids, head, min(n + 1, last))
-    c, d = _keys(pages, ids, head, min(n + 2, last)), _keys(pages, ids, head, min(n + 3, last))
-    soon = n + AHEAD_PAGES
-    e, f = upcoming(pages, ids, head, soon, last, 0), upcoming(pages, ids, head, soon + 1, last, 0)
-    g, h = upcoming(pages, ids, head, soon + 2, last, 0), upcoming(pages, ids, head, soon + 3, last, 0)
-    for i in range(rows):
-        if position + i < PAGE_TOKENS * n:
-            continue
-        total, q = four, i * heads * width
+    width, soon = pages.width, n + AHEAD_PAGES
+    a, b, c, d = (
+        _keys(h, pages, n, last),
+        _keys(h, pages, n + 1, last),
+        _keys(h, pages, n + 2, last),
+        _keys(h, pages, n + 3, last),
+    )
+    e, f = upcoming(pages, h.ids, h.kv_head, soon, last, 0), upcoming(pages, h.ids, h.kv_head, soon + 1, last, 0)
+    g, j = upcoming(pages, h.ids, h.kv_head, soon + 2, last, 0), upcoming(pages, h.ids, h.kv_head, soon + 3, last, 0)
+    for i in range(max(0, PAGE_TOKENS * n - h.position), h.rows):
+        total, q = tile(_VECTORS), i * HEADS * width
         for k in range(0, 16 * width, 64):
             prefetch_l2(e, k)
             prefetch_l2(f, k)
             prefetch_l2(g, k)
-            prefetch_l2(h, k)
+            prefetch_l2(j, k)
             keys = (load_u8(a, k), load_u8(b, k), load_u8(c, k), load_u8(d, k))
             if _ANY_BYTES:
                 total = outer_rows(total, keys, s.q8, q, width)
@@ -127,72 +107,68 @@ def _score_block(
                 total = outer_rows(outer_rows(total, low, s.q8, q, width), high, s.q8, q, width)
             q += 4
         store_tile(s.sums, 0, total)
-        for r in range(heads):
-            place = (i * heads + r) * s.stride + PAGE_TOKENS * n
-            offset, factor = splat_i32(127 * s.totals[i * heads + r]), splat_f32(s.factors[i * heads + r])
+        for r in range(HEADS):
+            query = i * HEADS + r
+            place = query * s.stride + PAGE_TOKENS * n
+            offset, factor = splat_i32(127 * s.totals[query]), splat_f32(s.factors[query])
             for m in range(_BLOCK_PAGES):
-                scales = floats_at(head_address(pages, ids[min(n + m, last)], head) + 32 * width)
+                page = head_address(pages, h.ids[min(n + m, last)], h.kv_head)
+                scales = floats_at(page + 2 * pages.value_bytes)
                 level = to_f32(load_i32(s.sums, 64 * r + 16 * m) - offset)
                 store_f32(s.scores, place + 16 * m, level * load_f32(scales, 0) * factor)
 
 
 @inner
-def _keys(pages: Pages, ids: I32, head: int, n: int) -> U8:
-    keys: U8 = bytes_at(head_address(pages, ids[n], head))
-    return keys
+def _keys(h: Heads, pages: Pages, n: int, last: int) -> Any:
+    return bytes_at(head_address(pages, h.ids[min(n, last)], h.kv_head))
 
 
 @inner
-def _mix_block(
-    four: Tile, pages: Pages, ids: I32, head: int, n: int, last: int, position: int, i: int, rows: int, s: Scratch
-) -> None:
+def _mix_block(h: Heads, pages: Pages, s: Scratch, n: int, last: int, i: int) -> None:
     """Add the values of a block, pages n .. n + 3, to what row i has mixed so far."""
-    heads, width = len(four) // 4, pages.width
-    factors = rows * heads
-    for r in range(heads):
-        place = (i * heads + r) * s.stride + PAGE_TOKENS * n
-        s.factors[factors + r] = _weight_levels(pages, ids, head, n, last, s.scores, place, r, heads, s.levels)
-    count = min(_BLOCK_PAGES, position // PAGE_TOKENS + 1 - n)
-    to = i * heads * width
+    width, factors = pages.width, h.rows * HEADS
+    for r in range(HEADS):
+        s.factors[factors + r] = _weight_levels(h, pages, s, n, last, i * HEADS + r, r)
+    count = min(_BLOCK_PAGES, (h.position + i) // PAGE_TOKENS + 1 - n)
+    to = i * HEADS * width
     for d in range(0, 16 * width, 512):
-        total = four
+        total = tile(_VECTORS)
         for c in range(count):
-            values = int8s_at(head_address(pages, ids[n + c], head) + 16 * width + d)
-            ahead = upcoming(pages, ids, head, n + c + AHEAD_PAGES, last, 1)
+            values = int8s_at(head_address(pages, h.ids[n + c], h.kv_head) + pages.value_bytes + d)
+            ahead = upcoming(pages, h.ids, h.kv_head, n + c + AHEAD_PAGES, last, 1)
             for quad in range(4):
                 prefetch_l2(ahead, d + 128 * quad)
                 prefetch_l2(ahead, d + 128 * quad + 64)
                 pair = (load_i8(values, 64 * quad), load_i8(values, 256 + 64 * quad))
                 total = outer_rows(total, pair, s.levels, 4 * (4 * c + quad), BLOCK)
         store_tile(s.sums, 0, total)
-        for r in range(2 * heads):
-            digits = (load_i32(s.sums, 16 * r) << 7) + load_i32(s.sums, 16 * (2 * heads + r))
+        for r in range(2 * HEADS):
+            digits = (load_i32(s.sums, 16 * r) << 7) + load_i32(s.sums, 16 * (2 * HEADS + r))
             more = to_f32(digits) * splat_f32(s.factors[factors + r // 2])
             store_f32(s.mixed, to, load_f32(s.mixed, to) + more)
             to += 16
 
 
 @inner
-def _weight_levels(
-    pages: Pages, ids: I32, head: int, n: int, last: int, e: F32, at: int, r: int, heads: int, levels: I8
-) -> np.float32:
-    """Weights of the 64 positions from e[at] on as levels of query head r; their scale, NaN if one is not finite.
+def _weight_levels(h: Heads, pages: Pages, s: Scratch, n: int, last: int, query: int, r: int) -> np.float32:
+    """Weights of the 64 positions from page n on as levels of head r; their scale, NaN if one is not finite.
 
     levels:  | high digits of head 0: 64 | .. of head R-1 | low digits of head 0: 64 | .. of head R-1 |
     """
+    at = query * s.stride + PAGE_TOKENS * n
     bits, zero = zeros_i32(), zeros_f32()
     for c in range(_BLOCK_PAGES):
-        scales = floats_at(head_address(pages, ids[min(n + c, last)], head) + 32 * pages.width + 64)
-        share = load_f32(e, at + 16 * c)
-        w = where_less(zero, share, share * load_f32(scales, 0), zero)  # what nobody has written may be NaN
+        scales = floats_at(head_address(pages, h.ids[min(n + c, last)], h.kv_head) + 2 * pages.value_bytes)
+        share = load_f32(s.scores, at + 16 * c)
+        w = where_less(zero, share, share * load_f32(scales, 16), zero)  # what nobody has written may be NaN
         bits = maximum(bits, bits_of(w))
-        store_f32(e, at + 16 * c, w)
+        store_f32(s.scores, at + 16 * c, w)
     top = largest_lane(bits)
     finite = top < _INFINITY
     largest = max(float_of_bits(top), _SMALLEST) if finite else _ONE
     factor = splat_f32(_TOP / largest)
     for c in range(_BLOCK_PAGES):
-        level = round_to_i32(load_f32(e, at + 16 * c) * factor) if finite else zeros_i32()
-        store_low_bytes(levels, BLOCK * r + 16 * c, level >> 7)
-        store_low_bytes(levels, BLOCK * (heads + r) + 16 * c, level & 127)
+        level = round_to_i32(load_f32(s.scores, at + 16 * c) * factor) if finite else zeros_i32()
+        store_low_bytes(s.levels, BLOCK * r + 16 * c, level >> 7)
+        store_low_bytes(s.levels, BLOCK * (HEADS + r) + 16 * c, level & 127)
     return largest / _TOP if finite else np.float32(np.nan)

@@ -1,75 +1,57 @@
-"""A thread's share of a layer's attention: blocks of `attention_plan.py`, R query heads of one KV head at a time."""
+"""A thread's share of the attention of one layer: blocks and chunks of `attention_plan.py`, one after the other."""
+
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
 
 from trireme_kernels.arrays import F32, I32
 from trireme_kernels.attention_floats import attend_floats
 from trireme_kernels.attention_levels import attend_levels
-from trireme_kernels.attention_plan import Plan, heads_of
-from trireme_kernels.attention_scores import HEADS, Scratch
-from trireme_kernels.jit import inner
+from trireme_kernels.attention_plan import Plan, chunks_of
+from trireme_kernels.attention_scores import HEADS, Heads, Scratch
+from trireme_kernels.jit import by_type, inner
 from trireme_kernels.kv_format import Pages
-from trireme_kernels.simd import floats_at, halves_at, tile, tile_f32
+from trireme_kernels.simd import int32s_at
 
 
-def _attend_narrow(
-    x: F32, at: int, step: int, scale: np.float32, pages: Pages, ids: I32, head: int, position: int, rows: int,
-    out: F32, to: int, out_step: int, s: Scratch, heads: int,  # noqa: ARG001  # the signature of `_attend_wide`
-) -> int:  # fmt: skip
-    where = (pages, ids, head, position, rows, out, to, out_step, s)
-    if pages.item == 1:
-        attend_levels(tile(4), x, at, step, scale, *where)
-    elif pages.item == 2:
-        attend_floats(tile_f32(1), tile_f32(2), halves_at(0), x, at, step, scale, *where)
-    else:
-        attend_floats(tile_f32(1), tile_f32(2), floats_at(0), x, at, step, scale, *where)
-    return 1
+class Queries(NamedTuple):
+    """What the attention of a micro-batch reads and writes beside the pages."""
+
+    qkv: F32
+    row: int
+    """Floats of a row of qkv."""
+    heads: int
+    table: int
+    """Address of the table of pages."""
+    table_cols: int
+    slots: I32
+    positions: I32
+    out: F32
+    """Rows of heads * head_dim floats."""
 
 
-def _attend_wide(
-    x: F32, at: int, step: int, scale: np.float32, pages: Pages, ids: I32, head: int, position: int, rows: int,
-    out: F32, to: int, out_step: int, s: Scratch, heads: int,
-) -> int:  # fmt: skip
-    if heads < HEADS:
-        return _one(x, at, step, scale, pages, ids, head, position, rows, out, to, out_step, s, heads)
-    where = (pages, ids, head, position, rows, out, to, out_step, s)
-    if pages.item == 1:
-        attend_levels(tile(16), x, at, step, scale, *where)
-    elif pages.item == 2:
-        attend_floats(tile_f32(4), tile_f32(8), halves_at(0), x, at, step, scale, *where)
-    else:
-        attend_floats(tile_f32(4), tile_f32(8), floats_at(0), x, at, step, scale, *where)
-    return HEADS
-
-
-_one = inner(_attend_narrow)
-_some = inner(_attend_wide) if HEADS > 1 else _one
-"""Attend with as many of `heads` query heads as go together; returns how many."""
+@by_type
+def _attend(h: Any, pages: Any, s: Any) -> Any:  # noqa: ARG001  # Numba compares the names
+    """Attention of the given heads over pages of any type."""
+    if pages.types[-1].dtype == types.int8:
+        return lambda h, pages, s: attend_levels(h, pages, s)  # noqa: PLW0108  # Numba wants a plain function
+    return lambda h, pages, s: attend_floats(h, pages, s)  # noqa: PLW0108
 
 
 @inner
-def attend_share(
-    qkv: F32,
-    row: int,
-    heads: int,
-    scale: np.float32,
-    pages: Pages,
-    table: I32,
-    slots: I32,
-    positions: I32,
-    plan: Plan,
-    rank: int,
-    threads: int,
-    out: F32,
-    s: Scratch,
-) -> None:
-    """Attention of this thread's blocks and heads; rows of `qkv` have `row` floats, rows of `out` heads * head_dim."""
-    dim, group = pages.head_dim, heads // pages.kv_heads
+def attend_share(b: Queries, pages: Pages, plan: Plan, rank: int, threads: int, s: Scratch) -> None:
+    """Attention of this thread's blocks and chunks."""
+    dim, group = pages.head_dim, b.heads // pages.kv_heads
+    per_head = (group + HEADS - 1) // HEADS
+    scale = np.float32(1.0) / np.sqrt(np.float32(dim))
     for block in range(plan.blocks):
-        t, end = plan.first[block], plan.first[block + 1]
-        g, stop = heads_of(plan, block, heads, rank, threads)
-        ids, position = table[slots[t]], positions[t]
-        while g < stop:
-            left = min(stop, (g // group + 1) * group) - g
-            at, to = t * row + g * dim, (t * heads + g) * dim
-            g += _some(qkv, at, row, scale, pages, ids, g // group, position, end - t, out, to, heads * dim, s, left)
+        t, rows = plan.first[block], plan.first[block + 1] - plan.first[block]
+        begin, end = chunks_of(plan, block, pages.kv_heads * per_head, rank, threads)
+        ids = int32s_at(b.table + 4 * b.slots[t] * b.table_cols)
+        for chunk in range(begin, end):
+            kv_head, before = chunk // per_head, chunk % per_head * HEADS
+            head, count = kv_head * group + before, min(HEADS, group - before)
+            at, to = t * b.row + head * dim, (t * b.heads + head) * dim
+            queries = (b.qkv, at, b.row, scale, kv_head, ids, b.positions[t], rows, count)
+            _attend(Heads(*queries, b.out, to, b.heads * dim), pages, s)

@@ -4,33 +4,48 @@
     2  `threshold`     what the `keep` largest logits surely reach
     3  `rescore`       the int8 logit of every row that may reach it; all other logits become LOWEST
 
-A row's int8 sum lies within B = ceil(10 sqrt(24) |q|) of its 4-bit sum (`head_weights.py` says how surely), and
-rounding keeps order, so fl(fl(sum +- B) * fl(scale[v] * scale[t])) bounds its logit.  Ties stay in.
+A row's int8 sum lies within B = ceil(9 sqrt(24) |q|) (`Activations.bound`) of its 4-bit sum; `head_weights.py` says
+how surely.  Rounding keeps order, so fl(fl(sum +- B) * fl(scale[v] * scale[t])) bounds its logit.  Ties stay in.
 
 This serves greedy choice (keep = 1) and top-k (keep = k): tokens beyond the k largest have no influence there.
 Sampling without top-k needs every logit, because all masses are added up: use `int8_head_logits` for it.
 """
 
-import math
-
 import numpy as np
 
 from trireme_kernels.arrays import F32, I8, I32, U8, frozen, require, require_array, require_output, work_range
-from trireme_kernels.head_int8 import Activations, check_activations, logit, row_sum
+from trireme_kernels.head_int8 import AHEAD, Activations, check_activations, logit, row_sum
 from trireme_kernels.head_weights import CODE_STEP, HeadWeights
 from trireme_kernels.jit import inner, kernel
-from trireme_kernels.simd import load_u8, merge, outer, prefetch, store_tile, tile
+from trireme_kernels.simd import (
+    F32x16,
+    largest_f32,
+    load_f32,
+    load_first,
+    load_i32,
+    load_u8,
+    maximum,
+    merge,
+    outer,
+    prefetch,
+    prefetch_l2,
+    splat_f32,
+    store_first,
+    store_i32,
+    store_tile,
+    tile,
+    to_f32,
+)
 
 LOWEST = np.float32(-3.4028235e38)
 """The logit of tokens that are not among those asked for: finite, with probability 0 beside any other."""
-_T, _VARIANCE = 10.0, 24.0
-_AHEAD = 8192
+SOON = 3
+"""Rows to be rescored that are asked for ahead."""
 
 
 def first_pass(x: Activations, head: HeadWeights, sums: I32, tops: F32, begin: int = 0, end: int | None = None) -> None:
-    """4-bit sums of all rows, and what each tile's largest logit surely reaches.
+    """Sums over 4-bit codes int32[T, tiles * 32] (0 in the padding) and the tiles' assured maxima float32[T, tiles].
 
-    sums: int32[T, tiles * 32], written, 0 in the padding.  tops: float32[T, tiles], written.
     head: of kind "int8+4bit".  begin, end: tiles of 32 rows, all by default.  Raises `KernelInputError`.
     """
     _check(x, head, sums, tops, written=True)
@@ -38,7 +53,16 @@ def first_pass(x: Activations, head: HeadWeights, sums: I32, tops: F32, begin: i
     if head.codes is None or head.dither is None:
         return
     _first_pass(
-        frozen(x.q), frozen(x.scale), _offsets(x, head), _bounds(x), head.codes, head.scales, sums, tops, begin, end
+        frozen(x.q),
+        frozen(x.scale),
+        frozen(x.constant),
+        frozen(x.bound),
+        head.codes,
+        head.scales,
+        sums,
+        tops,
+        begin,
+        end,
     )
 
 
@@ -70,13 +94,13 @@ def rescore(
     require_array("least", least, np.float32, (len(x.scale),))
     require_output("out", out, np.float32, (len(x.scale), head.vocabulary))
     begin, end = work_range(begin, end, head.tiles)
-    activations = (frozen(x.offset), frozen(x.scale), _bounds(x))
+    activations = (frozen(x.offset), frozen(x.scale), frozen(x.bound))
     weights = (head.levels, head.scales, head.totals)
     _rescore(*activations, frozen(sums), frozen(least), *weights, out, 32 * begin, min(32 * end, head.vocabulary))
 
 
 def largest_logits(x: Activations, head: HeadWeights, keep: int, out: F32) -> None:
-    """The int8 logits of at least the `keep` largest, with ties, LOWEST elsewhere: the three steps on one thread."""
+    """Logits of at least the `keep` largest, ties included, LOWEST elsewhere: the three steps on one thread."""
     tokens = len(x.scale)
     sums, tops = np.empty((tokens, 32 * head.tiles), np.int32), np.empty((tokens, head.tiles), np.float32)
     first_pass(x, head, sums, tops)
@@ -92,17 +116,6 @@ def _check(x: Activations, head: HeadWeights, sums: I32, tops: F32 | None, *, wr
         require_output("tops", tops, np.float32, (tokens, head.tiles))
 
 
-def _offsets(x: Activations, head: HeadWeights) -> I32:
-    """Sum over k of (8 - 127 - dither[k]) * q[t, k]: the same for all rows of the table."""
-    dither = np.zeros(head.width) if head.dither is None else head.dither.astype(np.float64)
-    return (x.q.astype(np.float64) @ (8.0 - 127.0 - dither)).astype(np.int32)
-
-
-def _bounds(x: Activations) -> I32:
-    squares = (x.q.astype(np.float64) ** 2).sum(axis=1)
-    return np.array([math.ceil(_T * math.sqrt(_VARIANCE * s)) for s in squares], np.int32)
-
-
 @kernel
 def _first_pass(
     q: I8, scale: F32, offsets: I32, bounds: I32, codes: U8, scales: F32, sums: I32, tops: F32, begin: int, end: int
@@ -111,26 +124,44 @@ def _first_pass(
     cells, activations, flat, row = codes.reshape(-1), q.reshape(-1), sums.reshape(-1), sums.shape[1]
     for n in range(begin, end):
         for t in range(scale.size):
-            _tile_sums(cells, n * 16 * width, activations, t * width, width, flat, t * row + 32 * n)
-            top = np.float32(-np.inf)
-            for v in range(32 * n, min(32 * n + 32, scales.size)):
-                total = CODE_STEP * sums[t, v] + offsets[t]
-                sums[t, v] = total
-                least = np.float32(np.int32(total - bounds[t])) * (scales[v] * scale[t])
-                top = max(top, least)
-            tops[t, n] = top
-            for v in range(scales.size, 32 * n + 32):
-                sums[t, v] = 0
+            place = t * row + 32 * n
+            _tile_sums(cells, n * 16 * width, activations, t * width, width, flat, place)
+            left = scales.size - 32 * n
+            low = _finish(flat, place, offsets[t], bounds[t], scales, 32 * n, scale[t], left)
+            high = _finish(flat, place + 16, offsets[t], bounds[t], scales, 32 * n + 16, scale[t], left - 16)
+            tops[t, n] = largest_f32(maximum(low, high))
+
+
+@inner
+def _finish(sums: I32, at: int, offset: int, bound: int, scales: F32, v: int, scale: np.float32, left: int) -> F32x16:
+    """Sums of codes become sums of 16 rows, of which `left` exist; what their logits surely reach."""
+    total = load_i32(sums, at) * CODE_STEP + offset
+    store_i32(sums, at, total)
+    for lane in range(max(left, 0), 16):
+        sums[at + lane] = 0
+    factor = load_f32(scales, v) if left >= 16 else load_first(scales, v, max(left, 0))
+    least = to_f32(total - bound) * (factor * splat_f32(scale))
+    return maximum(_only(least, left), splat_f32(np.float32(-np.inf)))
+
+
+@inner
+def _only(least: F32x16, left: int) -> F32x16:
+    """-infinity in lanes from `left` on."""
+    if left >= 16:
+        return least
+    lanes = np.full(16, -np.inf, np.float32)
+    store_first(lanes, 0, max(left, 0), least)
+    return load_f32(lanes, 0)
 
 
 @inner
 def _tile_sums(codes: U8, at: int, q: I8, place: int, width: int, sums: I32, to: int) -> None:
-    """Two vectors of 16 rows each, 8 columns a step."""
-    low, high, second = tile(2), tile(2), at + 8 * width
+    """32 rows, 8 columns a step."""
+    low, high = tile(2), tile(2)
     for k in range(0, width, 8):
-        prefetch(codes, at + 8 * k + _AHEAD)
-        prefetch(codes, second + 8 * k + _AHEAD)
-        u, v = load_u8(codes, at + 8 * k), load_u8(codes, second + 8 * k)
+        prefetch(codes, at + 16 * k + AHEAD)
+        prefetch(codes, at + 16 * k + AHEAD + 64)
+        u, v = load_u8(codes, at + 16 * k), load_u8(codes, at + 16 * k + 64)
         low = outer(low, (u & 15, v & 15), q, place + k)
         high = outer(high, (u >> 4, v >> 4), q, place + k + 4)
     store_tile(sums, to, merge(low, high, 0))
@@ -152,11 +183,19 @@ def _rescore(
 ) -> None:
     width = levels.shape[1]
     rows, activations = levels.reshape(-1), q.reshape(-1)
+    ahead, chosen = rows.view(np.uint8), np.empty(max(end - begin, 0) + SOON, np.int32)
     for t in range(scale.size):
+        count = 0
         for v in range(begin, end):
-            factor = scales[v] * scale[t]
-            if np.float32(np.int32(sums[t, v] + bounds[t])) * factor < least[t]:
-                out[t, v] = LOWEST
-            else:
-                total = row_sum(rows, v * width, activations, t * width, width)
-                out[t, v] = logit(total, totals[v], scales[v], scale[t])
+            out[t, v] = LOWEST
+            chosen[count] = v
+            if not np.float32(np.int32(sums[t, v] + bounds[t])) * (scales[v] * scale[t]) < least[t]:
+                count += 1
+        for n in range(count, count + SOON):
+            chosen[n] = chosen[max(count - 1, 0)]
+        for n in range(count):
+            v, next_row = chosen[n], chosen[n + SOON] * width
+            for k in range(0, width, 64):
+                prefetch_l2(ahead, next_row + k)
+            total = row_sum(rows, v * width, activations, t * width, width, False)
+            out[t, v] = logit(total, totals[v], scales[v], scale[t])

@@ -1,22 +1,24 @@
 """The output head's table as integers, and its 4-bit first pass: what is stored and how it is made.
 
-    levels   int8[V, W]      W = H rounded up to 64 with zeros; level = round_half_even(x * fl(127 / a)),
-                             scale = fl(a / 127), a = max(largest |x| of the row, 1e-30): as int8 keys and values
+    levels   int8[V, W]      W = H rounded up to 64, with zeros;  a = max(largest |x| of the row, 1e-30)
+                             level = round_half_even(x * fl(127 / a)), scale = fl(a / 127), as of int8 keys and values
     totals   int32[V]        sum of a row's levels
 
-    codes    uint8[V32 / 16, W / 8, 16, 4]           V32 = V rounded up to 32
-             code = (level + 127 + dither[k]) // 17, in 0..15, of row 16 n + r and column k:
-             cell of 64 bytes = 16 rows x 8 columns;   byte 4r + j:  low 4 bits k = 8 b + j, high 4 bits k = 8 b + 4 + j
+    codes    uint8[tiles, W / 8, 32, 4]              a tile is 32 rows, the last one padded
+             code = (level + 127 + dither[k]) // 17, in 0..15, of row r of the tile and column k
+             block of 128 bytes = 32 rows x 8 columns;  byte 4r + j:  low 4 bits k = 8b + j, high 4 bits k = 8b + 4 + j
     dither   uint8[W]        0..16, random, the same for all rows
 
 With the dither the error e = level - (17 code + 8 - 127 - dither) of a weight is uniform on -8 .. 8 and independent
-from column to column, whatever the weights are.  So its product with activations q, R = sum of e q, is bounded by
-more than an estimate: for a uniform e of variance 24, E exp(s e) <= exp(12 s^2) (each factor of sinh's product obeys
-it), and then P(|R| >= t sqrt(24) |q|) <= 2 exp(-t^2 / 2).  `head_first_pass.py` uses it with t = 10 for all rows at
-once: fewer than one row of logits in 10^15, for the largest vocabulary, has any error beyond the bound.  (A bound
-without a probability, by Cauchy and Schwarz, would be 5 times as wide for 2,560 columns and keep every row.)  The
-argument needs a dither that the activations do not depend on: it is drawn when the table is quantised and influences
-no result.
+from column to column, whatever the weights are.  So the sum R of e * q over a row has more than an estimate: e has
+variance 24 and E exp(s e) <= exp(12 s^2) (sinh's product formula shows it factor by factor), hence
+
+    P(|R| >= t sqrt(24) |q|) <= 2 exp(-t^2 / 2)
+
+`head_first_pass.py` uses t = 9 for all rows at once: with 128,256 rows fewer than one step in 10^12 has any row beyond
+its bound.  (Without a probability, by Cauchy and Schwarz, the bound would be 5.6 times as wide for 2,560 columns and
+keep every row.)  The argument needs a dither that the activations do not depend on: it is drawn when the table is
+quantised and influences no result.
 """
 
 from dataclasses import dataclass
@@ -58,7 +60,7 @@ class HeadWeights:
         require_array("levels", self.levels, np.int8, (self.vocabulary, width))
         require_array("totals", self.totals, np.int32, (self.vocabulary,))
         if self.codes is not None or self.dither is not None:
-            require_array("codes", self.codes, np.uint8, (rows // 16, width // 8, 16, 4))
+            require_array("codes", self.codes, np.uint8, (rows // 32, width // 8, 32, 4))
             require_array("dither", self.dither, np.uint8, (width,))
         for name in ("levels", "scales", "totals", "codes", "dither"):
             array = getattr(self, name)
@@ -113,13 +115,13 @@ def quantise_head(table: U16, kind: str = "int8", seed: int = 0) -> HeadWeights:
 
 def _codes(levels: I8, dither: U8) -> U8:
     vocabulary, width = levels.shape
-    out = np.zeros((round_up(vocabulary, 32) // 16, width // 8, 16, 4), np.uint8)
+    out = np.zeros((round_up(vocabulary, 32) // 32, width // 8, 32, 4), np.uint8)
     offset = dither.astype(np.uint8) + np.uint8(127)
     for first in range(0, vocabulary, _ROWS):
         some = levels[first : first + _ROWS]
-        count = round_up(len(some), 16)
+        count = round_up(len(some), 32)
         code = np.zeros((count, width), np.uint8)
         code[: len(some)] = (some.astype(np.int16) + offset) // CODE_STEP
-        cells = code.reshape(count // 16, 16, width // 8, 2, 4)
-        out[first // 16 : (first + count) // 16] = (cells[..., 0, :] | cells[..., 1, :] << 4).transpose(0, 2, 1, 3)
+        cells = code.reshape(count // 32, 32, width // 8, 2, 4)
+        out[first // 32 : (first + count) // 32] = (cells[..., 0, :] | cells[..., 1, :] << 4).transpose(0, 2, 1, 3)
     return out

@@ -16,10 +16,13 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 from numba.extending import intrinsic as _numba_intrinsic
+from numba.extending import overload
 
 from trireme_kernels.cache import cache_folder
 from trireme_kernels.cpu import check_cpu
 
+INNER = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+"""How compiled functions that others call are compiled."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -48,7 +51,7 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 def inner(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function as part of the kernels that call it: it has no file in the cache of its own."""
-    jitted = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
+    jitted = numba.njit(**INNER)(function)
     return cast("Callable[P, R]", jitted)
 
 
@@ -59,6 +62,20 @@ def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """
     jitted = numba.njit(nogil=True, error_model="numpy", inline="always")(function)
     return cast("Callable[P, R]", jitted)
+
+
+def by_type(choose: Callable[..., Callable[P, R]]) -> Callable[P, R]:
+    """A function for kernels whose text depends on types: `choose` gets those of its arguments and returns the text.
+
+    Both have the same argument names.  Only the text that is chosen is compiled.
+    """
+
+    def function(*_arguments: Any) -> Any:
+        raise NotImplementedError("only compiled code can call this")
+
+    choose.__annotations__ = {}  # Numba compares signatures with those of the text
+    overload(function, jit_options=INNER)(choose)
+    return cast("Callable[P, R]", function)
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,21 +9,24 @@
 Who owns a page is the caller's business; here ids are only checked to exist, before anything is read or written.
 """
 
-import numpy as np
+from typing import Any
 
-from trireme_kernels.arrays import ANY, F32, I8, I32, U8, U16, frozen, require, require_array, require_indices
+import numpy as np
+from numba import types
+
+from trireme_kernels.arrays import ANY, F32, I8, I32, U8, frozen, require, require_array, require_indices
 from trireme_kernels.half import float_of_bits, page_of_float
-from trireme_kernels.jit import inner, kernel
-from trireme_kernels.kv_format import PAGE_TOKENS, SCALE_BYTES, KvFormat, Pages
+from trireme_kernels.jit import by_type, inlined, inner, kernel
+from trireme_kernels.kv_format import PAGE_TOKENS, KvFormat, Pages
 from trireme_kernels.simd import (
     F32x16,
     absolute,
     bits_of,
     bytes_at,
     floats_at,
-    halves_at,
     int8s_at,
     largest_lane,
+    like_at,
     load_f32,
     load_first,
     maximum,
@@ -59,7 +62,7 @@ def append_kv(
     check_rows(qkv.shape[0], table, rows_slot, positions)
     entries = table[rows_slot, positions // PAGE_TOKENS]
     require_indices("table", entries, pages.shape[0])
-    _append(frozen(qkv), k_offset, v_offset, kv.compiled(pages.ctypes.data), frozen(entries), frozen(positions))
+    _append(frozen(qkv), k_offset, v_offset, kv.compiled(pages), frozen(entries), frozen(positions))
 
 
 def check_rows(tokens: int, table: I32, rows_slot: I32, positions: I32) -> None:
@@ -98,53 +101,53 @@ def _append(qkv: F32, k_offset: int, v_offset: int, pages: Pages, entries: I32, 
             store_head(values, k, v, pages, entries[t], head, positions[t] % PAGE_TOKENS, levels)
 
 
-@inner
+@inlined
 def head_address(pages: Pages, page: int, head: int) -> int:
     """Where one head of a page begins."""
-    size = 32 * pages.width * pages.item + (SCALE_BYTES if pages.item == 1 else 0)
-    return pages.address + (page * pages.kv_heads + head) * size
+    return pages.address + (page * pages.kv_heads + head) * pages.head_bytes
 
 
 @inner
-def upcoming(pages: Pages, ids: I32, head: int, n: int, last: int, part: int) -> U8:
+def upcoming(pages: Pages, ids: I32, head: int, n: int, last: int, part: int) -> Any:
     """What will be read of page n, as bytes to prefetch: keys (part 0) or values (1) of a head.
 
     Beyond the last page: the values behind the keys, the next head's keys behind the values.
     """
     if n > last:
         n, head, part = min(n - last - 1, last), head + part, 1 - part
-    ahead: U8 = bytes_at(head_address(pages, ids[n], head) + part * 16 * pages.width * pages.item)
-    return ahead
+    return bytes_at(head_address(pages, ids[n], head) + part * pages.value_bytes)
 
 
-@inner
+@by_type
+def _store(x: Any, k: Any, v: Any, pages: Any, at: Any, place: Any, levels: Any) -> Any:  # noqa: ARG001  # by name
+    """Into the head of a page that begins at an address."""
+    if pages.types[-1].dtype == types.int8:
+        return lambda x, k, v, pages, at, place, levels: _store_levels(x, k, v, pages, at, place, levels)  # noqa: PLW0108
+    return lambda x, k, v, pages, at, place, levels: _store_floats(x, k, v, pages, at, place)  # noqa: ARG005
+
+
+@inlined
 def store_head(x: F32, k: int, v: int, pages: Pages, page: int, head: int, place: int, levels: I8) -> None:
-    """The key x[k : k + head_dim] and the value x[v : v + head_dim] into a place of a page; levels int8[W]: scratch."""
-    at = head_address(pages, page, head)
-    if pages.item == 1:
-        _store_levels(x, k, v, pages, at, place, levels)
-    elif pages.item == 2:
-        _store_numbers(x, k, v, pages, halves_at(at), halves_at(at + 32 * pages.width), place)
-    else:
-        _store_numbers(x, k, v, pages, floats_at(at), floats_at(at + 64 * pages.width), place)
+    """The key x[k : k + head_dim] and the value x[v : v + head_dim] into a place; levels int8[W] is scratch."""
+    _store(x, k, v, pages, head_address(pages, page, head), place, levels)
 
 
 @inner
-def _store_numbers(x: F32, k: int, v: int, pages: Pages, keys: F32 | U16, values: F32 | U16, place: int) -> None:
+def _store_floats(x: F32, k: int, v: int, pages: Pages, at: int, place: int) -> None:
     width = pages.width
+    keys, values = like_at(at, pages.like), like_at(at + pages.value_bytes, pages.like)
     for d in range(pages.head_dim):
-        keys[16 * d + place] = page_of_float(keys, x[k + d])
-        values[width * place + d] = page_of_float(values, x[v + d])
+        keys[16 * d + place] = page_of_float(pages.like, x[k + d])
+        values[width * place + d] = page_of_float(pages.like, x[v + d])
     for d in range(pages.head_dim, width):
-        keys[16 * d + place] = page_of_float(keys, _ZERO)
-        values[width * place + d] = page_of_float(values, _ZERO)
+        keys[16 * d + place] = page_of_float(pages.like, _ZERO)
+        values[width * place + d] = page_of_float(pages.like, _ZERO)
 
 
 @inner
 def _store_levels(x: F32, k: int, v: int, pages: Pages, at: int, place: int, levels: I8) -> None:
     dim, width = pages.head_dim, pages.width
-    keys, values = int8s_at(at), int8s_at(at + 16 * width)
-    scales = floats_at(at + 32 * width)
+    keys, values, scales = int8s_at(at), int8s_at(at + pages.value_bytes), floats_at(at + 2 * pages.value_bytes)
     scales[place], _ = quantise_head(x, k, dim, width, levels, 0)
     for d in range(width):
         keys[16 * (d - d % 4) + 4 * place + d % 4] = levels[d] + 127

@@ -1,10 +1,10 @@
-"""How the keys and values of one layer lie in its pages: one description for float32, float16 and int8.
+"""How the keys and values of one layer lie in its pages: one description for every type.
 
     pages   uint8[P, KV, head_bytes]      a page holds 16 positions; W = head_dim rounded up to 32, padded with zeros
 
-    float16 and float32, one head of a page                       64 W and 128 W bytes
-        keys      number[W][16]         element, position         16 positions are one vector: no sums within vectors
-        values    number[16][W]         position, element
+    float32 and float16, one head of a page                       128 W, 64 W bytes
+        keys      [W][16]               element, position         16 positions are one vector: no sums within vectors
+        values    [16][W]               position, element
     int8, one head of a page                                      32 W + 128 bytes
         keys      uint8[W/4][16][4]     level + 127; a cell of 64 bytes is 16 positions x 4 elements
         values    int8[W/16][4][16][4]  a cell is 16 elements x 4 positions, four cells in a row are the page's 16
@@ -16,18 +16,22 @@ Pages belong to one process: the layout serves its kernels and is not a file for
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from trireme_kernels.arrays import ANY, U8, require, require_array, require_output, round_up
+from trireme_kernels.arrays import ANY, U8, frozen, require, require_array, require_output, round_up
 
 PAGE_TOKENS = 16
 """Positions in a page."""
 AHEAD_PAGES = 8
 """How far ahead of their use pages are asked for: memory is a few hundred nanoseconds away."""
 KV_DTYPES = ("float32", "float16", "int8")
-SCALE_BYTES = 2 * PAGE_TOKENS * 4
+_SCALE_BYTES = 2 * PAGE_TOKENS * 4
+_LIKE = {
+    name: frozen(np.empty(0, kind)) for name, kind in zip(KV_DTYPES, (np.float32, np.uint16, np.int8), strict=True)
+}
 
 
 class Pages(NamedTuple):
@@ -38,8 +42,11 @@ class Pages(NamedTuple):
     head_dim: int
     width: int
     """head_dim with padding."""
-    item: int
-    """Bytes of an element: 4 float32, 2 float16, 1 int8."""
+    head_bytes: int
+    value_bytes: int
+    """Bytes of a head of a page before its values."""
+    like: npt.NDArray[Any]
+    """Empty; its element type says how numbers are stored (halves as uint16): each is another compilation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class KvFormat:
 
     kv_heads  heads of the keys
     head_dim  elements of a head
-    dtype     "float32" as computed, "float16" rounded, or "int8" with one scale for each token and head
+    dtype     "float32": as computed; "float16": half the bytes; "int8": a quarter, one scale for each token and head
 
     Raises `KernelInputError`.
     """
@@ -69,14 +76,18 @@ class KvFormat:
         return round_up(self.head_dim, 32)
 
     @property
-    def item(self) -> int:
-        """Bytes of an element."""
-        return {"float32": 4, "float16": 2, "int8": 1}[self.dtype]
+    def like(self) -> npt.NDArray[Any]:
+        """An empty array of the stored type, for compiled code."""
+        return _LIKE[self.dtype]
 
     @property
     def head_bytes(self) -> int:
         """Bytes of one head in a page."""
-        return 32 * self.width * self.item + (SCALE_BYTES if self.dtype == "int8" else 0)
+        return 2 * self._part_bytes + (_SCALE_BYTES if self.dtype == "int8" else 0)
+
+    @property
+    def _part_bytes(self) -> int:
+        return PAGE_TOKENS * self.width * self.like.itemsize
 
     @property
     def page_bytes(self) -> int:
@@ -89,9 +100,7 @@ class KvFormat:
         return self.page_bytes // PAGE_TOKENS
 
     def empty(self, pages: int) -> U8:
-        """Room for so many pages, uint8[pages, kv_heads, head_bytes] from a cache line on; memory is taken as it is
-        filled.
-        """
+        """Room for pages, uint8[pages, kv_heads, head_bytes] from a cache line on; memory is taken as it is filled."""
         size = pages * self.page_bytes
         raw = np.zeros(size + 63, np.uint8)
         start = -raw.ctypes.data % 64
@@ -101,7 +110,9 @@ class KvFormat:
         """`KernelInputError` unless these are pages of this format."""
         check = require_output if written else require_array
         check("pages", pages, np.uint8, (ANY, self.kv_heads, self.head_bytes))
+        require("pages", pages.ctypes.data % 4 == 0, "must be aligned to 4 bytes")
 
-    def compiled(self, address: int) -> Pages:
-        """For compiled code: pages that begin at an address."""
-        return Pages(address, self.kv_heads, self.head_dim, self.width, self.item)
+    def compiled(self, pages: U8) -> Pages:
+        """For compiled code, which does not keep them alive."""
+        sizes = (self.kv_heads, self.head_dim, self.width, self.head_bytes, self._part_bytes)
+        return Pages(pages.ctypes.data, *sizes, self.like)

@@ -29,6 +29,7 @@ from trireme_kernels.arrays import (
     require_output,
     round_up,
 )
+from trireme_kernels.attention_scores import ROWS
 from trireme_kernels.gates import ACTIVATIONS
 from trireme_kernels.kv import check_prefixes, check_rows
 from trireme_kernels.kv_format import KvFormat
@@ -154,6 +155,7 @@ class LayerProgram:
         self._sizes = _sizes(shape, first, kv)
         self._widest = max(getattr(first, name).padded_cols for name in shape.matrices())
         self._cos, self._sin = frozen(cos), frozen(sin)
+        self._kv = kv
         self._sync, self._command = np.zeros(SYNC_WORDS, np.int32), np.zeros(steps.COMMAND_FIELDS, np.int64)
         self._buffers: dict[int, npt.NDArray[np.uint8]] = {}
         self._running = threading.Lock()
@@ -190,7 +192,7 @@ class LayerProgram:
 
     def _work(self, rank: int) -> None:
         eps = np.float32(self.shape.norm_eps)
-        fixed = (self._sizes, eps, self._layers, self._cos, self._sin)
+        fixed = (self._sizes, eps, self._layers, self._cos, self._sin, self._kv.like)
         steps.work(rank, self.threads, self._sync, self._command, *fixed)
 
     def _start(self, cpus: Sequence[int] | None) -> list[threading.Thread]:
@@ -215,13 +217,15 @@ class LayerProgram:
         c, tokens, shape = self._command, len(hidden), self.shape
         c[steps.TOKENS], c[steps.HIDDEN] = tokens, hidden.ctypes.data
         c[steps.SLOT], c[steps.POSITION] = rows_slot.ctypes.data, positions.ctypes.data
-        c[steps.TABLE], c[steps.TABLE_ROWS], c[steps.TABLE_COLS] = table.ctypes.data, *table.shape
+        c[steps.TABLE], c[steps.TABLE_COLS] = table.ctypes.data, table.shape[1]
+        c[steps.LONGEST], c[steps.ROWS] = int(positions.max()) + 1, min(tokens, ROWS)
         qkv = round_up(shape.matrices()["qkv"][0], 32)
         floats = {steps.QKV_ROWS: qkv, steps.ATTENDED: shape.query_size, steps.GATED: shape.ffn_size}
         for field, width in (floats | {steps.SCALE: 1, steps.TOTAL: 1}).items():
             c[field] = self._buffer(field, tokens * width * 4)
         c[steps.Q] = self._buffer(steps.Q, tokens * self._widest)
-        c[steps.SCRATCH_BYTES] = steps.scratch_bytes(self._widest)
+        sizes = (tokens, int(c[steps.ROWS]), int(c[steps.LONGEST]), self._kv.width, self._widest)
+        c[steps.SCRATCH_BYTES] = steps.scratch_bytes(*sizes)
         c[steps.SCRATCH] = self._buffer(steps.SCRATCH, self.threads * int(c[steps.SCRATCH_BYTES]))
 
     def _buffer(self, field: int, size: int) -> int:
@@ -233,7 +237,16 @@ class LayerProgram:
 
 def _sizes(shape: LayerShape, layer: Layer, kv: KvFormat) -> npt.NDArray[np.int64]:
     action = GATE + ACTIVATIONS[shape.activation]
-    numbers = [shape.hidden_size, shape.heads, shape.kv_heads, shape.head_dim, kv.width, kv.item, action]
+    numbers = [
+        shape.hidden_size,
+        shape.heads,
+        shape.kv_heads,
+        shape.head_dim,
+        kv.width,
+        kv.head_bytes,
+        kv.compiled(kv.empty(0)).value_bytes,
+        action,
+    ]
     for name in shape.matrices():
         matrix: PackedMatrix = getattr(layer, name)
         numbers += [matrix.tiles, matrix.blocks, matrix.padded_cols]

@@ -13,10 +13,10 @@ other rows, on how prefill was cut into chunks, on which thread took which work,
 
 import numpy as np
 
-from trireme_kernels.arrays import ANY, F32, I32, U8, frozen, require, require_array, require_output
-from trireme_kernels.attention_plan import plan_blocks
-from trireme_kernels.attention_scores import scratch
-from trireme_kernels.attention_share import attend_share
+from trireme_kernels.arrays import ANY, F32, I32, U8, frozen, require, require_array, require_output, round_up
+from trireme_kernels.attention_plan import plan_blocks, plan_bytes
+from trireme_kernels.attention_scores import ROWS, attention_bytes, attention_scratch
+from trireme_kernels.attention_share import Queries, attend_share
 from trireme_kernels.jit import kernel
 from trireme_kernels.kv import check_prefixes, check_rows
 from trireme_kernels.kv_format import KvFormat, Pages
@@ -37,7 +37,7 @@ def attention(
     """Attend from T rows, each over positions 0 .. positions[t] of its slot (this micro-batch's own are appended).
 
     qkv          float32[T, W]; columns 0 .. heads * head_dim - 1 are the rotated queries
-    heads        number of query heads, a multiple of kv_heads; heads/kv_heads neighbours share a KV head
+    heads        number of query heads, a multiple of kv_heads; heads / kv_heads neighbours share a KV head
     kv, pages, table, rows_slot, positions      as in `append_kv`
     out          float32[T, heads * head_dim], written where this part of the work lies
     part, parts  compute part number `part` of `parts` about equal ones (`attention_plan.py`): threads share the work
@@ -54,25 +54,31 @@ def attention(
     require_output("out", out, np.float32, (tokens, heads * kv.head_dim))
     require("parts", parts > 0, "must be positive")
     require("part", 0 <= part < parts, f"must lie in 0..{parts - 1}")
-    scale = np.float32(1.0) / np.sqrt(np.float32(kv.head_dim))
-    rows = frozen(table), frozen(rows_slot), frozen(positions)
-    _attention(frozen(qkv), heads, scale, kv.compiled(pages.ctypes.data), *rows, part, parts, out)
+    longest = int(positions.max()) + 1 if tokens else 1
+    rows = min(tokens, ROWS)
+    memory = np.empty(attention_bytes(rows, longest, kv.width) + plan_bytes(tokens) + 64, np.uint8)
+    sizes = (rows, longest, round_up(memory.ctypes.data, 64))
+    slots = (table.ctypes.data, table.shape[1], frozen(rows_slot), frozen(positions))
+    _attention(frozen(qkv), heads, kv.compiled(pages), *slots, *sizes, part, parts, out)
 
 
 @kernel
 def _attention(
     qkv: F32,
     heads: int,
-    scale: np.float32,
     pages: Pages,
-    table: I32,
+    table: int,
+    table_cols: int,
     slots: I32,
     positions: I32,
+    rows: int,
+    longest: int,
+    memory: int,
     part: int,
     parts: int,
     out: F32,
 ) -> None:
-    plan = plan_blocks(slots, positions)
-    s = scratch(plan.rows, plan.longest, pages.width)
-    share = (plan, part, parts, out.reshape(-1), s)
-    attend_share(qkv.reshape(-1), qkv.shape[1], heads, scale, pages, table, slots, positions, *share)
+    place = memory + (12 * (slots.size + 1) + 63) // 64 * 64
+    plan = plan_blocks(slots, positions, slots.size, memory)
+    batch = Queries(qkv.reshape(-1), qkv.shape[1], heads, table, table_cols, slots, positions, out.reshape(-1))
+    attend_share(batch, pages, plan, part, parts, attention_scratch(place, rows, longest, pages.width))

@@ -47,7 +47,11 @@ OUTPUTS = {
     "append_kv": ["pages"],
     "attention": ["out"],
     "embed": ["out"],
+    "first_pass": ["sums", "tops"],
     "head_logits": ["out"],
+    "int8_head_logits": ["out"],
+    "largest_logits": ["out"],
+    "rescore": ["out"],
     "quantise_rows": ["q", "scale", "total"],
     "rms_norm": ["out"],
     "rms_norm_quantise": ["q", "scale", "total"],
@@ -88,6 +92,10 @@ def without_last_page(table: np.ndarray) -> np.ndarray:
     return changed
 
 
+def without_codes(head: k.HeadWeights) -> k.HeadWeights:
+    return k.HeadWeights(head.hidden_size, head.levels, head.scales, head.totals)
+
+
 CHANGED = [
     # kernel, argument changed, change, argument blamed
     ("add_rows", "y", longer, "y"),
@@ -97,8 +105,7 @@ CHANGED = [
     ("append_kv", "v_offset", lambda _: 22, "v_offset"),
     ("append_kv", "v_offset", lambda _: -1, "v_offset"),
     ("append_kv", "pages", wider, "pages"),
-    ("append_kv", "kv", lambda _: k.KvFormat(2, 40), "pages"),
-    ("append_kv", "kv", lambda _: k.KvFormat(1, 8), "pages"),
+    ("append_kv", "pages", lambda a: np.ascontiguousarray(a[:, :1]), "pages"),
     ("append_kv", "kv", lambda _: k.KvFormat(2, 8, "int8"), "pages"),
     ("append_kv", "rows_slot", longer, "rows_slot"),
     ("append_kv", "rows_slot", filled(4), "rows_slot"),
@@ -112,7 +119,8 @@ CHANGED = [
     ("attention", "heads", lambda _: 0, "heads"),
     ("attention", "heads", lambda _: 10, "qkv"),
     ("attention", "kv", lambda _: k.KvFormat(4, 16), "pages"),
-    ("attention", "kv", lambda _: k.KvFormat(2, 16, "float16"), "pages"),
+    ("attention", "kv", lambda _: k.KvFormat(2, 40), "qkv"),
+    ("attention", "kv", lambda _: k.KvFormat(2, 16, "int8"), "pages"),
     ("attention", "pages", wider, "pages"),
     ("attention", "rows_slot", filled(4), "rows_slot"),
     ("attention", "rows_slot", longer, "rows_slot"),
@@ -129,6 +137,30 @@ CHANGED = [
     ("embed", "ids", filled(-1), "ids"),
     ("embed", "out", narrower, "out"),
     ("embed", "out", longer, "out"),
+    ("first_pass", "head", without_codes, "head"),
+    ("first_pass", "x", lambda x: x._replace(q=wider(x.q)), "x"),
+    ("first_pass", "x", lambda x: x._replace(bound=longer(x.bound)), "x"),
+    ("first_pass", "sums", narrower, "sums"),
+    ("first_pass", "tops", wider, "tops"),
+    ("first_pass", "begin", lambda _: -1, "begin"),
+    ("first_pass", "end", lambda _: 3, "end"),
+    ("int8_head_logits", "x", lambda x: x._replace(offset=wider(x.offset)), "x"),
+    ("int8_head_logits", "x", lambda x: x._replace(total=longer(x.total)), "x"),
+    ("int8_head_logits", "out", longer, "out"),
+    ("int8_head_logits", "end", lambda _: 3, "end"),
+    ("largest_logits", "head", without_codes, "head"),
+    ("largest_logits", "keep", lambda _: 0, "keep"),
+    ("largest_logits", "out", narrower, "out"),
+    ("quantise_for_head", "x", wider, "x"),
+    ("quantise_head", "table", filled(0x7F80), "table"),
+    ("quantise_head", "kind", lambda _: "int4", "kind"),
+    ("quantise_head", "seed", lambda _: -1, "seed"),
+    ("rescore", "head", without_codes, "head"),
+    ("rescore", "least", longer, "least"),
+    ("rescore", "sums", narrower, "sums"),
+    ("rescore", "out", wider, "out"),
+    ("rescore", "begin", lambda _: 3, "begin"),
+    ("threshold", "keep", lambda _: 0, "keep"),
     ("head_logits", "table", narrower, "table"),
     ("head_logits", "out", narrower, "out"),
     ("head_logits", "out", longer, "out"),
@@ -245,12 +277,3 @@ def test_packed_matrix(change: dict, blamed: str) -> None:
     fields = {"data": w.data, "scales": w.scales, "rows": w.rows, "cols": w.cols}
     with pytest.raises(k.KernelInputError, match=f"^{blamed} "):
         k.PackedMatrix(**{**fields, **change})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "blamed"),
-    [((0, 8), "kv_heads"), ((1, 0), "head_dim"), ((1, 1025), "head_dim"), ((1, 8, "float8"), "dtype")],
-)
-def test_kv_format(arguments: tuple, blamed: str) -> None:
-    with pytest.raises(k.KernelInputError, match=f"^{blamed} "):
-        k.KvFormat(*arguments)

@@ -4,8 +4,10 @@ import itertools
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trireme_kernels.arrays import F32, I32, U8
+from trireme_kernels.attention_scores import HEADS
 from trireme_kernels.kv_format import KvFormat
 from trireme_kernels.naive.summation import exp_nonpositive, lane_sum
 
@@ -31,7 +33,7 @@ def rope(x: F32, heads: int, head_dim: int, positions: I32, cos: F32, sin: F32, 
     x[:, offset : offset + heads * head_dim] = turned.reshape(len(x), heads * head_dim)
 
 
-def _places(kv: KvFormat, which: str, place: Any, d: Any) -> Any:
+def _places(kv: KvFormat, which: str, place: Any, d: npt.NDArray[np.integer[Any]]) -> Any:
     """Where element d of the key ("k") or value ("v") at a place of a page lies, in elements, by the drawing."""
     w = kv.width
     if kv.dtype != "int8":
@@ -102,7 +104,7 @@ def attention(
     """One query head at a time over the gathered keys and values."""
     group = heads // kv.kv_heads
     for t, head in itertools.product(range(len(qkv)), range(heads)):
-        if not _mine(t, head, heads, rows_slot, positions, part, parts):
+        if not _mine(t, head, heads, group, rows_slot, positions, part, parts):
             continue
         visible = np.arange(positions[t] + 1)
         where = table[rows_slot[t], visible // 16], head // group, visible % 16
@@ -114,9 +116,10 @@ def attention(
             out[t, columns] = _one_head(qkv[t, columns], k, v)
 
 
-def _mine(t: int, head: int, heads: int, slots: I32, positions: I32, part: int, parts: int) -> bool:
-    """Whether a row's head lies in a part: blocks of up to 8 neighbours, each begun where its work begins."""
-    works, blocks = [0], list[list[int]]()
+def _mine(t: int, head: int, heads: int, group: int, slots: I32, positions: I32, part: int, parts: int) -> bool:
+    """Whether a row's head lies in a part: chunks of a block of up to 8 neighbours, each where its work begins."""
+    works = [0]
+    blocks: list[list[int]] = []
     for n in range(len(slots)):
         if n and (slots[n], positions[n]) == (slots[n - 1], positions[n - 1] + 1) and len(blocks[-1]) < 8:
             blocks[-1].append(n)
@@ -125,7 +128,10 @@ def _mine(t: int, head: int, heads: int, slots: I32, positions: I32, part: int, 
     for rows in blocks:
         works.append(works[-1] + sum(int(positions[n]) + 65 for n in rows))
     block = next(b for b, rows in enumerate(blocks) if t in rows)
-    start, total = works[block] * heads + head * (works[block + 1] - works[block]), works[-1] * heads
+    per_kv_head = -(-group // HEADS)
+    chunk = head // group * per_kv_head + head % group // HEADS
+    chunks = heads // group * per_kv_head
+    start, total = works[block] * chunks + chunk * (works[block + 1] - works[block]), works[-1] * chunks
     return total * part // parts <= start < total * (part + 1) // parts
 
 

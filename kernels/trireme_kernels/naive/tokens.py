@@ -37,10 +37,10 @@ def quantise_head(table: U16, kind: str = "int8", seed: int = 0) -> HeadWeights:
     if kind == "int8":
         return HeadWeights(hidden, *exact)
     dither = np.random.default_rng(seed).integers(0, 17, width).astype(np.uint8)
-    codes = np.zeros((-(-vocabulary // 32) * 2, width // 8, 16, 4), np.uint8)
+    codes = np.zeros((-(-vocabulary // 32), width // 8, 32, 4), np.uint8)
     for v, k in itertools.product(range(vocabulary), range(width)):
         code = (int(rows[v, k]) + 127 + int(dither[k])) // 17
-        codes[v // 16, k // 8, v % 16, k % 4] += code << 4 * (k % 8 // 4)
+        codes[v // 32, k // 8, v % 32, k % 4] += code << 4 * (k % 8 // 4)
     return HeadWeights(hidden, *exact, codes, dither)
 
 
@@ -48,7 +48,13 @@ def quantise_for_head(x: F32, head: HeadWeights) -> Activations:
     """The quantiser of the linear layers."""
     q, scale, total = np.empty((len(x), head.width), np.int8), np.empty(len(x), np.float32), np.empty(len(x), np.int32)
     quantise_rows(x, q, scale, total)
-    return Activations(q, (q.astype(np.int16) + 127).astype(np.uint8), scale, total)
+    integers = q.astype(np.int64)
+    constant = (
+        np.zeros(len(x), np.int32) if head.dither is None else integers @ (8 - 127 - head.dither.astype(np.int64))
+    )
+    bound = [math.ceil(9 * math.sqrt(24 * sum(int(v) ** 2 for v in row))) for row in integers]
+    offset = (integers + 127).astype(np.uint8)
+    return Activations(q, offset, scale, total, constant.astype(np.int32), np.array(bound, np.int32))
 
 
 def _every_logit(x: Activations, head: HeadWeights) -> F32:
@@ -64,17 +70,12 @@ def int8_head_logits(x: Activations, head: HeadWeights, out: F32, begin: int = 0
 
 def _weights_of_codes(head: HeadWeights) -> I64:
     """What the 4-bit codes stand for, for V rounded up to 32 rows."""
-    assert head.codes is not None  # noqa: S101
-    assert head.dither is not None  # noqa: S101
-    rows, width = 16 * head.codes.shape[0], head.width
+    if head.codes is None or head.dither is None:
+        raise ValueError("a head without codes")
+    rows, width = 32 * head.tiles, head.width
     v, k = np.arange(rows)[:, None], np.arange(width)
-    codes = head.codes[v // 16, k // 8, v % 16, k % 4] >> (4 * (k % 8 // 4)) & 15
-    found: I64 = 17 * codes.astype(np.int64) + 8 - 127 - head.dither
-    return found
-
-
-def _margins(x: Activations) -> I64:
-    return np.array([math.ceil(10 * math.sqrt(24 * sum(int(v) ** 2 for v in row))) for row in x.q], np.int64)
+    codes = head.codes[v // 32, k // 8, v % 32, k % 4] >> (4 * (k % 8 // 4)) & 15
+    return 17 * codes.astype(np.int64) + 8 - 127 - head.dither
 
 
 def first_pass(x: Activations, head: HeadWeights, sums: I32, tops: F32, begin: int = 0, end: int | None = None) -> None:
@@ -85,7 +86,9 @@ def first_pass(x: Activations, head: HeadWeights, sums: I32, tops: F32, begin: i
         rows = slice(32 * n, min(32 * n + 32, head.vocabulary))
         sums[:, 32 * n : 32 * n + 32] = 0
         sums[:, rows] = found[:, rows]
-        least = (found[:, rows] - _margins(x)[:, None]).astype(np.float32) * (head.scales[rows] * x.scale[:, None])
+        least = (found[:, rows] - x.bound[:, None].astype(np.int64)).astype(np.float32) * (
+            head.scales[rows] * x.scale[:, None]
+        )
         tops[:, n] = np.where(np.isnan(least[:, 0]), -np.inf, least.max(axis=1))
 
 
@@ -102,7 +105,7 @@ def rescore(
     """Compare, then choose."""
     rows = slice(32 * begin, head.vocabulary if end is None else 32 * end)
     scales = (head.scales * x.scale[:, None])[:, rows]
-    at_most = (sums[:, : head.vocabulary][:, rows] + _margins(x)[:, None]).astype(np.float32) * scales
+    at_most = (sums[:, : head.vocabulary][:, rows] + x.bound[:, None].astype(np.int64)).astype(np.float32) * scales
     out[:, rows] = np.where(at_most < least[:, None], np.float32(-3.4028235e38), _every_logit(x, head)[:, rows])
 
 

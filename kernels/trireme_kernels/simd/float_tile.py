@@ -105,9 +105,8 @@ def _store(_typing: Any, array: Any, i: Any, step: Any, total: Any) -> Any:
 
 
 def _load_wide(_typing: Any, array: Any, i: Any) -> Any:
-    if not (isinstance(array, types.Array | types.CPointer) and isinstance(i, types.Integer)):
-        return None
-    if array.dtype not in (types.float32, types.uint16):
+    known = isinstance(array, types.Array | types.CPointer) and array.dtype in (types.float32, types.uint16)
+    if not (known and isinstance(i, types.Integer)):
         return None
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -117,6 +116,18 @@ def _load_wide(_typing: Any, array: Any, i: Any) -> Any:
         return builder.load(e.pointer(args[0], args[1], _F32), align=4)
 
     return f32x16(array, types.intp), lower
+
+
+def _item_bytes(_typing: Any, array: Any) -> Any:
+    if not isinstance(array, types.Array | types.CPointer):
+        return None
+    size = array.dtype.bitwidth // 8
+    return types.intp(array), lambda context, _builder, _signature, _args: context.get_constant(types.intp, size)
+
+
+@typed_by(_item_bytes)
+def item_bytes(array: F32 | U16) -> int:
+    """Bytes of an element, a constant."""
 
 
 @typed_by(_tile)

@@ -177,52 +177,47 @@ def _at(dtype: Any) -> Callable[[int], Any]:
     return intrinsic(typer)
 
 
-floats_at, halves_at, bytes_at, int8s_at, int32s_at = (
-    _at(t) for t in (types.float32, types.uint16, types.uint8, types.int8, types.int32)
-)
+floats_at, bytes_at, int8s_at, int32s_at = (_at(t) for t in (types.float32, types.uint8, types.int8, types.int32))
+int64s_at = _at(types.int64)
 """`floats_at(address)` is the unowned array that begins there: to index, load and store, without length or slices.
 
 It is a bare pointer, so handing it on costs nothing, where Numba would count references of an array.
 """
 
 
+@intrinsic
+def like_at(_typing: Any, address: Any, like: Any) -> Any:
+    """The unowned array of elements as `like` has that begins at an address."""
+    if not (isinstance(like, types.Array) and isinstance(address, types.Integer)):
+        return None
+    result = types.CPointer(like.dtype)
+
+    def lower(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(result))
+
+    return result(types.int64, like), lower
+
+
 def _array_at(dtype: Any) -> Callable[[int, int], Any]:
-    result = types.Array(dtype, 1, "C")
-
     def typer(_typing: Any, address: Any, count: Any) -> Any:
-        def lower(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-            array = context.make_array(result)(context, builder)
-            step = context.get_constant(types.intp, dtype.bitwidth // 8)
-            data = builder.inttoptr(args[0], array.data.type)
-            populate_array(array, data=data, shape=[args[1]], strides=[step], itemsize=step, meminfo=None)
-            return array._getvalue()  # noqa: SLF001  # Numba's own way
-
-        whole = isinstance(address, types.Integer) and isinstance(count, types.Integer)
-        return (result(types.int64, types.intp), lower) if whole else None
+        return _array_typer(dtype, address, count)
 
     return intrinsic(typer)
 
 
-@intrinsic
-def numbers_at(_typing: Any, address: Any, like: Any) -> Any:
-    """`floats_at` or `halves_at`: what begins at an address, of the same type as `like`."""
+def _array_typer(dtype: Any, address: Any, count: Any) -> Any:
+    result = types.Array(dtype, 1, "C")
 
-    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+    def lower(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        array = context.make_array(result)(context, builder)
+        step = context.get_constant(types.intp, dtype.bitwidth // 8)
+        data = builder.inttoptr(args[0], array.data.type)
+        populate_array(array, data=data, shape=[args[1]], strides=[step], itemsize=step, meminfo=None)
+        return array._getvalue()  # noqa: SLF001  # Numba's own way
 
-    known = isinstance(address, types.Integer) and isinstance(like, types.CPointer)
-    return (like(types.int64, like), lower) if known else None
-
-
-@intrinsic
-def item_bytes(_typing: Any, like: Any) -> Any:
-    """Bytes of an element of an unowned array, a constant to the compiler."""
-
-    def lower(context: Any, _builder: Any, _signature: Any, _args: Any) -> Any:
-        return context.get_constant(types.intp, like.dtype.bitwidth // 8)
-
-    return (types.intp(like), lower) if isinstance(like, types.CPointer) else None
+    whole = isinstance(address, types.Integer) and isinstance(count, types.Integer)
+    return (result(types.int64, types.intp), lower) if whole else None
 
 
-int32_array_at = _array_at(types.int32)
-"""`int32_array_at(address, n)` is the one-dimensional array of n elements there, without a copy and unowned."""
+float_array_at, int32_array_at = (_array_at(t) for t in (types.float32, types.int32))
+"""`float_array_at(address, n)` is the one-dimensional array of n elements there, without a copy and unowned."""
