@@ -95,6 +95,11 @@ def relayouts(rng: Random) -> Cases:
     for old, new in itertools.product(LAYOUTS, LAYOUTS):
         yield {"matrix": matrix(rng, 70, 50, old), "layout": new}
     yield {"matrix": matrix(rng, 2100, 3), "layout": "1.6bit"}
+    yield {
+        "matrix": matrix(rng, 70, 50),
+        "layout": "1.6bit",
+        "data": np.zeros(96 * 3 * 4, np.uint8),
+    }
 
 
 def sizes(_rng: Random) -> Cases:

@@ -14,8 +14,7 @@ from trireme_kernels.arrays import (
     work_range,
 )
 from trireme_kernels.half import float_of_bfloat
-from trireme_kernels.jit import inner, kernel
-from trireme_kernels.simd import load_bf16, load_f32, prefetch, tree_sum, zeros_f32
+from trireme_kernels.jit import kernel
 from trireme_kernels.summation import dot_bfloat
 
 HEAD_ROWS = 32
@@ -54,30 +53,9 @@ def head_logits(x: F32, table: U16, out: F32, begin: int = 0, end: int | None = 
 
 @kernel
 def _logits(x: F32, table: U16, out: F32, begin: int, end: int) -> None:
-    """Rows of the table meet every token while they are in the cache; four share what is read of a token."""
+    """A row of the table meets every token while it is in the cache."""
     width = table.shape[1]
     activations, weights = x.reshape(-1), table.reshape(-1)
-    for v in range(begin, end, 4):
+    for v in range(begin, end):
         for t in range(x.shape[0]):
-            if v + 4 <= end and width % 16 == 0:
-                a, b, c, d = _four(activations, t * width, weights, v * width, width)
-                out[t, v], out[t, v + 1], out[t, v + 2], out[t, v + 3] = a, b, c, d
-            else:
-                for last in range(v, min(v + 4, end)):
-                    out[t, last] = dot_bfloat(activations, t * width, weights, last * width, width)
-
-
-@inner
-def _four(x: F32, i: int, w: U16, j: int, n: int) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """`dot_bfloat` of four rows of n weights one after the other, n a multiple of 16."""
-    a, b, c, d = zeros_f32(), zeros_f32(), zeros_f32(), zeros_f32()
-    ahead = w.view(np.uint8)
-    for k in range(0, n, 16):
-        prefetch(ahead, 2 * (j + 4 * n) + 8 * k)
-        prefetch(ahead, 2 * (j + 4 * n) + 8 * k + 64)
-        y = load_f32(x, i + k)
-        a = a + y * load_bf16(w, j + k)
-        b = b + y * load_bf16(w, j + n + k)
-        c = c + y * load_bf16(w, j + 2 * n + k)
-        d = d + y * load_bf16(w, j + 3 * n + k)
-    return tree_sum(a), tree_sum(b), tree_sum(c), tree_sum(d)
+            out[t, v] = dot_bfloat(activations, t * width, weights, v * width, width)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trireme_kernels.arrays import ANY, U8, frozen, require, require_array, require_output, round_up
+from trireme_kernels.large_pages import large_empty
 
 PAGE_TOKENS = 16
 """Positions in a page."""
@@ -101,10 +102,7 @@ class KvFormat:
 
     def empty(self, pages: int) -> U8:
         """Room for pages, uint8[pages, kv_heads, head_bytes] from a cache line on; memory is taken as it is filled."""
-        size = pages * self.page_bytes
-        raw = np.zeros(size + 63, np.uint8)
-        start = -raw.ctypes.data % 64
-        return raw[start : start + size].reshape(pages, self.kv_heads, self.head_bytes)
+        return large_empty(pages * self.page_bytes).reshape(pages, self.kv_heads, self.head_bytes)
 
     def check(self, pages: U8, *, written: bool) -> None:
         """`KernelInputError` unless these are pages of this format."""

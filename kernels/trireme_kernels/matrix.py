@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trireme_kernels.arrays import F32, U8, frozen, require, require_array, round_up
+from trireme_kernels.arrays import F32, U8, frozen, require, require_array, require_output, round_up
+from trireme_kernels.large_pages import large_empty
 from trireme_kernels.packing import SCALE_ROWS, TILE_ROWS, block_cols, pack, packed_bytes, unpack
 
 MAX_COLS = 1 << 17
@@ -70,14 +71,17 @@ class PackedMatrix:
         return self.data.nbytes + self.scales.nbytes
 
 
-def relayout(matrix: PackedMatrix, layout: str) -> PackedMatrix:
+def relayout(matrix: PackedMatrix, layout: str, data: U8 | None = None) -> PackedMatrix:
     """The same matrix in a layout, "2bit" or "1.6bit"; itself where it has it already.
 
-    The scales are shared, the weights a new array in memory.  Raises `KernelInputError`, also for impossible bytes.
+    The scales are shared, the weights go to `data`, uint8[packed_bytes(rows, cols, layout)], by default a new array.
+    Raises `KernelInputError`, also for impossible bytes.
     """
     if layout == matrix.layout:
         return matrix
-    data = np.empty(packed_bytes(matrix.rows, matrix.cols, layout), np.uint8)
+    size = packed_bytes(matrix.rows, matrix.cols, layout)
+    data = large_empty(size) if data is None else data
+    require_output("data", data, np.uint8, (size,))
     for first in range(0, matrix.rows, _RELAYOUT_ROWS):
         rows = min(_RELAYOUT_ROWS, matrix.rows - first)
         old, new = (packed_bytes(first, matrix.cols, name) for name in (matrix.layout, layout))

@@ -6,8 +6,6 @@ Owns weights, KV cache and threads; decides nothing and knows nothing of frames,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 import trireme_kernels as kernels
 from trireme_worker.batch import Batch, Row, Sampled
 from trireme_worker.kv_cache import KVCache, pages_for
-from trireme_worker.pack import LayerWeights, Pack
+from trireme_worker.pack import Pack
 from trireme_worker.team import Team
 
 Float = NDArray[np.float32]
@@ -43,7 +41,7 @@ class StageModel:
         config = pack.config
         self.config, self.layers = config, layers
         self.first, self.last = layers.start == 0, layers.stop == config.layers
-        weights = [_laid_out(pack.layer(i), layout) for i in layers]
+        weights = [pack.layer(i).relaid(layout) for i in layers]
         self._embedding = pack.embedding() if self.first else None
         self._head = (pack.head(), pack.final_norm()) if self.last else None
         self._team = Team(threads)
@@ -123,14 +121,6 @@ class StageModel:
         """Ends the threads."""
         self._team.close()
         self._program.close()
-
-
-def _laid_out(weights: LayerWeights, layout: str | None) -> LayerWeights:
-    if layout is None:
-        return weights
-    names = ("qkv", "output", "gate_up", "down")
-    matrices: dict[str, Any] = {name: kernels.relayout(getattr(weights, name), layout) for name in names}
-    return replace(weights, **matrices)
 
 
 def _choose(row: Row, logits: Float) -> Sampled:

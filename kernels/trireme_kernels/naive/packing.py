@@ -59,10 +59,12 @@ def unpack(data: U8, rows: int, cols: int, layout: str = "2bit") -> I8:
     return w
 
 
-def relayout(matrix: PackedMatrix, layout: str) -> PackedMatrix:
+def relayout(matrix: PackedMatrix, layout: str, data: U8 | None = None) -> PackedMatrix:
     """Unpack and pack."""
-    w = unpack(matrix.data, matrix.rows, matrix.cols, matrix.layout)
-    return PackedMatrix(pack(w, layout), matrix.scales, matrix.rows, matrix.cols, layout)
+    packed = pack(unpack(matrix.data, matrix.rows, matrix.cols, matrix.layout), layout)
+    if data is not None:
+        data[:] = packed
+    return PackedMatrix(packed, matrix.scales, matrix.rows, matrix.cols, layout)
 
 
 def interleave_gate_up(gate: npt.NDArray[Any], up: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -38,7 +38,7 @@ def test_a_prefill_gives_the_logits_of_a_stage(layout):
 def test_a_decode_step_is_that_of_a_stage_behind_the_same_keys_and_values(model):
     """The stage's pages hold what the engine's hold, in the same order."""
     engine = Engine(model, layers=2, threads=1, context=40, batch=3)
-    stage = StageModel(model, range(2), threads=1, kv_tokens=3 * 48, slots=3, kv_dtype="float16")
+    stage = StageModel(model, range(2), threads=1, kv_tokens=3 * 48, slots=3)
     try:
         for pages, filled in zip(stage.kv.memory, engine._pages, strict=True):
             pages[:] = filled
@@ -77,7 +77,7 @@ def test_counted_bytes_are_those_of_the_arrays(model, context, batch, count):
     )
     gains = 4 * (2 * config.hidden_size + config.query_size + config.ffn_size)
     assert sizes.layer == packed + gains
-    assert sizes.kv == batch * context * 2 * (config.kv_heads * config.head_dim) * 2
+    assert sizes.kv == batch * context * 2 * (config.kv_heads * max(config.head_dim, 32)) * 4  # heads padded to 32
     assert sizes.head == config.vocabulary * config.hidden_size * 2 + 4 * config.hidden_size
     assert sizes.rows == batch * count * config.hidden_size * 2
     assert sizes.total(7) == 7 * (sizes.layer + sizes.kv) + sizes.head + sizes.rows

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 import trireme_kernels as kernels
 from trireme_kernels.arrays import F32, U8, U16
 from trireme_worker.bench import memory
-from trireme_worker.bench.traffic import StepBytes, kv_bytes, layer_bytes
+from trireme_worker.bench.traffic import StepBytes, layer_bytes
 from trireme_worker.pack import LayerWeights, ModelConfig
 from trireme_worker.team import Team
 
-_KV_DTYPE = "float16"
-_KV_BITS = 0x2800
-"""A small IEEE half, from which the random keys and values count up."""
+KV_DTYPE = "float32"
+"""As the server keeps keys and values by default."""
+_STORED = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
+_SMALL = 2.0**-9
 
 
 class Weights(Protocol):
@@ -50,13 +51,21 @@ class Engine:
     """
 
     def __init__(
-        self, weights: Weights, *, layers: int, threads: int, context: int, count: int = 1, batch: int = 1
+        self,
+        weights: Weights,
+        *,
+        layers: int,
+        threads: int,
+        context: int,
+        count: int = 1,
+        batch: int = 1,
+        kv: str = KV_DTYPE,
     ) -> None:
         self.config = config = weights.config
         self._weights, self._context, self._count, self._batch = weights, context, count, batch
         each = -(-context // kernels.PAGE_TOKENS)
-        memory.require(f"a cache of {batch * context} positions", 2 * layers * batch * context * config.kv_size * 2)
-        self._format = kernels.KvFormat(config.kv_heads, config.head_dim, _KV_DTYPE)
+        self._format = kernels.KvFormat(config.kv_heads, config.head_dim, kv)
+        memory.require(f"a cache of {batch * context} positions", layers * batch * context * self._format.token_bytes)
         self._pages = [_filled(self._format, batch * each) for _ in range(layers)]
         self._table = np.arange(batch * each, dtype=np.int32).reshape(batch, each)
         self._slots = np.repeat(np.arange(batch, dtype=np.int32), count)
@@ -97,7 +106,7 @@ class Engine:
         """What a step reads."""
         return StepBytes(
             layer=layer_bytes(self._weights.layer(0), self.config),
-            kv=kv_bytes(self.config, self._context, self._batch, self._format.item),
+            kv=self._batch * self._context * self._format.token_bytes,
             head=self._head.nbytes + self._gain.nbytes,
             rows=self._tokens.size * self.config.hidden_size * self._embedding.itemsize,
         )
@@ -122,7 +131,10 @@ def _shape(config: ModelConfig) -> kernels.LayerShape:
 
 def _filled(form: kernels.KvFormat, pages: int) -> U8:
     """Keys and values of a layer. Written, because pages that never were are all one page to the machine."""
-    found = form.empty(pages)
-    halves = found.view(np.uint16)
-    halves[:] = (np.arange(halves.size) % 1024 + _KV_BITS).astype(np.uint16).reshape(halves.shape)
+    found, stored = form.empty(pages), np.dtype(_STORED[form.dtype])
+    scales = 2 * kernels.PAGE_TOKENS * form.width * stored.itemsize  # where they begin, if there are any
+    numbers = found[..., :scales].view(stored)
+    drawn = np.random.default_rng(0).integers(1, 100, numbers.shape[1:])
+    numbers[:] = drawn if stored == np.int8 else drawn * _SMALL
+    found[..., scales:].view(np.float32)[:] = _SMALL
     return found

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from trireme_kernels.matrix import relayout
 from trireme_kernels.packing import packed_bytes, preferred_layout
 from trireme_worker.bench import memory
 from trireme_worker.bench.engine import Weights
@@ -18,7 +15,6 @@ from trireme_worker.pack.tensors import matrices
 
 WEIGHTS_BYTES = 2 << 30
 """Larger models are timed by as many of their layers as fit in here: far more than any cache."""
-_MATRICES = ("qkv", "output", "gate_up", "down")
 
 
 def find(model: str, layout: str | None, report: Report = silent) -> tuple[Weights, int]:
@@ -55,13 +51,8 @@ class Relaid:
         self._layers = []
         for i in range(pack.config.layers):
             report(i, pack.config.layers, f"new layout, layer {i + 1} of {pack.config.layers}")
-            self._layers.append(_relaid(pack.layer(i), layout))
+            self._layers.append(pack.layer(i).relaid(layout))
 
     def layer(self, index: int) -> LayerWeights:
         """Weights of layer `index`."""
         return self._layers[index]
-
-
-def _relaid(weights: LayerWeights, layout: str) -> LayerWeights:
-    changed: dict[str, Any] = {name: relayout(getattr(weights, name), layout) for name in _MATRICES}
-    return replace(weights, **changed)

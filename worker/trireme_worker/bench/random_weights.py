@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from trireme_kernels.arrays import F32, U8, U16
+from trireme_kernels.large_pages import large_empty
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.packing import packed_bytes
 from trireme_worker.bench.interleave import Report, silent
@@ -26,27 +27,27 @@ FIELDS_2BIT = np.array(
 """The 81 bytes whose four fields are 0, 1 or 2."""
 
 
-def random_codes(rng: np.random.Generator, size: int, layout: str) -> U8:
-    """`size` bytes of packed weights, uniform over the bytes that the layout allows."""
-    data = np.empty(size, np.uint8)
-    for at in range(0, size, _PIECE):
+def draw_codes(rng: np.random.Generator, data: U8, layout: str) -> None:
+    """Fill packed weights, uniform over the bytes that the layout allows."""
+    for at in range(0, data.size, _PIECE):
         piece = data[at : at + _PIECE]
         if layout == "1.6bit":
             piece[:] = rng.integers(0, _BASE3_CODES, piece.size, np.uint8)
         else:
             np.take(FIELDS_2BIT, rng.integers(0, FIELDS_2BIT.size, piece.size, np.uint8), out=piece)
-    return data
 
 
-def random_matrix(rng: np.random.Generator, rows: int, cols: int, layout: str) -> PackedMatrix:
-    """A ternary matrix whose outputs are about as large as its inputs."""
+def random_matrix(rng: np.random.Generator, rows: int, cols: int, layout: str, data: U8 | None = None) -> PackedMatrix:
+    """A ternary matrix whose outputs are about as large as its inputs; `data`: where its weights go."""
+    data = large_empty(packed_bytes(rows, cols, layout)) if data is None else data
+    draw_codes(rng, data, layout)
     scales = np.full(padded_scales(rows), 1 / math.sqrt(cols), np.float32)
-    return PackedMatrix(random_codes(rng, packed_bytes(rows, cols, layout), layout), scales, rows, cols, layout)
+    return PackedMatrix(data, scales, rows, cols, layout)
 
 
 def random_table(rng: np.random.Generator, rows: int, cols: int) -> U16:
     """bfloat16 bits, uint16[rows, cols], magnitudes from 2**-7 to 2**-5."""
-    table = np.empty(rows * cols, np.uint16)
+    table = large_empty(2 * rows * cols).view(np.uint16)
     for at in range(0, table.size, _PIECE):
         piece = table[at : at + _PIECE]
         piece[:] = rng.integers(0, 1 << 16, piece.size, np.uint16) & 0x80FF | 0x3C00
@@ -91,7 +92,12 @@ class RandomPack:
 
     def _layer(self) -> LayerWeights:
         shapes, widths = matrices(self.config), norms(self.config)
-        packed = {name: random_matrix(self._rng, *shapes[name], self.layout) for name in shapes}
+        sizes = [packed_bytes(*each, self.layout) for each in shapes.values()]
+        parts = np.split(large_empty(sum(sizes)), np.cumsum(sizes[:-1]))
+        packed = {
+            name: random_matrix(self._rng, *each, self.layout, part)
+            for (name, each), part in zip(shapes.items(), parts, strict=True)
+        }
         gains = {name: np.ones(width, np.float32) for name, width in widths.items()}
         return LayerWeights(
             attention_norm=gains["attention_norm"],

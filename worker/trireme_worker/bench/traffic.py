@@ -34,8 +34,3 @@ class StepBytes:
 def layer_bytes(weights: LayerWeights, config: ModelConfig) -> int:
     """Matrices with scales and gains of one layer."""
     return sum(array.nbytes for array in weights.arrays(config).values())
-
-
-def kv_bytes(config: ModelConfig, positions: int, sequences: int, item_bytes: int) -> int:
-    """Keys and values of one layer at `positions` positions of each sequence; `item_bytes` for each of the elements."""
-    return sequences * positions * 2 * config.kv_size * item_bytes

@@ -16,6 +16,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from trireme_kernels.large_pages import map_file
 from trireme_proto.errors import PackCorrupt
 from trireme_proto.limits import LIMITS
 from trireme_worker.pack.jsontext import Malformed, parse_object
@@ -75,8 +76,8 @@ class PackFiles:
                 _check_tensors(expected, placed)
             except Malformed as fault:
                 raise PackCorrupt(f"{name}: {fault}") from fault
-            mapped = np.memmap(file, np.uint8, "r")
-        return {n: mapped[t.begin : t.end].view(np.ndarray) for n, t in placed.items()}
+            mapped = map_file(file)
+        return {n: mapped[t.begin : t.end] for n, t in placed.items()}
 
     def _check_size(self, name: str, file: IO[bytes]) -> int:
         entry: FileEntry = self._entries[name]

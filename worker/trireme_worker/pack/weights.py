@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trireme_kernels.matrix import PackedMatrix
+from trireme_kernels.large_pages import large_empty
+from trireme_kernels.matrix import PackedMatrix, relayout
+from trireme_kernels.packing import packed_bytes
 from trireme_worker.pack.config import ModelConfig
 from trireme_worker.pack.tensors import matrices
 
 Float = NDArray[np.float32]
+_MATRICES = ("qkv", "output", "gate_up", "down")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -34,6 +38,17 @@ class LayerWeights:
     """[F], or None."""
     down: PackedMatrix
     """H x F."""
+
+    def relaid(self, layout: str | None) -> LayerWeights:
+        """With the matrices in another layout, together in memory; itself where that is None or what it has."""
+        if layout in {None, self.qkv.layout}:
+            return self
+        old: list[PackedMatrix] = [getattr(self, name) for name in _MATRICES]
+        sizes = [packed_bytes(m.rows, m.cols, str(layout)) for m in old]
+        parts = np.split(large_empty(sum(sizes)), np.cumsum(sizes[:-1]))
+        new = (relayout(m, str(layout), part) for m, part in zip(old, parts, strict=True))
+        changed: dict[str, Any] = dict(zip(_MATRICES, new, strict=True))
+        return replace(self, **changed)
 
     def arrays(self, config: ModelConfig) -> dict[str, NDArray[np.uint8] | Float]:
         """The arrays by their names in a pack's layer file."""

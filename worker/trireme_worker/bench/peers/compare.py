@@ -117,7 +117,7 @@ def _line(
     report(0, 1, f"{label}: filling the caches")
     bystanders = Bystanders()
     with ExitStack() as stack:
-        engine = Engine(weights, layers=weights.config.layers, **sizes)
+        engine = Engine(weights, layers=weights.config.layers, kv="float16", **sizes)  # as llama.cpp keeps them
         stack.callback(engine.close)
         trials = {OURS: Trial(engine.run_step)}
         trials |= {name: stack.enter_context(LlamaStep(model, **sizes)).trial() for name, model in peers.items()}
