@@ -58,7 +58,7 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
         cluster = await _cluster(config, stack, say)
-        placed = _place(config, pack, await asyncio.to_thread(cluster.nodes))
+        placed = _place(config, pack, await _nodes(config, cluster, say))
         engine = await _engine(config, pack, cluster, placed, stack, say)
         telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
@@ -92,6 +92,17 @@ async def _cluster(config: ServeConfig, stack: AsyncExitStack, say: Say) -> RayC
     stack.push_async_callback(asyncio.to_thread, cluster.stop)
     await asyncio.to_thread(cluster.start)
     return cluster
+
+
+async def _nodes(config: ServeConfig, cluster: RayCluster, say: Say) -> list[Node]:
+    """The nodes, once there are as many as wanted: else the first of them to come would get all stages."""
+    told = -1
+    while len(nodes := await asyncio.to_thread(cluster.nodes)) < config.ray_nodes:
+        if len(nodes) != told:
+            told = len(nodes)
+            say(f"Waiting for Ray nodes: {told} of {config.ray_nodes} are there")
+        await asyncio.sleep(0.5)
+    return nodes
 
 
 async def _engine(

@@ -47,6 +47,8 @@ class ServeConfig:
     """redis://[user:password@]host:port/db of the session store. Empty: an embedded server that ends with us."""
     ray_address: str = ""
     """HOST:PORT of a Ray cluster. Empty: a local one that ends with us."""
+    ray_nodes: int = 1
+    """Nodes of the Ray cluster to wait for before stages are placed. A node without CPUs does not count."""
     name: str = "trireme"
     """Name of the deployment: two of them can share one Ray cluster."""
     prefill_chunk: int = 256
@@ -69,6 +71,7 @@ class ServeConfig:
         for name, low, high in (
             ("stages", 1, 1024),
             ("threads", 1, 1024),
+            ("ray_nodes", 1, 1024),
             ("prefill_chunk", 1, LIMITS.frame_tokens // 2),
             ("kv_tokens", 0, 1 << 31),
             ("slots", 1, LIMITS.frame_rows),

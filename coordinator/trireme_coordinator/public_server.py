@@ -27,6 +27,9 @@ from trireme_proto.v1.inference_pb2_grpc import add_InferenceServicer_to_server
 from trireme_proto.v1.sessions_pb2_grpc import add_SessionsServicer_to_server
 from trireme_worker.pack import Pack
 
+LIVENESS = "liveness"
+"""Name that the health service answers SERVING for whenever it answers at all, a complete pipeline or not: what a
+supervisor asks before it restarts this process."""
 _SERVICES = ("trireme.v1.Inference", "trireme.v1.Sessions", "trireme.v1.Cluster")
 _OPTIONS = [
     ("grpc.max_receive_message_length", LIMITS.message_bytes),
@@ -102,6 +105,7 @@ class PublicServer:
         reflection.enable_server_reflection(
             (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._server
         )
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self.set_healthy(healthy=False)  # until somebody says otherwise
         await self._server.start()
 

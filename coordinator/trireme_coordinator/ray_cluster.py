@@ -73,11 +73,13 @@ class RayCluster:
             raise ConfigurationError(f"No Ray cluster answers at '{self._address}'.") from error
 
     def nodes(self) -> list[Node]:
-        """The nodes that are alive."""
+        """The nodes that are alive and may take stages: one started with --num-cpus=0 takes none, as is Ray's custom."""
         import ray  # noqa: PLC0415
 
         return [
-            Node(node["NodeID"], node["NodeName"], node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]
+            Node(node["NodeID"], node["NodeName"], node["NodeManagerAddress"])
+            for node in ray.nodes()
+            if node["Alive"] and node["Resources"].get("CPU", 0) > 0
         ]
 
     def launch(self, placed: Sequence[Placed], settings: Settings) -> list[str]:

@@ -21,6 +21,7 @@ def serve(
     listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen on. Default: 127.0.0.1:50051.")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Session store. Default: an embedded one.")] = None,
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster. Default: a local one.")] = None,
+    ray_nodes: Annotated[int | None, typer.Option(help="Ray nodes to wait for before placing. Default: 1.")] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the deployment on the Ray cluster. Default: trireme.")
     ] = None,

@@ -1,0 +1,84 @@
+{{/* How many stages, threads and bytes. The formula of a worker's memory is described in helm/README.md. */}}
+
+{{/* Groups of workers as a JSON list: each has all keys, those that it does not give come from `workers`. */}}
+{{- define "trireme.groups" -}}
+{{- $common := omit .Values.workers "groups" "podDisruptionBudget" -}}
+{{- $groups := list -}}
+{{- range (default (list (dict "name" "worker")) .Values.workers.groups) -}}
+{{- $group := deepCopy . -}}
+{{- range $key, $value := $common -}}
+{{- if not (hasKey $group $key) -}}
+{{- $_ := set $group $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- $groups = append $groups $group -}}
+{{- end -}}
+{{- toJson $groups -}}
+{{- end }}
+
+{{- define "trireme.workerPods" -}}
+{{- $pods := 0 -}}
+{{- range (include "trireme.groups" . | fromJsonArray) -}}
+{{- $pods = add $pods (int64 .replicas) -}}
+{{- end -}}
+{{- $pods -}}
+{{- end }}
+
+{{- define "trireme.stages" -}}
+{{- default (include "trireme.workerPods" . | int64) (int64 .Values.coordinator.stages) -}}
+{{- end }}
+
+{{- define "trireme.stagesPerPod" -}}
+{{- $pods := include "trireme.workerPods" . | int64 -}}
+{{- div (add (include "trireme.stages" . | int64) $pods -1) $pods -}}
+{{- end }}
+
+{{/* Kernel threads of a stage: the CPUs of the smallest worker, shared by its stages. */}}
+{{- define "trireme.threads" -}}
+{{- $least := 1024 -}}
+{{- range (include "trireme.groups" . | fromJsonArray) -}}
+{{- $least = min $least (int64 .cpu) -}}
+{{- end -}}
+{{- default (max 1 (div $least (include "trireme.stagesPerPod" . | int64))) (int64 .Values.coordinator.threads) -}}
+{{- end }}
+
+{{/* Sizes of the model, bytes. */}}
+{{- define "trireme.shape" -}}
+{{- if eq .Values.model.shape "custom" -}}
+{{- toJson .Values.model.custom -}}
+{{- else -}}
+{{- .Files.Get "files/shapes.yaml" | fromYaml | dig .Values.model.shape (dict) | toJson -}}
+{{- end -}}
+{{- end }}
+
+{{- define "trireme.kvTokens" -}}
+{{- $shape := include "trireme.shape" . | fromJson -}}
+{{- default (max (mul 8 (int64 $shape.context)) 16384) (int64 .Values.coordinator.kvTokens) -}}
+{{- end }}
+
+{{/* Bytes of keys and values of a token in a layer. */}}
+{{- define "trireme.kvBytes" -}}
+{{- $shape := include "trireme.shape" . | fromJson -}}
+{{- $width := mul 32 (div (add (int64 $shape.headDim) 31) 32) -}}
+{{- $elements := mul 2 (int64 $shape.kvHeads) $width -}}
+{{- if eq .Values.coordinator.kvDtype "float32" -}}
+{{- mul 4 $elements -}}
+{{- else if eq .Values.coordinator.kvDtype "float16" -}}
+{{- mul 2 $elements -}}
+{{- else -}}
+{{- add $elements (mul 8 (int64 $shape.kvHeads)) -}}
+{{- end -}}
+{{- end }}
+
+{{/* Memory of a worker pod, MiB. */}}
+{{- define "trireme.workerMiB" -}}
+{{- $shape := include "trireme.shape" . | fromJson -}}
+{{- $stages := include "trireme.stages" . | int64 -}}
+{{- $perPod := include "trireme.stagesPerPod" . | int64 -}}
+{{- $layers := mul $perPod (div (add (int64 $shape.layers) $stages -1) $stages) -}}
+{{- $layer := add (int64 $shape.layerBytes) (mul (include "trireme.kvTokens" . | int64) (include "trireme.kvBytes" . | int64)) -}}
+{{- $process := mul $perPod 400000000 -}}
+{{- $ray := 900000000 -}}
+{{- $bytes := add (mul $layers $layer) (int64 $shape.embeddingBytes) (int64 $shape.headBytes) $process $ray -}}
+{{- div (add (div (mul $bytes 105) 100) 1048575) 1048576 -}}
+{{- end }}
