@@ -73,8 +73,8 @@ def status(release: Release) -> dict[str, object]:
 def test_each_worker_got_a_stage_and_nobody_else(release: Release) -> None:
     found = status(release)
     assert [(s["node"], s["first_layer"], s["end_layer"]) for s in found["stages"]] == [
-        ("trireme-worker-0", 0, 3),
-        ("trireme-worker-1", 3, 6),
+        ("trireme-worker-0", 0, 5),  # the head is as large as ten layers
+        ("trireme-worker-1", 5, 6),
     ]
     assert found["session_store_ok"]
 

@@ -70,12 +70,30 @@
 {{- end -}}
 {{- end }}
 
+{{/* Most layers of a stage. The head counts as layers of the last one, so that the others get more than an even part;
+     where it is more than such a part, the last one gets a single layer and the others share the rest. */}}
+{{- define "trireme.layersPerStage" -}}
+{{- $shape := include "trireme.shape" . | fromJson -}}
+{{- $stages := include "trireme.stages" . | int64 -}}
+{{- $layer := int64 $shape.layerBytes -}}
+{{- $layers := int64 $shape.layers -}}
+{{- $total := add (mul $layers $layer) (int64 $shape.headBytes) -}}
+{{- $even := div (add $total (mul $stages $layer) -1) (mul $stages $layer) -}}
+{{- if eq $stages 1 -}}
+{{- $layers -}}
+{{- else if gt (add (int64 $shape.headBytes) $layer) (mul $even $layer) -}}
+{{- div (add $layers $stages -3) (sub $stages 1) -}}
+{{- else -}}
+{{- min $layers $even -}}
+{{- end -}}
+{{- end }}
+
 {{/* Memory of a worker pod, MiB. */}}
 {{- define "trireme.workerMiB" -}}
 {{- $shape := include "trireme.shape" . | fromJson -}}
 {{- $stages := include "trireme.stages" . | int64 -}}
 {{- $perPod := include "trireme.stagesPerPod" . | int64 -}}
-{{- $layers := mul $perPod (div (add (int64 $shape.layers) $stages -1) $stages) -}}
+{{- $layers := min (int64 $shape.layers) (mul $perPod (include "trireme.layersPerStage" . | int64)) -}}
 {{- $layer := add (int64 $shape.layerBytes) (mul (include "trireme.kvTokens" . | int64) (include "trireme.kvBytes" . | int64)) -}}
 {{- $process := mul $perPod 400000000 -}}
 {{- $ray := 900000000 -}}

@@ -1,0 +1,88 @@
+"""What the chart passes exists: variables are settings, commands and options are those of the programs themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+import typer
+from tests.helm.rendering import find, pods, render
+from tests.helm.test_manifests import CASES
+
+from trireme.cli.app import app
+from trireme_coordinator.config import _NOT_OURS, ServeConfig, from_environment
+
+PENDING = {"fetch"}
+"""Commands of `trireme` that the chart uses where a value asks for them, and that this version may not have."""
+RAY_START_PARAMS = {"num-cpus", "include-dashboard", "node-manager-port", "object-store-memory", "temp-dir"} | {
+    "disable-usage-stats"
+}
+
+
+def commands(program: str) -> Iterator[list[str]]:
+    """Every command line with that program, without it, as it is in any of the cases."""
+    for values in CASES.values():
+        for pod in pods(render(values)):
+            for container in pod.containers:
+                line = [*container.get("command", ()), *container.get("args", ())]
+                if line[:1] == [program]:
+                    yield line[1:]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_variables_are_settings(name: str) -> None:
+    manifests = render(CASES[name])
+    given = find(manifests, "ConfigMap", "trireme")["data"]
+    config = from_environment({}, given)  # refuses unknown ones and wrong values
+    assert (config.stages, config.kv_dtype) == (int(given["TRIREME_STAGES"]), given["TRIREME_KV_DTYPE"])
+    fields = {f"TRIREME_{field.name.upper()}" for field in dataclasses.fields(ServeConfig)} | _NOT_OURS
+    for pod in pods(manifests):
+        for container in pod.containers:
+            names = {e["name"] for e in container.get("env", ()) if e["name"].startswith("TRIREME_")}
+            assert names <= fields
+
+
+def test_the_charts_defaults_are_the_coordinators() -> None:
+    config = from_environment({}, find(render(), "ConfigMap", "trireme")["data"])
+    names = ("prefill_chunk", "kv_dtype", "slots", "queue", "session_ttl")
+    assert [getattr(config, name) for name in names] == [getattr(ServeConfig(), name) for name in names]
+
+
+def test_trireme_commands_parse() -> None:
+    available = vars(typer.main.get_command(app))["commands"]
+    seen = set()
+    for name, *rest in commands("trireme"):
+        command = available.get(name)
+        seen.add(name)
+        if command is None:
+            assert name in PENDING, name
+        else:
+            command.make_context(name, list(rest))  # refuses unknown options and missing arguments
+    assert seen == {"serve", "generate", "fetch"}
+
+
+def test_ray_commands_parse() -> None:
+    from ray.scripts.scripts import cli
+
+    lines = list(commands("ray"))
+    assert {line[0] for line in lines} == {"start"}
+    for name, *rest in lines:
+        cli.commands[name].make_context(name, [arg.replace("$(POD_IP)", "10.0.0.1") for arg in rest])
+
+
+def test_ray_start_params_of_kuberay_are_options_of_ray_start() -> None:
+    from ray.scripts.scripts import cli
+
+    options = {option for param in cli.commands["start"].params for option in param.opts}
+    spec = find(render(CASES["kuberay"]), "RayCluster", "trireme")["spec"]
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    given = {name for group in groups for name in group["rayStartParams"]}
+    assert given <= RAY_START_PARAMS
+    assert {f"--{name}" for name in given} <= options
+
+
+def test_ray_health_check_takes_an_address() -> None:
+    from ray.scripts.scripts import cli
+
+    assert "--address" in {option for param in cli.commands["health-check"].params for option in param.opts}
