@@ -1,7 +1,7 @@
 """Writes trireme/files/shapes.yaml: the bytes of public models, out of which the chart computes requests and limits.
 
-    python helm/shapes.py            rewrites the file
-    python helm/shapes.py --check    fails where it is out of date
+python helm/shapes.py            rewrites the file
+python helm/shapes.py --check    fails where it is out of date
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes trireme/README.md: every value with its default and its meaning, out of the schema and values.yaml.
 
-    python helm/values_reference.py            rewrites the file
-    python helm/values_reference.py --check    fails where it is out of date
+python helm/values_reference.py            rewrites the file
+python helm/values_reference.py --check    fails where it is out of date
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ CHART = Path(__file__).parent / "trireme"
 FILE = CHART / "README.md"
 _HEAD = """# Values of the chart
 
-Written by helm/values_reference.py out of values.schema.json and values.yaml; unknown values are refused. How to install,
-upgrade and uninstall, and how the memory of workers is computed: ../README.md.
+Written by helm/values_reference.py out of values.schema.json and values.yaml; unknown values are refused. How to
+install, upgrade and uninstall, and how the memory of workers is computed: ../README.md.
 
 | value | default | meaning |
 |---|---|---|

@@ -41,7 +41,7 @@ def render(values: dict[str, Any] | None = None, *, release: str = "trireme") ->
         manifest
         for name in sorted(rendered)
         if name.endswith(".yaml")
-        for manifest in yaml.load_all(rendered[name], yaml.CSafeLoader)  # noqa: S506  a safe loader, and a fast one
+        for manifest in yaml.load_all(rendered[name], yaml.CSafeLoader)
         if manifest
     ]
 

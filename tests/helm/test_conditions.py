@@ -58,13 +58,13 @@ def test_a_volume_for_sessions() -> None:
 def test_generated_secrets_are_made_only_where_none_is_given() -> None:
     both = find(render(), "Secret", "trireme-auth")["data"]
     assert set(both) == {"ray-token", "redis-password"}
-    assert len(set(both.values()) | set(find(render(), "Secret", "trireme-auth")["data"].values())) == 4  # noqa: PLR2004
+    assert len(set(both.values()) | set(find(render(), "Secret", "trireme-auth")["data"].values())) == 4
     token = {"ray": {"auth": {"existingSecret": "mine", "key": "token"}}}
     assert set(find(render(token), "Secret", "trireme-auth")["data"]) == {"redis-password"}
     for each in pods(render(token)):
         for volume in each.spec.get("volumes", ()):
             if volume["name"] == "ray-auth":
-                assert volume["secret"]["secretName"] == "mine"  # noqa: S105
+                assert volume["secret"]["secretName"] == "mine"
                 assert volume["secret"]["items"] == [{"key": "token", "path": "token"}]
     password = {"redis": {"embedded": {"existingSecret": "mine"}}}
     assert names(render(token | password), "Secret") == set()
@@ -205,6 +205,7 @@ def test_the_notes_say_what_to_do_next() -> None:
     assert "port-forward service/trireme 50051:50051" in notes
     assert "huge" not in notes  # the small model does not need them
     assert "transparent_hugepage" in texts(values_of("four-servers-70b"))["trireme/templates/NOTES.txt"]
-    assert "every pod of the cluster can reach" in texts({"networkPolicy": {"enabled": False}})[
-        "trireme/templates/NOTES.txt"
-    ]
+    assert (
+        "every pod of the cluster can reach"
+        in texts({"networkPolicy": {"enabled": False}})["trireme/templates/NOTES.txt"]
+    )

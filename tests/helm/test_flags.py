@@ -26,6 +26,7 @@ def commands(program: str) -> Iterator[list[str]]:
         for pod in pods(render(values)):
             for container in pod.containers:
                 line = [*container.get("command", ()), *container.get("args", ())]
+                line = line[1:] if line[:1] == ["trireme-entrypoint"] else line
                 if line[:1] == [program]:
                     yield line[1:]
 

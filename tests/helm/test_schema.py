@@ -1,4 +1,4 @@
-"""The schema covers every value, refuses unknown ones, and says what is wrong with a value; so do the checks beyond it."""
+"""The schema covers every value, refuses unknown ones and says what is wrong with a value; so do the checks beyond."""
 
 from __future__ import annotations
 
@@ -112,7 +112,10 @@ HOSTS = {"enabled": True, "hosts": ["llm.example"]}
         ({"model": {"shape": "8b"}}, "model.shape must be tiny"),
         ({"model": CLAIMED | {"path": "a/../../b"}}, "must not contain '..'"),
         ({"workers": {"replicas": 7}}, "7 stages are not possible: the model has 6 layers"),
-        ({"workers": {"replicas": 3}, "coordinator": {"stages": 2}}, "coordinator.stages is 2, but there are 3 workers"),
+        (
+            {"workers": {"replicas": 3}, "coordinator": {"stages": 2}},
+            "coordinator.stages is 2, but there are 3 workers",
+        ),
         ({"redis": {"external": {"existingSecret": "r"}}}, "redis.embedded.enabled must be false"),
         ({"redis": {"embedded": {"enabled": False}}}, "There is no Redis"),
         ({"ingress": HOSTS}, "would let anybody who reaches it use the model"),

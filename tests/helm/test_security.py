@@ -123,7 +123,9 @@ def test_ray_and_stages_are_reached_by_pods_of_the_release_alone(manifests: list
     for pod in everybody:
         if pod.component not in {"ray-head", "ray-worker"}:
             continue
-        callers = [peer for spec in policies(manifests, pod) for rule in spec.get("ingress", ()) for peer in rule["from"]]
+        callers = [
+            peer for spec in policies(manifests, pod) for rule in spec.get("ingress", ()) for peer in rule["from"]
+        ]
         assert all(set(peer) == {"podSelector"} for peer in callers)  # no other namespace, no address
         for peer in callers:
             assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == "trireme"

@@ -18,8 +18,10 @@ MIB = 1 << 20
 def memory(values: dict[str, Any]) -> int:
     """Limit of a worker, bytes."""
     (limit,) = {
-        p.container("ray-worker")["resources"]["limits"]["memory"] for p in pods(render(values)) if p.component == "ray-worker"
-    }  # fmt: skip
+        p.container("ray-worker")["resources"]["limits"]["memory"]
+        for p in pods(render(values))
+        if p.component == "ray-worker"
+    }
     return int(limit.removesuffix("Mi")) * MIB
 
 
@@ -73,4 +75,6 @@ def test_explicit_memory() -> None:
 def test_custom_sizes() -> None:
     custom = dict(SHAPES["8b"])
     model = {"source": "claim", "claim": "p"}
-    assert memory({"model": model | {"shape": "custom", "custom": custom}}) == memory({"model": model | {"shape": "8b"}})
+    assert memory({"model": model | {"shape": "custom", "custom": custom}}) == memory(
+        {"model": model | {"shape": "8b"}}
+    )

@@ -13,4 +13,4 @@ try:
         while time.monotonic() < until and (load := client.status(timeout=5).load).running + load.waiting:
             time.sleep(0.5)
 except TriremeError as error:
-    print(f"Not drained: {error}", file=sys.stderr)
+    sys.stderr.write(f"Not drained: {error}\n")

@@ -164,7 +164,7 @@ containers:
   - name: ray-worker
     {{- include "trireme.container" $root | nindent 4 }}
     {{- if not $root.Values.ray.kuberay.enabled }}
-    command: [ray, start]
+    command: [trireme-entrypoint, ray, start]  # brings the kernels that were compiled with the image
     args:
       - --address={{ include "trireme.rayHost" $root }}:6379
       {{- include "trireme.rayArgs" (list $root 1) | nindent 6 }}
