@@ -73,7 +73,7 @@ class RayCluster:
             raise ConfigurationError(f"No Ray cluster answers at '{self._address}'.") from error
 
     def nodes(self) -> list[Node]:
-        """The nodes that are alive and may take stages: one started with --num-cpus=0 takes none, as is Ray's custom."""
+        """The nodes that are alive and may take stages: one started with --num-cpus=0 takes none."""
         import ray  # noqa: PLC0415
 
         return [

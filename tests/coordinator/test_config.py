@@ -14,6 +14,7 @@ from trireme_proto.limits import LIMITS
 RANGES = {
     "stages": (1, 1024),
     "threads": (1, 1024),
+    "ray_nodes": (1, 1024),
     "prefill_chunk": (1, 4096),
     "kv_tokens": (16, 1 << 31),
     "slots": (1, LIMITS.frame_rows),

@@ -1,6 +1,6 @@
 """The RUN steps of the Dockerfile's first stage, run in a clean folder; then `trireme` out of it as another user would.
 
-    python -m tests.helm.image_steps [FOLDER]    downloads all libraries: some minutes (also: make image-check)
+python -m tests.helm.image_steps [FOLDER]    downloads all libraries: some minutes (also: make image-check)
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def main() -> int:
     folder = Path(given[0]) if given else Path(tempfile.mkdtemp(prefix="trireme-image-"))
     try:
         steps(folder)
-        return subprocess.run([folder / "opt" / "trireme" / "bin" / "trireme", "serve", "--help"], check=False).returncode
+        return subprocess.run(
+            [folder / "opt" / "trireme" / "bin" / "trireme", "serve", "--help"], check=False
+        ).returncode
     finally:
         if not given:
             shutil.rmtree(folder)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import typer
-from tests.helm.rendering import find, pods, render
+from tests.helm.rendering import chart, find, pods, render
 from tests.helm.test_manifests import CASES
 
 from trireme.cli.app import app
 from trireme_coordinator.config import _NOT_OURS, ServeConfig, from_environment
+from trireme_proto.errors import ConfigurationError
 
 PENDING = {"fetch"}
 """Commands of `trireme` that the chart uses where a value asks for them, and that this version may not have."""
@@ -48,6 +49,30 @@ def test_the_charts_defaults_are_the_coordinators() -> None:
     config = from_environment({}, find(render(), "ConfigMap", "trireme")["data"])
     names = ("prefill_chunk", "kv_dtype", "slots", "queue", "session_ttl")
     assert [getattr(config, name) for name in names] == [getattr(ServeConfig(), name) for name in names]
+
+
+@pytest.mark.parametrize("bound", ["minimum", "maximum"])
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ("stages", "stages"),
+        ("threads", "threads"),
+        ("prefillChunk", "prefill_chunk"),
+        ("kvTokens", "kv_tokens"),
+        ("slots", "slots"),
+        ("queue", "queue"),
+        ("sessionTtl", "session_ttl"),
+    ],
+)
+def test_what_the_schema_lets_through_the_coordinator_takes(value: str, field: str, bound: str) -> None:
+    schema = chart().schema
+    assert schema is not None
+    number = schema["properties"]["coordinator"]["properties"][value][bound]
+    if (value, number) not in {("stages", 0), ("threads", 0)}:  # 0: the chart computes it
+        ServeConfig(**{field: number})
+    if bound == "maximum" and value != "kvTokens":
+        with pytest.raises(ConfigurationError):
+            ServeConfig(**{field: number + 1})  # not tighter than it need be
 
 
 def test_trireme_commands_parse() -> None:
