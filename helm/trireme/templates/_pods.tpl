@@ -49,10 +49,15 @@ securityContext:
   {{- include "trireme.containerSecurity" . | nindent 2 }}
 {{- end }}
 
-{{/* Annotations of a pod: a changed setting starts it anew. */}}
+{{/* Annotations of a pod: what it is told starts it anew when it changes, and nothing else does. Takes (list $ file...). */}}
 {{- define "trireme.podAnnotations" -}}
-checksum/config: {{ include (print .Template.BasePath "/configmap.yaml") . | sha256sum }}
-{{- with .Values.podAnnotations }}
+{{- $root := index . 0 -}}
+{{- $told := "" -}}
+{{- range rest . -}}
+{{- $told = print $told (include (print $root.Template.BasePath "/" .) $root) -}}
+{{- end -}}
+checksum/config: {{ sha256sum $told }}
+{{- with $root.Values.podAnnotations }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
