@@ -41,6 +41,10 @@ _NAMESPACES = os.geteuid() == 0 and _may_make_namespaces()
 """Elsewhere all pods see all processes; a driver then goes through the head instead of the node beside it."""
 
 
+_PAUSE = "sleep infinity & wait"
+"""First process of a namespace: takes in whatever loses its parent."""
+
+
 class Pod:
     """One pod. `network` knows the addresses of all of them."""
 
@@ -56,7 +60,7 @@ class Pod:
         """Runs init containers and starts containers, each once the one before is up; TimeoutError, RuntimeError."""
         self._make_volumes()
         if _NAMESPACES:  # as shareProcessNamespace has it: containers of a pod see each other's processes, no others
-            self._namespace = psutil.Popen(["unshare", "--pid", "--fork", "--mount-proc", "sleep", "infinity"])
+            self._namespace = psutil.Popen(["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", _PAUSE])
         for container in self.template.spec.get("initContainers", ()):
             if container.get("restartPolicy") == "Always":
                 self._start(container)
@@ -81,8 +85,9 @@ class Pod:
             if hook and process.is_running():
                 self.run(self.template.container(name), hook["exec"]["command"])
             family = [process, *_family(process)]
+            own = family[1] if self._namespace is not None and len(family) > 1 else process  # the first is nsenter
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
+                own.terminate()
             for left in psutil.wait_procs(family, timeout=20)[1]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     left.kill()

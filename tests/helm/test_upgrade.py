@@ -36,7 +36,7 @@ def api(secret: Manifest | None) -> Iterator[helm_python.Config]:
     known: dict[str, Any] = _DISCOVERY | ({_PATH: secret} if secret else {})
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  the library's name
+        def do_GET(self) -> None:
             found = known.get(self.path.partition("?")[0])
             body = json.dumps(found or _NOT_FOUND).encode()
             self.send_response(200 if found else 404)
