@@ -124,6 +124,7 @@ def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list
             threads=config.threads,
             kv_tokens=_kv_tokens(config, pack),
             kv_dtype=config.kv_dtype,
+            layout=config.layout,
             slots=config.slots,
             host=host,
         )

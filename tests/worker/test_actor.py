@@ -33,6 +33,7 @@ def settings(**changes: object) -> StageSettings:
         threads=2,
         kv_tokens=64,
         kv_dtype="float32",
+        layout="packed",
         slots=2,
         host="127.0.0.1",
     )

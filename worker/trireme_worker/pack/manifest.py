@@ -127,7 +127,9 @@ def _file(name: str, fields: Fields) -> FileEntry:
 
 
 def _tensor(fields: Fields) -> TensorSpec:
-    spec = TensorSpec(fields.choice("dtype", tuple(DTYPE_BYTES)), fields.integers("shape", 0, _MAX_BYTES, _MAX_DIMENSIONS))
+    spec = TensorSpec(
+        fields.choice("dtype", tuple(DTYPE_BYTES)), fields.integers("shape", 0, _MAX_BYTES, _MAX_DIMENSIONS)
+    )
     fields.finish()
     return spec
 
