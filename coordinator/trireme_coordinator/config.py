@@ -58,8 +58,8 @@ class ServeConfig:
     """How keys and values are kept: "float32" as computed; "float16" in half the memory or "int8" in about a quarter,
     which may change a token."""
     layout: str = "auto"
-    """Layout of the ternary weights in memory: "2bit", "1.6bit", "auto" (the faster one on a worker's CPU) or "packed" (as
-    in the pack, mapped from its files). Another one than the pack's is made in memory when a stage starts."""
+    """Layout of the ternary weights in memory: "2bit", "1.6bit", "auto" (the faster one on a worker's CPU) or "packed"
+    (as in the pack, mapped from its files). A stage lays its weights out anew when it starts, if need be."""
     slots: int = 64
     """Sequences that can be computed at once."""
     queue: int = LIMITS.queue

@@ -103,6 +103,12 @@ def test_names_that_are_refused(name: str) -> None:
         ServeConfig(name=name)
 
 
+@pytest.mark.parametrize("layout", ["", "3bit", "2bit ", "AUTO"])
+def test_layouts_that_are_refused(layout: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"it must be one of auto, 2bit, 1.6bit, packed\.$"):
+        ServeConfig(layout=layout)
+
+
 @pytest.mark.parametrize("name", ["t", "a.b-c_9", "x" * 64])
 def test_names(name: str) -> None:
     assert ServeConfig(name=name).name == name

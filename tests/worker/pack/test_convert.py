@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 from tests.reference import read_tensors
-from tests.reference_checkpoints import KINDS, hf_config, packed_projection, stored, write_checkpoint
+from tests.reference_checkpoints import KINDS, hf_config, packed_projection, random_checkpoint, stored, write_checkpoint
 
 import trireme_kernels as kernels
-from trireme_proto.errors import ConfigurationError
+from trireme_proto.errors import CheckpointUnsupported, ConfigurationError
 from trireme_worker.convert import convert, ternary
 from trireme_worker.convert.checkpoint import Checkpoint
 from trireme_worker.convert.conversion import HEAD, LAYOUT
@@ -51,6 +51,36 @@ def test_the_summary(made, tmp_path):
     assert done == sorted(done)
     assert len(set(done)) >= 3
     assert 0.99 < seen[-1][0] / seen[-1][1] <= 1
+
+
+@pytest.mark.parametrize("kind", ["packed", "llama-bitlinear"])
+@pytest.mark.parametrize("head", ["bf16", "int8", "int8+4bit"])
+def test_progress_goes_on_while_the_head_is_quantised(made, tmp_path, monkeypatch, kind, head):
+    """It rises with each chunk of each pass over the table, and ends at the whole."""
+    monkeypatch.setattr("trireme_worker.convert.checkpoint._CHUNK_VALUES", 1000)  # 10 rows of 200
+    seen = []
+    convert(made(kind)[0], tmp_path / "pack", head=head, progress=lambda *report: seen.append(report))
+    done, total = [report[0] for report in seen], seen[-1][1]
+    assert done == sorted(done)
+    assert {report[1] for report in seen} == {total}
+    passes = {"bf16": 0, "int8": 1, "int8+4bit": 2}[head]
+    assert len([step for step in done if step > total - passes * 200 * 96 * 2]) >= 20 * passes
+    assert 0.99 < done[-1] / total <= 1
+
+
+@pytest.mark.parametrize("option", ["head", "layout"])
+def test_an_unknown_kind_is_one_sentence(made, tmp_path, option):
+    with pytest.raises(ConfigurationError, match=f"^{option} is 'int4'; it must be one of"):
+        convert(made("packed")[0], tmp_path / "pack", **{option: "int4"})
+
+
+def test_values_that_bfloat16_cannot_hold_are_refused(tmp_path):
+    checkpoint = random_checkpoint(tmp_path / "wide", KINDS["master-f32"], seed=1)
+    tensors = {name: stored(array, "F32") for name, array in read_tensors(checkpoint).items()}
+    tensors["model.embed_tokens.weight"][1][0, 0] = np.float32(3.4e38)
+    config = json.loads((checkpoint / "config.json").read_text())
+    with pytest.raises(CheckpointUnsupported, match="embed_tokens.weight holds values that are too large"):
+        convert(write_checkpoint(tmp_path / "large", config, tensors), tmp_path / "pack")
 
 
 def test_wide_tables_are_reported(made, tmp_path):

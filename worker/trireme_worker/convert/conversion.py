@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from trireme_kernels.packing import LAYOUTS
 from trireme_proto.errors import CheckpointUnsupported, ConfigurationError
 from trireme_worker.convert.checkpoint import CONFIG_FILE, Checkpoint
 from trireme_worker.convert.hf_config import Quantisation, read_generation, read_model
@@ -25,7 +26,7 @@ from trireme_worker.pack.jsontext import Malformed, shown
 from trireme_worker.pack.manifest import EXTRA_FILES, TOKENIZER_FILE, GenerationDefaults
 from trireme_worker.pack.quantised_head import QuantisedHead, passes
 from trireme_worker.pack.reader import Bits
-from trireme_worker.pack.tensors import HEAD_KINDS, LAYOUTS
+from trireme_worker.pack.tensors import HEAD_KINDS
 from trireme_worker.pack.writer import PackContents, check_destination, write_pack
 
 HEAD, LAYOUT = "int8+4bit", "1.6bit"

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trireme_kernels.packing import LAYOUTS
 from trireme_worker.pack.config import ModelConfig
 from trireme_worker.pack.jsontext import Fields, Malformed, shown
-from trireme_worker.pack.tensors import DTYPE_BYTES, HEAD_KINDS, LAYOUTS, TensorSpec, file_tensors
+from trireme_worker.pack.tensors import DTYPE_BYTES, HEAD_KINDS, TensorSpec, file_tensors
 
 MANIFEST_FILE = "trireme.json"
 FORMAT, VERSION = "trireme-pack", 1

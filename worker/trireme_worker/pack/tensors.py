@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from trireme_kernels.head_weights import MAX_WIDTH
-from trireme_kernels.packing import SCALE_ROWS, TILE_ROWS, Layout, packed_bytes
+from trireme_kernels.packing import SCALE_ROWS, TILE_ROWS, packed_bytes
 from trireme_worker.pack.config import ModelConfig
 from trireme_worker.pack.jsontext import Malformed
 
 HeadKind = Literal["bf16", "int8", "int8+4bit"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
 EMBEDDING_FILE = "embedding.safetensors"
 HEAD_FILE = "head.safetensors"
