@@ -79,7 +79,7 @@ def test_values_that_bfloat16_cannot_hold_are_refused(tmp_path):
     tensors = {name: stored(array, "F32") for name, array in read_tensors(checkpoint).items()}
     tensors["model.embed_tokens.weight"][1][0, 0] = np.float32(3.4e38)
     config = json.loads((checkpoint / "config.json").read_text())
-    with pytest.raises(CheckpointUnsupported, match="embed_tokens.weight holds values that are too large"):
+    with pytest.raises(CheckpointUnsupported, match=r"embed_tokens\.weight holds values that are too large"):
         convert(write_checkpoint(tmp_path / "large", config, tensors), tmp_path / "pack")
 
 
