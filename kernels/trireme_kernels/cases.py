@@ -18,7 +18,7 @@ from trireme_kernels.head_weights import HEAD_KINDS, quantise_head
 from trireme_kernels.isa import ISAS
 from trireme_kernels.kv import append_kv
 from trireme_kernels.kv_format import KV_DTYPES, KvFormat
-from trireme_kernels.layer_program import LayerShape
+from trireme_kernels.layer_shape import LayerShape
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.packing import pack
 from trireme_kernels.rotary import rope_tables

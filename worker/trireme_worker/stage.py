@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import trireme_kernels as kernels
+from trireme_kernels.threads.cpus import memory_nodes, thread_cpus
 from trireme_proto.errors import PackCorrupt
 from trireme_worker.batch import Batch, Row, Sampled
 from trireme_worker.head import OutputHead
@@ -46,10 +47,12 @@ class StageModel:
         report: ProgressCallback = ignore_progress,
     ) -> None:
         config = pack.config
-        self.config, self.layers = config, layers
+        self.config, self.layers, self.threads = config, layers, threads
         self.first, self.last = layers.start == 0, layers.stop == config.layers
         self._team = Team(threads)
-        weights = _laid_out([pack.layer(i) for i in layers], layout, self._team, report)
+        near = thread_cpus(threads) if memory_nodes() > 1 else []
+        laid_out = _laid_out([pack.layer(i) for i in layers], layout, self._team, report)
+        weights = [laid_out.pop(0).local(near) for _ in layers]  # never a second copy of more than one layer
         self._embedding = pack.embedding() if self.first else None
         self._head = OutputHead(pack.head(), pack.final_norm(), config.norm_eps, self._team) if self.last else None
         self.kv = KVCache(
