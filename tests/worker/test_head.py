@@ -82,6 +82,17 @@ def test_the_first_pass_changes_no_token(packs: dict[str, Pack], what: str) -> N
     assert tokens(packs["int8"], HOWS[what], 3) == expected
 
 
+def test_greedy_and_top_k_rows_ask_for_few_logits(packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes them fast; all others need the sum over the whole vocabulary."""
+    asked: list[list[int]] = []
+    real = OutputHead.largest
+    monkeypatch.setattr(OutputHead, "largest", lambda head, x, keep: asked.append(list(keep)) or real(head, x, keep))
+    tokens(packs["int8+4bit"], HOWS["mixed"], 1)
+    assert asked == [[0, 1, 9, 0, 3]] * 2
+    tokens(packs["int8+4bit"], HOWS["greedy, whatever else is set"], 1)
+    assert asked[2:] == [[1, 1]] * 2
+
+
 def test_batch_mates_change_no_token(packs: dict[str, Pack]) -> None:
     together = tokens(packs["int8+4bit"], HOWS["mixed"], 2)
     for kind in ("int8", "int8+4bit"):
