@@ -12,6 +12,7 @@ from tests.support.packs import bundled
 import trireme_kernels as kernels
 from trireme_kernels.head_first_pass import LOWEST
 from trireme_proto.errors import PackCorrupt
+from trireme_worker.actor import warm_up
 from trireme_worker.batch import Batch, Row, SamplingParams
 from trireme_worker.head import OutputHead
 from trireme_worker.pack import LayerWeights, Pack, PackContents, default_pack, write_pack
@@ -91,6 +92,17 @@ def test_greedy_and_top_k_rows_ask_for_few_logits(packs: dict[str, Pack], monkey
     assert asked == [[0, 1, 9, 0, 3]] * 2
     tokens(packs["int8+4bit"], HOWS["greedy, whatever else is set"], 1)
     assert asked[2:] == [[1, 1]] * 2
+
+
+def test_a_warm_up_goes_both_ways_through_a_head(packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no request waits for a compiler."""
+    asked: list[list[int]] = []
+    real = OutputHead.largest
+    monkeypatch.setattr(OutputHead, "largest", lambda head, x, keep: asked.append(list(keep)) or real(head, x, keep))
+    model = StageModel(packs["int8+4bit"], range(6))
+    warm_up(model)
+    model.close()
+    assert sorted(asked) == [[0], [1]]
 
 
 def test_batch_mates_change_no_token(packs: dict[str, Pack]) -> None:

@@ -148,9 +148,11 @@ def chosen_layout(layout: str) -> str | None:
 
 
 def warm_up(model: StageModel) -> None:
-    """Runs each kernel once, prefill and decode, greedy and sampled, and leaves no page behind."""
+    """Runs each kernel once, prefill and decode, greedy and sampled from all logits (which are two ways through a
+    head), and leaves no page behind.
+    """
     for position, count, temperature in ((0, 2, 0.0), (2, 1, 0.7)):
-        batch = Batch((Row(0, position, count, SamplingParams(temperature, 4, 0.9, 0)),))
+        batch = Batch((Row(0, position, count, SamplingParams(temperature, 0, 0.9, 0)),))
         hidden = np.zeros((count, model.config.hidden_size), np.float32)
         if model.first:
             hidden = model.embed(np.zeros(count, np.int32))
