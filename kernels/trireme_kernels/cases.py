@@ -18,7 +18,7 @@ from trireme_kernels.head_weights import HEAD_KINDS, quantise_head
 from trireme_kernels.isa import ISAS
 from trireme_kernels.kv import append_kv
 from trireme_kernels.kv_format import KV_DTYPES, KvFormat
-from trireme_kernels.layer_program import LayerShape
+from trireme_kernels.layer_shape import LayerShape
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.packing import pack
 from trireme_kernels.rotary import rope_tables
@@ -314,7 +314,7 @@ def head_rows(rng: Random) -> Cases:
 
 
 def _head_cases(rng: Random) -> Iterator[Case]:
-    shapes = ((1, 64, 128), (3, 45, 21), (2, 100, 64), (0, 40, 16), (2, 1, 3), (1, 1000, 256))
+    shapes = ((1, 64, 128), (3, 45, 21), (6, 100, 64), (0, 40, 16), (2, 1, 3), (1, 1000, 256), (9, 33, 40))
     for tokens, vocabulary, width in shapes:
         head = quantise_head(bfloats(rng, vocabulary, width), "int8+4bit", seed=tokens)
         x = floats(rng, tokens, width)

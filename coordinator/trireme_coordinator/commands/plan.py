@@ -23,10 +23,11 @@ def plan(
     prompt: Annotated[int, typer.Option(help="Tokens of the prompt that the first token is predicted for.")] = 512,
     context: Annotated[int, typer.Option(help="Positions that each new token attends to.")] = 1024,
     layout: Annotated[
-        Literal["2bit", "1.6bit"] | None, typer.Option(help="Of the weights. Default: the pack's, or 2bit.")
+        Literal["2bit", "1.6bit"] | None, typer.Option(help="Of the weights. Default: the pack's, or 1.6bit.")
     ] = None,
     head: Annotated[
-        Literal["bf16", "int8", "int8+4bit"] | None, typer.Option(help="Of the head. Default: the pack's, or bf16.")
+        Literal["bf16", "int8", "int8+4bit"] | None,
+        typer.Option(help="How it is stored. Default: the pack's, or int8+4bit."),
     ] = None,
     kv_dtype: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="KV cache.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
