@@ -20,8 +20,12 @@ def plan(
         ),
     ],
     nodes: Annotated[Path, typer.Option(help="YAML file of the machines; `trireme probe` writes one.")],
-    prompt: Annotated[int, typer.Option(help="Tokens of the prompt that the first token is predicted for.")] = 512,
-    context: Annotated[int, typer.Option(help="Positions that each new token attends to.")] = 1024,
+    prompt: Annotated[
+        int | None, typer.Option(help="Tokens of the prompt that the first token is predicted for. Default: 512.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Positions that each new token attends to. Default: 1024.")
+    ] = None,
     layout: Annotated[
         Literal["2bit", "1.6bit"] | None, typer.Option(help="Of the weights. Default: the pack's, or 1.6bit.")
     ] = None,
@@ -46,7 +50,7 @@ def plan(
     machines = read_nodes(nodes)
     costs = costs_of(model, layout=layout, head=head, kv_dtype=kv_dtype)
     with Console(stderr=True).status("Planning"):
-        found = placement.plan(costs, machines, placement.Wishes(prompt=prompt, context=context))
+        found = placement.plan(costs, machines, placement.wishes_for(costs, prompt, context))
     if as_json:
         print(json.dumps(plan_json(found)))
         return
