@@ -237,7 +237,7 @@ def _weights(n: Sizes, layer: I64, matrix: int) -> Weights:
     return Weights(bytes_at(layer[matrix]), floats_at(layer[matrix + 1]), tiles, blocks, cols)
 
 
-@inner
+@inlined
 def _attend(n: Sizes, layer: I64, cos: F32, sin: F32, like: Numbers, batch: Batch, me: Thread) -> None:
     """Rope, cache and attention.  A (row, KV head) pair rotates the query heads of its group and its own key."""
     pages = Pages(layer[PAGES], n.kv_heads, n.head_dim, n.width, n.head_bytes, n.value_bytes, like)
@@ -251,7 +251,7 @@ def _attend(n: Sizes, layer: I64, cos: F32, sin: F32, like: Numbers, batch: Batc
     barrier(me.sync, me.threads)
 
 
-@inner
+@inlined
 def _rotate_and_store(
     n: Sizes, t: int, head: int, step: int, cos: F32, sin: F32, batch: Batch, pages: Pages, me: Thread
 ) -> None:

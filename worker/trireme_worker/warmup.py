@@ -54,9 +54,7 @@ class Warmth:
     cached: int
 
 
-def kernel_groups(
-    kv_dtypes: Sequence[str] = kernels.KV_DTYPES, heads: Sequence[str] = HEADS
-) -> tuple[Group, ...]:
+def kernel_groups(kv_dtypes: Sequence[str] = kernels.KV_DTYPES, heads: Sequence[str] = HEADS) -> tuple[Group, ...]:
     """What serving reaches with these types of keys and values and these heads; by default everything."""
     return (
         Group("embedding and norm", _embed),
