@@ -1,7 +1,7 @@
 """Cases of whole layers, and random ones."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from trireme_kernels.arrays import F32
 from trireme_kernels.cases.attention import cached_rows, filled_pages
 from trireme_kernels.cases.common import Cases, Random, floats, matrix
+from trireme_kernels.gates import ACTIVATIONS
 from trireme_kernels.kv_format import KV_DTYPES, KvFormat
 from trireme_kernels.layer_program import LayerShape
 from trireme_kernels.matrix import PackedMatrix
@@ -40,12 +41,14 @@ def layer(rng: Random, shape: LayerShape, layout: str = "2bit", *, sub_norms: bo
 def layer_runs(rng: Random) -> Cases:
     """Both layouts and activations, with and without sub-norms, one row, several sequences, a prefill, threads."""
     relu2, silu = LayerShape(48, 80, 4, 2, 16, 1e-5, "relu2"), LayerShape(70, 32, 3, 3, 6, 1e-6, "silu")
+    used = {relu2.activation, silu.activation}
     runs: tuple[tuple[LayerShape, str, bool, list[int], int], ...] = (
         (relu2, "2bit", True, [1], 1),
         (relu2, "1.6bit", True, [40, 3, 16], 1),
         (silu, "2bit", False, [33], 1),
         (silu, "1.6bit", False, [20, 5, 17, 1, 2, 3, 4, 5, 6, 7, 8], 3),
     )
+    runs += tuple((replace(relu2, activation=name), "2bit", True, [3, 9], 1) for name in ACTIVATIONS if name not in used)
     for (shape, layout, sub_norms, lengths, threads), dtype in itertools.product(runs, KV_DTYPES):
         kv = KvFormat(shape.kv_heads, shape.head_dim, dtype)
         rows = cached_rows(rng, lengths, kv)

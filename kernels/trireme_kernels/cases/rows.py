@@ -6,6 +6,7 @@ import numpy as np
 
 from trireme_kernels.arrays import round_up
 from trireme_kernels.cases.common import Case, Cases, Random, blank, floats, matrix
+from trireme_kernels.gates import ACTIVATIONS
 from trireme_kernels.packing import LAYOUTS
 
 
@@ -63,8 +64,9 @@ def residual(rng: Random) -> Cases:
 
 
 def gate(rng: Random) -> Cases:
-    """Ordinary and large gates, zeros of both signs."""
-    for tokens, width, spread in ((1, 16, 1.0), (3, 48, 30.0), (0, 16, 1.0), (2, 16, 1e4)):
+    """Every activation; ordinary and large gates, zeros of both signs."""
+    sizes = ((1, 16, 1.0), (3, 48, 30.0), (0, 16, 1.0), (2, 16, 1e4))
+    for activation, (tokens, width, spread) in itertools.product(ACTIVATIONS, sizes):
         gate_up = floats(rng, tokens, 2 * width, spread=spread)
         gate_up[:, 3:5] = 0.0, -0.0
-        yield {"gate_up": gate_up, "out": blank(tokens, width)}
+        yield {"gate_up": gate_up, "activation": activation, "out": blank(tokens, width)}
