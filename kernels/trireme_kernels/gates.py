@@ -81,7 +81,7 @@ def squared_relu(gate: F32x16, up: F32x16) -> F32x16:
 
 @activation("silu")
 def silu(gate: F32x16, up: F32x16) -> F32x16:
-    """gate / (1 + exp(-gate)) * up.
+    """Gate / (1 + exp(-gate)) * up.
 
     For a negative gate the quotient is gate * e / (1 + e) with e = exp(gate): exp never overflows.
     """

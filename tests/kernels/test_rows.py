@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as arrays
 
 import trireme_kernels as k
 from trireme_kernels import cases
-from trireme_kernels.gates import ACTIVATIONS
 from trireme_kernels.exponential import exp_nonpositive
+from trireme_kernels.gates import ACTIVATIONS
 from trireme_kernels.naive import summation as naive
 
 finite = st.floats(-(2.0**100), 2.0**100, width=32)

@@ -8,13 +8,13 @@ several processes that start together the first compiles, the others wait and lo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 import trireme_kernels as kernels
-from trireme_kernels.arrays import F32, U16
+from trireme_kernels.arrays import F32, U16, round_up
 from trireme_kernels.compile_once import CompileOnce
 from trireme_kernels.jit import counts
 from trireme_kernels.linear_tiles import GROUP
@@ -58,6 +58,7 @@ def kernel_groups(kv_dtypes: Sequence[str] = kernels.KV_DTYPES, heads: Sequence[
     """What serving reaches with these types of keys and values and these heads; by default everything."""
     return (
         Group("embedding and norm", _embed),
+        Group("layouts of weights", _relayout),
         *(Group(f"layers, keys and values in {name}", lambda name=name: _layers(name)) for name in kv_dtypes),
         *(Group(f"head in {kind}", lambda kind=kind: _head(kind)) for kind in heads),
         Group("sampling", _sample),
@@ -107,6 +108,12 @@ def _embed() -> None:
     kernels.rms_norm(hidden, _ones(_SHAPE.hidden_size), _SHAPE.norm_eps, np.empty_like(hidden))
 
 
+def _relayout() -> None:
+    """From each layout to the other."""
+    for matrix, layout in zip(map(_matrix, LAYOUTS), reversed(LAYOUTS), strict=True):
+        kernels.relayout(matrix, layout)
+
+
 def _layers(kv_dtype: str) -> None:
     """Each layout with each size of a group of tokens, and with more than one group."""
     kv = kernels.KvFormat(_SHAPE.kv_heads, _SHAPE.head_dim, kv_dtype)
@@ -140,20 +147,21 @@ def _sample() -> None:
 
 
 class _Layer:
-    """Weights of a layer of `_SHAPE`: all 0."""
+    """Weights of a layer of `_SHAPE`: all -1."""
 
     def __init__(self, layout: str) -> None:
         gains = {name: _ones(width) for name, width in _SHAPE.norms().items()}
         self.attention_norm, self.ffn_norm = gains["attention_norm"], gains["ffn_norm"]
         self.attention_sub_norm, self.ffn_sub_norm = gains["attention_sub_norm"], gains["ffn_sub_norm"]
-        self.qkv, self.output, self.gate_up, self.down = _matrices(layout)
+        shapes = _SHAPE.matrices().values()
+        self.qkv, self.output, self.gate_up, self.down = (_matrix(layout, *shape) for shape in shapes)
 
 
-def _matrices(layout: str) -> Iterator[kernels.PackedMatrix]:
-    for rows, cols in _SHAPE.matrices().values():
-        data = np.zeros(kernels.packed_bytes(rows, cols, layout), np.uint8)
-        scales = _ones(-(-rows // kernels.TILE_ROWS) * kernels.TILE_ROWS // kernels.SCALE_ROWS)
-        yield kernels.PackedMatrix(data, scales, rows, cols, layout)
+def _matrix(layout: str, rows: int = 32, cols: int = 32) -> kernels.PackedMatrix:
+    data = np.zeros(kernels.packed_bytes(rows, cols, layout), np.uint8)
+    return kernels.PackedMatrix(
+        data, _ones(round_up(rows, kernels.TILE_ROWS) // kernels.SCALE_ROWS), rows, cols, layout
+    )
 
 
 def _ones(size: int) -> F32:

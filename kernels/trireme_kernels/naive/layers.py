@@ -5,7 +5,7 @@ import numpy as np
 from trireme_kernels.arrays import F32, I8, I32
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.naive.packing import unpack
-from trireme_kernels.naive.summation import exp_nonpositive, lane_sum
+from trireme_kernels.naive.summation import lane_sum
 
 
 def quantise_rows(x: F32, q: I8, scale: F32, total: I32) -> None:
