@@ -80,7 +80,7 @@ def _draw(
     if top_k or top_p < 1.0:
         counts, sums = np.zeros(BUCKETS, np.int64), np.zeros(BUCKETS, np.int64)
         fill_buckets(masses, counts, sums)
-        last_logit, last_id, mass = prefix(logits, masses, counts, sums, top_k or logits.size, np.int64(_NO_LIMIT))
+        last_logit, last_id, mass = prefix(logits, masses, counts, sums, top_k or logits.size, int(np.int64(_NO_LIMIT)))
         if top_p < 1.0:
             limit = int(np.ceil(top_p * mass))
             last_logit, last_id, mass = prefix(logits, masses, counts, sums, logits.size, limit)

@@ -1,4 +1,4 @@
-"""The example of `kernels/README.md`, done as it says on a copy of the package: it works, and is as short as it claims."""
+"""The example of `kernels/README.md`, done as it says on a copy of the package: it works, and it is short."""
 
 import os
 import re

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -59,8 +60,8 @@ def kernel_groups(kv_dtypes: Sequence[str] = kernels.KV_DTYPES, heads: Sequence[
     return (
         Group("embedding and norm", _embed),
         Group("layouts of weights", _relayout),
-        *(Group(f"layers, keys and values in {name}", lambda name=name: _layers(name)) for name in kv_dtypes),
-        *(Group(f"head in {kind}", lambda kind=kind: _head(kind)) for kind in heads),
+        *(Group(f"layers, keys and values in {name}", partial(_layers, name)) for name in kv_dtypes),
+        *(Group(f"head in {kind}", partial(_head, kind)) for kind in heads),
         Group("sampling", _sample),
     )
 
@@ -159,9 +160,8 @@ class _Layer:
 
 def _matrix(layout: str, rows: int = 32, cols: int = 32) -> kernels.PackedMatrix:
     data = np.zeros(kernels.packed_bytes(rows, cols, layout), np.uint8)
-    return kernels.PackedMatrix(
-        data, _ones(round_up(rows, kernels.TILE_ROWS) // kernels.SCALE_ROWS), rows, cols, layout
-    )
+    scales = _ones(round_up(rows, kernels.TILE_ROWS) // kernels.SCALE_ROWS)
+    return kernels.PackedMatrix(data, scales, rows, cols, layout)
 
 
 def _ones(size: int) -> F32:

@@ -48,9 +48,8 @@ def layer_runs(rng: Random) -> Cases:
         (silu, "2bit", False, [33], 1),
         (silu, "1.6bit", False, [20, 5, 17, 1, 2, 3, 4, 5, 6, 7, 8], 3),
     )
-    runs += tuple(
-        (replace(relu2, activation=name), "2bit", True, [3, 9], 1) for name in ACTIVATIONS if name not in used
-    )
+    others = (name for name in ACTIVATIONS if name not in used)
+    runs += tuple((replace(relu2, activation=name), "2bit", True, [3, 9], 1) for name in others)
     for (shape, layout, sub_norms, lengths, threads), dtype in itertools.product(runs, KV_DTYPES):
         kv = KvFormat(shape.kv_heads, shape.head_dim, dtype)
         rows = cached_rows(rng, lengths, kv)

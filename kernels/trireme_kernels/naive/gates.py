@@ -40,4 +40,5 @@ def squared_relu(gate: F32, up: F32) -> F32:
 def silu(gate: F32, up: F32) -> F32:
     """Gate times its sigmoid, times up."""
     e = exp_nonpositive(-np.abs(gate))
-    return np.where(gate < 0, gate * e, gate) / (np.float32(1) + e) * up
+    product: F32 = np.where(gate < 0, gate * e, gate) / (np.float32(1) + e) * up
+    return product
