@@ -15,7 +15,8 @@ from trireme_kernels.head_weights import HEAD_KINDS, HeadWeights, quantise_head
 from trireme_kernels.isa import ISA, Isa
 from trireme_kernels.kv import append_kv
 from trireme_kernels.kv_format import KV_DTYPES, PAGE_TOKENS, KvFormat
-from trireme_kernels.layer_program import LayerProgram, LayerShape, run_layers
+from trireme_kernels.layer_program import LayerProgram, run_layers
+from trireme_kernels.layer_shape import LayerShape
 from trireme_kernels.linear import ternary_linear
 from trireme_kernels.matrix import PackedMatrix, relayout
 from trireme_kernels.norm import add_rows, rms_norm

@@ -35,7 +35,8 @@ def activation(name: str) -> Callable[[Lanes], Lanes]:
 def gated_product(gate_up: F32, activation: str, out: F32) -> None:
     """Write out = activation(gate) * up.
 
-    gate_up float32[T, 2 * Fp] interleaved by 16, out float32[T, Fp], Fp % 16 == 0.  activation: one of `ACTIVATIONS`.  Raises `KernelInputError`.
+    gate_up float32[T, 2 * Fp] interleaved by 16, out float32[T, Fp], Fp % 16 == 0.
+    activation: one of `ACTIVATIONS`.  Raises `KernelInputError`.
     """
     require_array("gate_up", gate_up, np.float32, (ANY, ANY))
     require("gate_up", gate_up.shape[1] % 32 == 0, "must have a multiple of 32 columns")

@@ -11,7 +11,7 @@ from trireme_kernels.cases.attention import cached_rows, filled_pages
 from trireme_kernels.cases.common import Cases, Random, floats, matrix
 from trireme_kernels.gates import ACTIVATIONS
 from trireme_kernels.kv_format import KV_DTYPES, KvFormat
-from trireme_kernels.layer_program import LayerShape
+from trireme_kernels.layer_shape import LayerShape
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.rotary import rope_tables
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from trireme_kernels.arrays import F32, I32, U8
 from trireme_kernels.kv_format import KvFormat
-from trireme_kernels.layer_program import Layer, LayerShape
+from trireme_kernels.layer_shape import Layer, LayerShape
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.naive import attention as naive_attention
 from trireme_kernels.naive import gates as naive_gates
