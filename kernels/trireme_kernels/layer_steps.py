@@ -140,7 +140,7 @@ def scratch_bytes(tokens: int, rows: int, longest: int, head_width: int, width: 
     return 4 * GROUP * 32 + attention + round_up(width, 64) + 64
 
 
-@inner
+@inlined
 def _thread(rank: int, threads: int, sync: I32, command: I64, n: Sizes) -> Thread:
     tokens = command[TOKENS]
     sums = command[SCRATCH] + rank * command[SCRATCH_BYTES]
@@ -151,7 +151,7 @@ def _thread(rank: int, threads: int, sync: I32, command: I64, n: Sizes) -> Threa
     return Thread(rank, threads, sync, int32s_at(sums), plan, own)
 
 
-@inner
+@inlined
 def _batch(command: I64, n: Sizes, rank: int) -> Batch:
     tokens, m = command[TOKENS], n.matrices
     q, scale, total = command[Q], command[SCALE], command[TOTAL]

@@ -18,7 +18,7 @@ from trireme_kernels.arrays import ANY, F32, I64, frozen, require, require_array
 from trireme_kernels.errors import KernelInputError
 from trireme_kernels.exponential import exp_nonpositive
 from trireme_kernels.half import magnitude_bits, order_bits
-from trireme_kernels.jit import inner, kernel
+from trireme_kernels.jit import inlined, kernel
 from trireme_kernels.philox import check_draw, uniform
 from trireme_kernels.selection import BUCKETS, ONE, fill_buckets, prefix
 
@@ -90,14 +90,14 @@ def _draw(
     return _find(logits, masses, last_logit, last_id, target)
 
 
-@inner
+@inlined
 def _weigh(logits: F32, top: np.float32, temperature: float, masses: I64) -> None:
     for i in range(logits.size):
         z = np.float32((np.float64(logits[i]) - np.float64(top)) / temperature)
         masses[i] = np.int64(np.float64(exp_nonpositive(z)) * ONE)
 
 
-@inner
+@inlined
 def _find(logits: F32, masses: I64, last_logit: np.float32, last_id: int, target: int) -> int:
     """The first kept token, by ascending id, at which the running mass exceeds `target`."""
     mass, found = 0, 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from trireme_kernels.arrays import F32, I64
 from trireme_kernels.half import magnitude_bits, order_bits
-from trireme_kernels.jit import inner
+from trireme_kernels.jit import inlined, inner
 
 ONE = 1 << 40
 """The mass of the most likely token.  Below 2**-40 of it a token has mass 0 and is never drawn."""
@@ -28,7 +28,7 @@ def bucket_of(mass: int) -> int:
     return (magnitude_bits(np.float32(mass)) >> 16) - _LOWEST_BITS + 1  # type: ignore[no-any-return]
 
 
-@inner
+@inlined
 def fill_buckets(masses: I64, counts: I64, sums: I64) -> None:
     """Count the tokens of each bucket and add their masses."""
     for i in range(masses.size):
