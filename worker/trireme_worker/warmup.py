@@ -25,7 +25,7 @@ HEADS = ("bfloat16", *kernels.HEAD_KINDS)
 """Kinds of output heads."""
 _SHAPE = kernels.LayerShape(32, 32, 2, 1, 16, 1e-5, "relu2")
 _VOCABULARY = 40
-_SECONDS = 20
+_SECONDS = "15 to 30"
 
 Say = Callable[[str], None]
 """A line for a person or a log."""
@@ -96,7 +96,7 @@ def _run_missing(groups: Sequence[Group], once: CompileOnce, say: Say, run: Call
     """What is still missing now that nobody else compiles."""
     missing = once.missing([group.name for group in groups])
     if missing:
-        say(f"Compiling the kernels, once for this machine, about {_SECONDS} s")
+        say(f"Compiling the kernels, once for this machine, {_SECONDS} s")
     for group in groups:
         if group.name in missing:
             run(group)
