@@ -51,7 +51,7 @@ def head_rows(rng: Random) -> Cases:
 
 
 def _head_cases(rng: Random) -> Iterator[Case]:
-    shapes = ((1, 64, 128), (3, 45, 21), (2, 100, 64), (0, 40, 16), (2, 1, 3), (1, 1000, 256))
+    shapes = ((1, 64, 128), (3, 45, 21), (6, 100, 64), (0, 40, 16), (2, 1, 3), (1, 1000, 256), (9, 33, 40))
     for tokens, vocabulary, width in shapes:
         head = quantise_head(bfloats(rng, vocabulary, width), "int8+4bit", seed=tokens)
         x = floats(rng, tokens, width)
