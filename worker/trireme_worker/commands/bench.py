@@ -132,8 +132,8 @@ def peers(
     batch: Annotated[
         list[int] | None, typer.Option(min=1, help="Batched decode; 1: none. Default: 4, 8 and 16.")
     ] = None,
-    formats: Annotated[
-        list[Literal["TQ1_0", "TQ2_0"]] | None, typer.Option("--format", help="Of llama.cpp. Default: both.")
+    form: Annotated[
+        Literal["TQ1_0", "TQ2_0"] | None, typer.Option("--format", help="Of llama.cpp. Default: both.")
     ] = None,
     context: Annotated[int, typer.Option(min=1, help="Positions that each decoded token attends to.")] = 256,
     tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
@@ -148,6 +148,7 @@ def peers(
 
     try:
         from trireme_worker.bench.peers.compare import Plan, compare
+        from trireme_worker.bench.peers.gguf_file import FORMATS
     except ModuleNotFoundError as error:
         if error.name in {"llama_cpp", "gguf"}:
             raise ConfigurationError(
@@ -157,14 +158,8 @@ def peers(
     from trireme_worker.bench import report
 
     counts = tuple(dict.fromkeys(threads or (1, cpus())))
-    plan = Plan(
-        counts,
-        tuple(batch if batch is not None else (4, 8, 16)),
-        context,
-        tokens,
-        rounds,
-        *([tuple(formats)] if formats else []),
-    )
+    batches, kinds = tuple(batch or (4, 8, 16)), (form,) if form else FORMATS
+    plan = Plan(counts, batches, context, tokens, rounds, kinds)
     with progress() as bar:
         found = list(compare(shapes or ["2b4t", "8b"], plan, bar))
     busiest = max(line.other_cpus for line in found)
