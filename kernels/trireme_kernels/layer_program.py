@@ -28,7 +28,7 @@ from trireme_kernels.arrays import (
     round_up,
 )
 from trireme_kernels.attention_scores import ROWS
-from trireme_kernels.gates import ACTIVATIONS
+from trireme_kernels.gates import number_of
 from trireme_kernels.kv import check_prefixes, check_rows
 from trireme_kernels.kv_format import KvFormat
 from trireme_kernels.layer_shape import Layer, LayerShape
@@ -166,7 +166,7 @@ class LayerProgram:
 
 
 def _sizes(shape: LayerShape, layer: Layer, kv: KvFormat) -> npt.NDArray[np.int64]:
-    action = GATE + ACTIVATIONS[shape.activation]
+    action = GATE + number_of(shape.activation)
     numbers = [
         shape.hidden_size,
         shape.heads,

@@ -34,6 +34,7 @@ from trireme_kernels.jit import kernel
 
 Layout = Literal["2bit", "1.6bit"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+"""Names of the layouts."""
 TILE_ROWS = 32
 """Rows of a tile, the unit in which threads share a matrix."""
 SCALE_ROWS = 16

@@ -17,6 +17,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+from trireme_kernels.errors import KernelCacheError
 from trireme_kernels.packing import preferred_layout
 from trireme_proto.errors import StartupError
 from trireme_proto.v1.stage_pb2_grpc import add_StageServicer_to_server
@@ -26,6 +27,7 @@ from trireme_worker.pack import Pack
 from trireme_worker.server import StageService
 from trireme_worker.stage import StageModel
 from trireme_worker.stepper import Stepper
+from trireme_worker.warmup import compile_kernels, kernel_groups
 
 log = logging.getLogger(__name__)
 
@@ -119,13 +121,12 @@ def _port(server: grpc.aio.Server, host: str) -> int:
 
 
 def load(settings: StageSettings) -> StageModel:
-    """Opens the pack, checks the hashes of what this stage maps, and computes one step so that all kernels are
-    compiled.
-    """
+    """Opens the pack, checks the hashes of what this stage maps, compiles what it runs and computes a first step."""
     layers = range(settings.first_layer, settings.end_layer)
     pack = Pack.open(Path(settings.pack), layers=layers)
     if pack.sha256 != settings.pack_sha256:
         raise StartupError("The worker found another model pack than the coordinator has.")
+    _compile(settings, pack.head_kind)
     model = StageModel(
         pack,
         layers,
@@ -138,6 +139,15 @@ def load(settings: StageSettings) -> StageModel:
     )
     warm_up(model)
     return model
+
+
+def _compile(settings: StageSettings, head: str) -> None:
+    """StartupError where compiled kernels cannot be kept."""
+    try:
+        found = compile_kernels(kernel_groups((settings.kv_dtype,), (head,)), say=log.info)
+    except KernelCacheError as error:
+        raise StartupError("The folder for compiled kernels of a worker cannot be used.") from error
+    log.info("%d kernels compiled, %d loaded in %.1f s", found.compiled, found.cached, found.seconds)
 
 
 def chosen_layout(layout: str) -> str | None:

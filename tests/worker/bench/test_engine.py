@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from trireme_worker.bench.shapes import tiny
 
 import trireme_kernels as kernels
 from trireme_worker.batch import Batch, Row
@@ -13,6 +12,7 @@ from trireme_worker.bench.models import find
 from trireme_worker.bench.random_weights import RandomPack
 from trireme_worker.pack import default_pack
 from trireme_worker.stage import StageModel
+from trireme_worker.synth.shapes import tiny
 
 HEADS = ("bf16", "int8", "int8+4bit")
 

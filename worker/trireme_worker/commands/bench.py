@@ -129,7 +129,12 @@ def peers(
     threads: Annotated[
         list[int] | None, typer.Option(min=1, max=128, help="Default: 1, then one for each CPU.")
     ] = None,
-    batch: Annotated[list[int] | None, typer.Option(min=2, help="Batched decode. Default: 4, 8 and 16.")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="Batched decode; 1: none. Default: 4, 8 and 16.")
+    ] = None,
+    form: Annotated[
+        Literal["TQ1_0", "TQ2_0"] | None, typer.Option("--format", help="Of llama.cpp. Default: both.")
+    ] = None,
     context: Annotated[int, typer.Option(min=1, help="Positions that each decoded token attends to.")] = 256,
     tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
     rounds: Rounds = 5,
@@ -143,6 +148,7 @@ def peers(
 
     try:
         from trireme_worker.bench.peers.compare import Plan, compare
+        from trireme_worker.bench.peers.gguf_file import FORMATS
     except ModuleNotFoundError as error:
         if error.name in {"llama_cpp", "gguf"}:
             raise ConfigurationError(
@@ -152,7 +158,8 @@ def peers(
     from trireme_worker.bench import report
 
     counts = tuple(dict.fromkeys(threads or (1, cpus())))
-    plan = Plan(counts, tuple(batch if batch is not None else (4, 8, 16)), context, tokens, rounds)
+    batches, kinds = tuple(batch or (4, 8, 16)), (form,) if form else FORMATS
+    plan = Plan(counts, batches, context, tokens, rounds, kinds)
     with progress() as bar:
         found = list(compare(shapes or ["2b4t", "8b"], plan, bar))
     busiest = max(line.other_cpus for line in found)
