@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from trireme_kernels.packing import packed_bytes
-from trireme_worker.bench.shapes import SHAPES
 from trireme_worker.pack import ModelConfig, Pack, default_pack
 from trireme_worker.pack.tensors import matrices, norms, padded_scales
+from trireme_worker.synth import SHAPES
 
 FILE = Path(__file__).parent / "trireme" / "files" / "shapes.yaml"
 _NOTE = """# Written by helm/shapes.py. Bytes of a layer, of the embedding and of the head in a pack of 2-bit weights.

@@ -7,7 +7,7 @@ Compiled code is cached on disk (`cache.py`).  What each function computes is wr
 """
 
 from trireme_kernels.errors import KernelCacheError, KernelInputError, UnsupportedCpuError
-from trireme_kernels.gates import silu_gate, squared_relu_gate
+from trireme_kernels.gates import gated_product
 from trireme_kernels.head import HEAD_ROWS, embed, head_logits
 from trireme_kernels.head_first_pass import first_pass, largest_logits, rescore, threshold
 from trireme_kernels.head_int8 import Activations, int8_head_logits, quantise_for_head
@@ -60,6 +60,7 @@ __all__ = [
     "block_cols",
     "embed",
     "first_pass",
+    "gated_product",
     "head_logits",
     "int8_head_logits",
     "interleave_gate_up",
@@ -79,8 +80,6 @@ __all__ = [
     "rope_tables",
     "run_layers",
     "sample",
-    "silu_gate",
-    "squared_relu_gate",
     "ternary_linear",
     "threshold",
     "unpack",

@@ -115,7 +115,7 @@ def _add(out: F32, at: int, value: F32x16, room: int) -> None:
         store_first(out, at, room, load_first(out, at, room) + value)
 
 
-@inner
+@inlined
 def runtime(n: int) -> int:
     """The number n; a literal as argument would have the callee compiled for this number alone."""
     return np.int64(n)  # type: ignore[return-value]  # an int to compiled code

@@ -11,7 +11,7 @@ from tests.helm.rendering import chart, find, pods, render
 from tests.helm.test_manifests import CASES
 
 from trireme.cli.app import app
-from trireme_coordinator.config import _NOT_OURS, ServeConfig, from_environment
+from trireme_coordinator.config import _NOT_OURS, KV_DTYPES, LAYOUTS, ServeConfig, from_environment
 from trireme_proto.errors import ConfigurationError
 
 PENDING = {"fetch"}
@@ -47,7 +47,7 @@ def test_variables_are_settings(name: str) -> None:
 
 def test_the_charts_defaults_are_the_coordinators() -> None:
     config = from_environment({}, find(render(), "ConfigMap", "trireme")["data"])
-    names = ("prefill_chunk", "kv_dtype", "slots", "queue", "session_ttl")
+    names = ("prefill_chunk", "kv_dtype", "layout", "slots", "queue", "session_ttl")
     assert [getattr(config, name) for name in names] == [getattr(ServeConfig(), name) for name in names]
 
 
@@ -73,6 +73,13 @@ def test_what_the_schema_lets_through_the_coordinator_takes(value: str, field: s
     if bound == "maximum" and value != "kvTokens":
         with pytest.raises(ConfigurationError):
             ServeConfig(**{field: number + 1})  # not tighter than it need be
+
+
+def test_choices_are_the_coordinators() -> None:
+    schema = chart().schema
+    assert schema is not None
+    properties = schema["properties"]["coordinator"]["properties"]
+    assert (properties["kvDtype"]["enum"], properties["layout"]["enum"]) == (list(KV_DTYPES), list(LAYOUTS))
 
 
 def test_trireme_commands_parse() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from dockerfile_parse import DockerfileParser
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 from tests.helm.rendering import ROOT, pods, render
 
@@ -81,7 +82,9 @@ def test_every_requirement_is_locked_by_version_and_hash() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for text in [*project["dependencies"], *project["optional-dependencies"]["server"]]:
         requirement = Requirement(text)
-        assert requirement.specifier.contains(locked[requirement.name]), f"{text}: run make image-lock"
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), (
+            f"{text}: run make image-lock"
+        )
 
 
 def run(tmp_path: Path, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,7 @@
 """Commands that join `trireme` where the server is installed."""
 
+from trireme_coordinator.commands.plan import plan
+from trireme_coordinator.commands.probe import probe
 from trireme_coordinator.commands.serve import serve
 
-__all__ = ["serve"]
+__all__ = ["plan", "probe", "serve"]
