@@ -1,15 +1,15 @@
-{{/* Names and labels. */}}
+{{/* Names and labels. A StatefulSet gives its pods its name and a hash as a label: 52 characters at most for the name. */}}
 {{- define "trireme.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end }}
 
 {{- define "trireme.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 32 | trimSuffix "-" -}}
 {{- else if contains (include "trireme.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 32 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "trireme.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "trireme.name" .) | trunc 32 | trimSuffix "-" -}}
 {{- end -}}
 {{- end }}
 
