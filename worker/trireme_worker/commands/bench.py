@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 bench = typer.Typer(
-    help="Measure the kernels on this machine, beside the machine's own limits.",
+    help="Measure the kernels on this machine, the pipeline, and a running server.",
     add_completion=False,
 )
 
