@@ -14,7 +14,7 @@ from trireme_proto.load import Percentiles
 def check_plot(path: Path) -> None:
     """ConfigurationError where no picture could be written to `path`, before anything is measured."""
     try:
-        import matplotlib as _  # noqa: ICN001, PLC0415
+        import matplotlib as mpl  # noqa: F401, PLC0415
     except ModuleNotFoundError as error:
         raise ConfigurationError("--plot needs matplotlib: pip install 'trireme-inference[bench]'") from error
     if path.suffix != ".png" or not path.parent.is_dir():
