@@ -56,9 +56,7 @@ class Harness:
 
 
 @asynccontextmanager
-async def harness(
-    shape: ModelConfig, times: Items[StageTimes], config: SchedulerConfig
-) -> AsyncIterator[Harness]:
+async def harness(shape: ModelConfig, times: Items[StageTimes], config: SchedulerConfig) -> AsyncIterator[Harness]:
     """Starts a stage for each of `times`; everything has ended when the context is left."""
     model = replace(shape, layers=len(times))
     async with AsyncExitStack() as stack:

@@ -78,12 +78,13 @@ class Replica:
     def _passed(self, batch: Batch) -> float:
         """When the result of a micro-batch that is sent now will be there."""
         work = work_of(batch.rows, sum(row.samples for row in batch.rows))
-        at = self._events.now + self.pipeline.latency_s
+        at, last = self._events.now + self.pipeline.latency_s, len(self.pipeline.stages) - 1
         for i, stage in enumerate(self.pipeline.stages):
             seconds = stage.compute_s(work)
             self._free[i] = max(at, self._free[i]) + seconds
             self.busy[i] += seconds
-            self._link_free[i] = max(self._free[i], self._link_free[i]) + stage.transfer_s(work.tokens)
+            sent = work.tokens if i < last else 0  # the last stage sends token ids: next to nothing
+            self._link_free[i] = max(self._free[i], self._link_free[i]) + stage.transfer_s(sent)
             at = self._link_free[i] + stage.latency_s
         return at
 
