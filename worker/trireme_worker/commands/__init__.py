@@ -2,6 +2,7 @@
 
 from trireme_worker.commands.bench import bench
 from trireme_worker.commands.convert import convert
+from trireme_worker.commands.fetch import fetch
 from trireme_worker.commands.logits import logits
 
-__all__ = ["bench", "convert", "logits"]
+__all__ = ["bench", "convert", "fetch", "logits"]

@@ -52,14 +52,15 @@ class Pack:
     ) -> Pack:
         """Opens the pack in the folder `path` and checks that its files are there and match each other.
 
-        `layers`: only the files that these layers need, embedding and head included where they are first or last.
+        `layers`: only the files that these layers need, embedding and head included where they are first or last; an
+        empty range: none of the weights.
         `verify`: compare their SHA-256 with the manifest (about a second per GB). Raises PackNotFound, PackCorrupt.
         """
         root = Path(path)
         _check_place(root)
         manifest, sha256 = read_manifest(root)
         pack = cls(root, manifest, sha256, verify=verify)
-        names = tuple(manifest.files) if layers is None else pack.files_for(layers)
+        names = tuple(manifest.files) if layers is None else pack.files_for(layers) if layers else ()
         pack._files.check_present(names)
         if verify:
             pack.verify_files(names, progress)
@@ -67,13 +68,7 @@ class Pack:
 
     def files_for(self, layers: range) -> tuple[str, ...]:
         """Names of the weight files that a stage with these layers maps."""
-        config = self.config
-        if layers.step != 1 or not 0 <= layers.start < layers.stop <= config.layers:
-            raise ValueError(f"{layers} is not a range of the model's {config.layers} layers")
-        first, last = layers.start == 0, layers.stop == config.layers
-        names = [layer_file(i) for i in layers]
-        names += [EMBEDDING_FILE] if first or (last and config.tied_head) else []
-        return tuple(names + ([HEAD_FILE] if last else []))
+        return files_for(self.config, layers)
 
     def verify_files(self, names: Iterable[str], progress: ProgressCallback = ignore_progress) -> None:
         """Compares the SHA-256 of these files with the manifest, each file once. Raises PackCorrupt."""
@@ -147,6 +142,16 @@ class Pack:
         if name not in self.manifest.files:
             raise ValueError(f"the pack has no file {name}")
         return name
+
+
+def files_for(config: ModelConfig, layers: range) -> tuple[str, ...]:
+    """Names of the weight files that a stage with these layers of a model maps."""
+    if layers.step != 1 or not 0 <= layers.start < layers.stop <= config.layers:
+        raise ValueError(f"{layers} is not a range of the model's {config.layers} layers")
+    first, last = layers.start == 0, layers.stop == config.layers
+    names = [layer_file(i) for i in layers]
+    names += [EMBEDDING_FILE] if first or (last and config.tied_head) else []
+    return tuple(names + ([HEAD_FILE] if last else []))
 
 
 def _check_place(root: Path) -> None:
