@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trireme_coordinator.placement.costs import Step
 from trireme_coordinator.scheduler import SchedulerConfig
-from trireme_coordinator.simulation import FixedStage, Pipeline, Work, simulate, work_of
+from trireme_coordinator.simulation import FixedStage, Pipeline, simulate, work_of
 from trireme_coordinator.simulation.events import Events
 from trireme_proto.load import Arrival, Objective
 from trireme_worker.batch import Row
@@ -100,7 +101,7 @@ def test_every_token_comes_once_and_in_order(seed: int, stages: int, replicas: i
 
 def test_work_counts_what_each_token_attends_to() -> None:
     rows = [Row(0, 0, 3), Row(1, 10, 1)]
-    assert work_of(rows, 1) == Work(tokens=4, kv_tokens=3 + 11, attended=(1 + 2 + 3) + 11, sampled=1)
+    assert work_of(rows, 1) == Step(tokens=4, kv_tokens=3 + 11, attended=(1 + 2 + 3) + 11, sampled=1)
 
 
 def test_what_is_over_cannot_happen_any_more() -> None:

@@ -21,7 +21,9 @@ from trireme_proto.errors import ConfigurationError
 GROUP = "trireme.commands"
 _HELP = {
     "serve": "Serve a model: start workers and coordinator, and answer over gRPC.",
+    "plan": "Predict what a set of machines will do with a model.",
     "convert": "Convert a Hugging Face BitNet checkpoint into a pack.",
+    "synth": "Make a pack of random weights at a public model's sizes.",
     "bench": "Measure the kernels on this machine, the pipeline, and a running server.",
     "simulate": "Predict what a load does on machines that are not there.",
     "fetch": "Copy a pack, or the part that some layers need, from a URL.",

@@ -1,6 +1,8 @@
 """Commands that join `trireme` where the server is installed."""
 
 from trireme_coordinator.commands.bench import bench_pipeline
+from trireme_coordinator.commands.plan import plan
 from trireme_coordinator.commands.serve import serve
+from trireme_coordinator.commands.simulate import simulate
 
-__all__ = ["bench_pipeline", "serve"]
+__all__ = ["bench_pipeline", "plan", "serve", "simulate"]

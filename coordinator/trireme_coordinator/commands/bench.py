@@ -41,7 +41,7 @@ def bench_pipeline(
     from rich.console import Console
 
     from trireme_coordinator.bench.pipeline import Plan, measure
-    from trireme_worker.bench.shapes import shape
+    from trireme_worker.synth.shapes import shape
 
     plan = Plan(
         stages=stages,

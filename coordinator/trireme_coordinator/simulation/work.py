@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from trireme_coordinator.placement.costs import Step
+
 
 class RowLike(Protocol):
     """A row of a micro-batch, the scheduler's or a worker's."""
@@ -16,33 +18,20 @@ class RowLike(Protocol):
     def count(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A micro-batch, by what it costs."""
-
-    tokens: int
-    kv_tokens: int
-    """Positions whose keys and values are read."""
-    attended: int
-    """Sum, over the tokens, of the positions that each attends to."""
-    sampled: int
-    """Tokens whose successor is chosen."""
-
-
-def work_of(rows: Iterable[RowLike], sampled: int) -> Work:
+def work_of(rows: Iterable[RowLike], sampled: int) -> Step:
     """The work of a micro-batch with these rows."""
     tokens = kv_tokens = attended = 0
     for row in rows:
         tokens += row.count
         kv_tokens += row.position + row.count
         attended += row.count * row.position + row.count * (row.count + 1) // 2
-    return Work(tokens, kv_tokens, attended, sampled)
+    return Step(tokens, kv_tokens, attended, sampled)
 
 
 class StageTimes(Protocol):
     """A stage as the simulation sees it. Seconds."""
 
-    def compute_s(self, work: Work) -> float:
+    def compute_s(self, work: Step) -> float:
         """Of computing a micro-batch."""
 
     def transfer_s(self, tokens: int) -> float:
@@ -62,7 +51,7 @@ class FixedStage:
     latency_s: float = 0.0
     token_transfer_s: float = 0.0
 
-    def compute_s(self, work: Work) -> float:
+    def compute_s(self, work: Step) -> float:
         """Of computing a micro-batch; nothing for one that only frees slots."""
         return max(self.step_s, self.token_s * work.tokens) if work.tokens else 0.0
 

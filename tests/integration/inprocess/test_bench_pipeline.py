@@ -12,7 +12,7 @@ from trireme_coordinator.commands import bench_pipeline
 from trireme_coordinator.scheduler import SchedulerConfig
 from trireme_coordinator.simulation import FixedStage
 from trireme_proto.load import Arrival
-from trireme_worker.bench.shapes import tiny
+from trireme_worker.synth.shapes import tiny
 
 PLAN = Plan(
     stages=4, streams=4, step_s=0.03, token_s=0.0001, tokens=10, prompt=1024, prefill_chunk=32, load_seconds=1.0, seed=0

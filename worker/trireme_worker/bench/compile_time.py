@@ -46,7 +46,7 @@ def _run_everything() -> None:
     from trireme_kernels.packing import preferred_layout
     from trireme_worker.bench.engine import Engine
     from trireme_worker.bench.random_weights import RandomPack
-    from trireme_worker.bench.shapes import tiny
+    from trireme_worker.synth.shapes import tiny
 
     weights = RandomPack(tiny(), preferred_layout())
     for context, count in ((20, 20), (21, 1)):

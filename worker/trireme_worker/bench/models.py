@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trireme_kernels.packing import packed_bytes, preferred_layout
+from trireme_kernels.packing import preferred_layout
 from trireme_worker.bench import memory
 from trireme_worker.bench.engine import Weights
 from trireme_worker.bench.interleave import Report, silent
 from trireme_worker.bench.random_weights import RandomPack
-from trireme_worker.bench.shapes import SHAPES, shape
 from trireme_worker.pack import LayerWeights, ModelConfig, Pack
-from trireme_worker.pack.tensors import matrices
+from trireme_worker.synth.shapes import SHAPES, shape
+from trireme_worker.synth.weights import layer_bytes
 
 WEIGHTS_BYTES = 2 << 30
 """Larger models are timed by as many of their layers as fit in here: far more than any cache."""
@@ -29,17 +29,13 @@ def find(model: str, layout: str | None, report: Report = silent) -> tuple[Weigh
         return relaid, pack.config.layers
     config, chosen = shape(model), layout or preferred_layout()
     layers = timed_layers(config, chosen)
-    memory.require(config.name, layers * _layer_bytes(config, chosen) + config.vocabulary * config.hidden_size * 2)
+    memory.require(config.name, layers * layer_bytes(config, chosen) + config.vocabulary * config.hidden_size * 2)
     return RandomPack(config, chosen, layers=layers, report=report), layers
 
 
 def timed_layers(config: ModelConfig, layout: str, budget: int = WEIGHTS_BYTES) -> int:
     """As many of a model's layers as `budget` bytes hold, at least one."""
-    return max(1, min(config.layers, budget // _layer_bytes(config, layout)))
-
-
-def _layer_bytes(config: ModelConfig, layout: str) -> int:
-    return sum(packed_bytes(rows, cols, layout) for rows, cols in matrices(config).values())
+    return max(1, min(config.layers, budget // layer_bytes(config, layout)))
 
 
 class Relaid:

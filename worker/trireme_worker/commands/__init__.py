@@ -4,5 +4,6 @@ from trireme_worker.commands.bench import bench
 from trireme_worker.commands.convert import convert
 from trireme_worker.commands.fetch import fetch
 from trireme_worker.commands.logits import logits
+from trireme_worker.commands.synth import synth
 
-__all__ = ["bench", "convert", "fetch", "logits"]
+__all__ = ["bench", "convert", "fetch", "logits", "synth"]
