@@ -52,10 +52,10 @@ def served(root: Path) -> Iterator[Web]:
 class _Handler(BaseHTTPRequestHandler):
     web: Web
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._reply(body=False)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._reply(body=True)
 
     def log_message(self, *_: object) -> None:

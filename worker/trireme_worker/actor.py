@@ -111,8 +111,8 @@ def _port(server: grpc.aio.Server, host: str) -> int:
 
 
 def load(settings: StageSettings) -> StageModel:
-    """Fetches the pack, where it is a URL, opens it, checks the hashes of what this stage maps, and computes one step so that all kernels are
-    compiled.
+    """Fetches the pack, where it is a URL, opens it, checks the hashes of what this stage maps, and computes one step
+    so that all kernels are compiled.
     """
     layers = range(settings.first_layer, settings.end_layer)
     pack = Pack.open(local_pack(settings.pack, layers, sha256=settings.pack_sha256), layers=layers)

@@ -53,7 +53,7 @@ async def measure(client: AsyncClient, plan: Plan, *, clock: Clock, report: Repo
     steps += [(None, streams) for streams in plan.streams]
     for rate, streams in steps:
         what = f"{rate:g} requests/s" if rate is not None else f"{streams} streams"
-        load = Load(client, vocabulary, clock=clock, report=lambda done, total, what=what: report(done, total, what))  # type: ignore[misc]
+        load = Load(client, vocabulary, clock=clock, report=_said(report, what))
         before, started = await client.status(), clock.now()
         complete = await _until_interrupted(_loop(load, plan, rate, streams))
         ended = clock.now()
@@ -64,6 +64,10 @@ async def measure(client: AsyncClient, plan: Plan, *, clock: Clock, report: Repo
         if not (await _until_interrupted(load.forget_sessions()) and complete):
             return runs, False
     return runs, True
+
+
+def _said(report: Report, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: report(done, total, what)
 
 
 def _loop(load: Load, plan: Plan, rate: float | None, streams: int | None) -> Coroutine[Any, Any, None]:

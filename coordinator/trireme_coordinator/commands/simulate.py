@@ -78,10 +78,14 @@ def simulate(
         report(0, 0, "placing the layers")
         made = pipelines(model, repeated(machines, count or len(machines)), replicas, wishes, queue=queue)
         found = [
-            run(made, load, objective=goal, report=lambda done, total, rate=rate: report(done, total, f"{rate:g} requests/s"))  # type: ignore[misc]
+            run(made, load, objective=goal, report=_said(report, f"{rate:g} requests/s"))
             for rate, load in zip(rates, loads, strict=True)
         ]
     _show(model.name, made, rates, found, as_json=as_json)
+
+
+def _said(report: Callable[[int, int, str], None], what: str) -> Callable[[int, int], None]:
+    return lambda done, total: report(done, total, what)
 
 
 def _rates(text: str) -> tuple[float, ...]:

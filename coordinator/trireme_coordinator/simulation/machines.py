@@ -79,9 +79,7 @@ def repeated(machines: Sequence[Machine], count: int) -> list[Machine]:
     return [replace(machines[i], name=f"{machines[i].name}#{turn}" if turn else machines[i].name) for turn, i in turns]
 
 
-def _pipeline(
-    model: ModelCosts, group: tuple[Machine, ...], placed: Settled, wishes: Wishes, queue: int
-) -> Pipeline:
+def _pipeline(model: ModelCosts, group: tuple[Machine, ...], placed: Settled, wishes: Wishes, queue: int) -> Pipeline:
     shares = placed.assignment.shares
     chosen = [group[placed.kept[share.machine]] for share in shares]
     config = SchedulerConfig(

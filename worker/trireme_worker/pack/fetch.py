@@ -1,7 +1,7 @@
 """Copies a pack, or the part of it that some layers need, from a source to the disk.
 
-Nothing is believed: the manifest is read first, within bounds, and allows only names that a pack can have; every file is
-as long as the manifest says, or refused, and gets its name only when its SHA-256 matched.
+Nothing is believed: the manifest is read first, within bounds, and allows only names that a pack can have; every file
+is as long as the manifest says, or refused, and gets its name only when its SHA-256 matched.
 
     a-pack/                        appears when all that was asked for is there
     .a-pack.<sha>.partial/         until then: files that are complete, and
@@ -61,8 +61,8 @@ def fetch(
     progress: ProgressCallback = ignore_progress,
     pause: Callable[[float], None] = time.sleep,
 ) -> Fetched:
-    """Copies the pack at `source` (a URL, or a folder) to the folder `dst`, or `dst(sha256 of its manifest)`: what `layers` need (an empty range: no
-    weights), or all of it, and the files beside the weights.
+    """Copies the pack at `source` (a URL, or a folder) to the folder `dst`, or `dst(sha256 of its manifest)`: what
+    `layers` need (an empty range: no weights), or all of it, and the files beside the weights.
 
     Adds to a pack that is there already if it is the same one. PackNotFound, PackCorrupt; StartupError when the
     source does not answer, or the disk has no room; ConfigurationError for a wrong source or place.
@@ -103,7 +103,7 @@ class _Copy:
             folder.rename(dst)  # over an empty folder, too
 
     def _copy(self, path: Path, name: str, entry: FileEntry) -> None:
-        """Copies one file, from where an earlier attempt broke off; once more from the beginning if that was not good."""
+        """Copies a file from where an earlier attempt broke off, and from the beginning if that was not good."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         for fresh in (not part.exists() or part.stat().st_size > entry.size, True):

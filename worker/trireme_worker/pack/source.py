@@ -6,6 +6,7 @@ bytes should be: whoever reads checks sizes and hashes. Messages never show the 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ _BLOCK = 8 << 20
 """Bytes asked for at once: one ranged request."""
 
 
-class Interrupted(Exception):  # noqa: N818 - it is caught where it is raised for, and never seen by anybody else
+class Interrupted(Exception):
     """The connection broke, or the server failed; reading on from where it broke may help."""
 
 
@@ -40,7 +41,7 @@ def is_url(place: str) -> bool:
 
 
 def open_source(place: str) -> Source:
-    """The source at a URL, or in a folder. ConfigurationError: a scheme that is not known, a library that is missing."""
+    """The source at a URL, or in a folder. ConfigurationError: a scheme that is unknown, a library that is missing."""
     scheme = place.partition("://")[0].lower() if is_url(place) else "file"
     if scheme not in _SCHEMES:
         raise ConfigurationError(f"A pack cannot be fetched over '{scheme[:20]}': it can over {', '.join(_SCHEMES)}.")
@@ -66,7 +67,7 @@ class FsspecSource:
         self._broken = _transport_errors()
 
     def read(self, name: str, offset: int, end: int) -> Iterator[bytes]:
-        """See Source. A server that cannot send from an offset is read from the beginning, and what is known skipped."""
+        """See Source. What a server sends from the beginning only is read from there, up to `offset` for nothing."""
         path = f"{self._root}/{name}"
         try:
             yield from self._pieces(path, name, offset, end)
@@ -107,8 +108,6 @@ class FsspecSource:
 def _transport_errors() -> tuple[type[BaseException], ...]:
     """What the libraries raise when a connection breaks."""
     found: list[type[BaseException]] = [OSError, EOFError]
-    try:
+    with contextlib.suppress(ModuleNotFoundError):
         found.append(importlib.import_module("aiohttp").ClientError)
-    except ModuleNotFoundError:
-        pass
     return tuple(found)
