@@ -40,6 +40,8 @@ SCALE_ROWS = 16
 BLOCK_BYTES = 128
 """Bytes of a block in both layouts."""
 _BLOCK_COLS = {"2bit": 16, "1.6bit": 20}
+LAYOUTS = tuple(_BLOCK_COLS)
+"""Names of the layouts."""
 
 
 def preferred_layout(isa: Isa = ISA) -> Layout:

@@ -7,6 +7,7 @@ from another thread than the event loop's.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import grpc
 import numpy as np
 
+from trireme_kernels.errors import KernelCacheError
 from trireme_proto.errors import StartupError
 from trireme_proto.v1.stage_pb2_grpc import add_StageServicer_to_server
 from trireme_worker.batch import Batch, Row, SamplingParams
@@ -23,6 +25,9 @@ from trireme_worker.pack import Pack, local_pack
 from trireme_worker.server import StageService
 from trireme_worker.stage import StageModel
 from trireme_worker.stepper import Stepper
+from trireme_worker.warmup import HEADS, compile_kernels, kernel_groups
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class StageProcess:
         """Loads, checks and compiles; returns HOST:PORT once the stage serves. StartupError if it cannot.
         Idempotent.
         """
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")  # Ray keeps standard error
+        log.setLevel(logging.INFO)
         with self._starting:
             if not self._address:
                 model = load(self._settings)
@@ -111,13 +118,14 @@ def _port(server: grpc.aio.Server, host: str) -> int:
 
 
 def load(settings: StageSettings) -> StageModel:
-    """Fetches the pack, where it is a URL, opens it, checks the hashes of what this stage maps, and computes one step
-    so that all kernels are compiled.
+    """Fetches the pack, where it is a URL, opens it, checks the hashes of what this stage maps, compiles what it runs and
+    computes a first step.
     """
     layers = range(settings.first_layer, settings.end_layer)
     pack = Pack.open(local_pack(settings.pack, layers, sha256=settings.pack_sha256), layers=layers)
     if pack.sha256 != settings.pack_sha256:
         raise StartupError("The worker found another model pack than the coordinator has.")
+    _compile(settings)
     model = StageModel(
         pack,
         layers,
@@ -128,6 +136,15 @@ def load(settings: StageSettings) -> StageModel:
     )
     warm_up(model)
     return model
+
+
+def _compile(settings: StageSettings) -> None:
+    """StartupError where compiled kernels cannot be kept."""
+    try:
+        found = compile_kernels(kernel_groups((settings.kv_dtype,), HEADS[:1]), say=log.info)
+    except KernelCacheError as error:
+        raise StartupError("The folder for compiled kernels of a worker cannot be used.") from error
+    log.info("%d kernels compiled, %d loaded in %.1f s", found.compiled, found.cached, found.seconds)
 
 
 def warm_up(model: StageModel) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import trireme_kernels as kernels
+from trireme_kernels.threads.cpus import memory_nodes, thread_cpus
 from trireme_worker.batch import Batch, Row, Sampled
 from trireme_worker.kv_cache import KVCache, pages_for
 from trireme_worker.pack import Pack
@@ -39,9 +40,10 @@ class StageModel:
         kv_dtype: str = "float32",
     ) -> None:
         config = pack.config
-        self.config, self.layers = config, layers
+        self.config, self.layers, self.threads = config, layers, threads
         self.first, self.last = layers.start == 0, layers.stop == config.layers
-        weights = [pack.layer(i).relaid(layout) for i in layers]
+        near = thread_cpus(threads) if memory_nodes() > 1 else []
+        weights = [pack.layer(i).relaid(layout).local(near) for i in layers]
         self._embedding = pack.embedding() if self.first else None
         self._head = (pack.head(), pack.final_norm()) if self.last else None
         self._team = Team(threads)

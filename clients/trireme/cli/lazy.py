@@ -28,6 +28,7 @@ _HELP = {
     "simulate": "Predict what a load does on machines that are not there.",
     "fetch": "Copy a pack, or the part that some layers need, from a URL.",
     "logits": "Write a model's logits for given tokens to a .npy file.",
+    "warmup": "Compile the kernels ahead, for container images and first starts.",
 }
 _MEMBER_HELP = {"bench.pipeline": "Show how well a pipeline of stages with modelled compute keeps them busy."}
 """Of commands that join a group with commands of its own, by `group.command`."""

@@ -5,5 +5,6 @@ from trireme_worker.commands.convert import convert
 from trireme_worker.commands.fetch import fetch
 from trireme_worker.commands.logits import logits
 from trireme_worker.commands.synth import synth
+from trireme_worker.commands.warmup import warmup
 
-__all__ = ["bench", "convert", "fetch", "logits", "synth"]
+__all__ = ["bench", "convert", "fetch", "logits", "synth", "warmup"]
