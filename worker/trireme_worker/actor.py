@@ -118,8 +118,8 @@ def _port(server: grpc.aio.Server, host: str) -> int:
 
 
 def load(settings: StageSettings) -> StageModel:
-    """Fetches the pack, where it is a URL, opens it, checks the hashes of what this stage maps, compiles what it runs and
-    computes a first step.
+    """Fetches the pack, where it is a URL, opens it, checks the hashes of what this stage maps, compiles what it runs
+    and computes a first step.
     """
     layers = range(settings.first_layer, settings.end_layer)
     pack = Pack.open(local_pack(settings.pack, layers, sha256=settings.pack_sha256), layers=layers)
