@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from collections.abc import Sequence as Items
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from random import Random
 
 import grpc
 
-from trireme_coordinator.bench.modelled import ModelledStage
+from trireme_coordinator.bench.modelled import VOCABULARY, ModelledStage
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.placement import partition
 from trireme_coordinator.scheduler import Finish, SamplingParams, SchedulerConfig, Sequence
@@ -24,7 +25,6 @@ from trireme_worker.pack import ModelConfig
 from trireme_worker.server import StageService
 from trireme_worker.stepper import Stepper
 
-_GREEDY = SamplingParams(0.0, 0, 1.0, 0)
 _LOOPBACK = "127.0.0.1"
 _START_SECONDS = 30.0
 
@@ -49,10 +49,16 @@ class Harness:
     def _submit(self, arrival: Arrival, scheduled: float) -> _Recorder:
         listener = _Recorder(Record(scheduled, arrival.prompt))
         try:
-            self._engine.submit(Sequence([0] * arrival.prompt, _GREEDY, arrival.output), listener)
+            self._engine.submit(_request(arrival), listener)
         except TriremeError as error:
             listener.failed(error)
         return listener
+
+
+def _request(arrival: Arrival) -> Sequence:
+    random = Random(arrival.seed)
+    prompt = [random.randrange(VOCABULARY) for _ in range(arrival.prompt)]
+    return Sequence(prompt, SamplingParams(1.0, 0, 1.0, arrival.seed), arrival.output)
 
 
 @asynccontextmanager

@@ -1,32 +1,39 @@
 """A stage that sleeps instead of computing. Everything else of it is real: frames, checks, KV books, gRPC.
 
-Owns how long a step takes and what token comes out (nothing that means anything).
+Owns how long a step takes; the tokens that come out mean nothing.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+import trireme_kernels as kernels
 from trireme_coordinator.simulation import StageTimes, work_of
-from trireme_worker.batch import Batch, Sampled
+from trireme_worker.batch import Batch
 from trireme_worker.kv_cache import KVCache, pages_for
 from trireme_worker.pack import ModelConfig
 from trireme_worker.stage import StageModel
+
+
+VOCABULARY = 4096
+"""Of all modelled models: drawing a token takes no time that counts."""
 
 
 class ModelledStage(StageModel):
     """Stands for `layers` of a model with these sizes; takes as long as `times` says."""
 
     def __init__(self, config: ModelConfig, layers: range, times: StageTimes, *, kv_tokens: int, slots: int) -> None:
-        self.config, self.layers = config, layers
+        self.config, self.layers = replace(config, vocabulary=VOCABULARY), layers
         self.first, self.last = layers.start == 0, layers.stop == config.layers
         self._times = times
         self.kv = KVCache(
             layers=0, pages=pages_for(kv_tokens), kv_heads=1, head_dim=2, slots=slots, context=config.context
         )
+        kernels.sample(np.zeros(VOCABULARY, np.float32), 1.0, 0, 1.0, 0, 0)  # compiles: no step is to wait for that
 
     def embed(self, token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Zeros of the right size."""
@@ -38,9 +45,9 @@ class ModelledStage(StageModel):
         time.sleep(self._times.compute_s(work_of(batch.rows, sampled)))
         return hidden
 
-    def sample(self, batch: Batch, hidden: NDArray[np.float32]) -> list[Sampled]:  # noqa: ARG002
-        """A token for each row that asks for one."""
-        return [Sampled(row.slot, row.position + row.count, 0) for _, row in batch.sampled()]
+    def head(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Every token is as likely as any other: what is drawn repeats nothing that could be guessed."""
+        return np.zeros((hidden.shape[0], self.config.vocabulary), np.float32)
 
     def close(self) -> None:
         """There is nothing to end."""

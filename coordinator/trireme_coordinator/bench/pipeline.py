@@ -155,7 +155,7 @@ def _config(stages: int, plan: Plan) -> SchedulerConfig:
 
 
 def _streams(count: int, tokens: int) -> list[Arrival]:
-    return [Arrival(0.0, 1, tokens, 0)] * count
+    return [Arrival(0.0, 1, tokens, seed) for seed in range(count)]
 
 
 def _steady(records: Sequence[Record]) -> float:

@@ -23,7 +23,6 @@ from trireme_proto.errors import InvalidRequest, Overloaded
 from trireme_proto.load import Arrival, Record
 
 _GREEDY = SamplingParams(0.0, 0, 1.0, 0)
-_TOKEN = 0
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Replica:
         self._records: dict[Request, Record] = {}
         self._free = [0.0] * len(pipeline.stages)
         self._link_free = [0.0] * len(pipeline.stages)
-        self._prompts = count()
+        self._prompts, self._tokens = count(), count()
 
     @property
     def outstanding(self) -> int:
@@ -92,7 +91,7 @@ class Replica:
         return lambda: self._complete(batch)
 
     def _complete(self, batch: Batch) -> None:
-        sampled = [(row.slot, _TOKEN) for row in batch.rows if row.samples]
+        sampled = [(row.slot, next(self._tokens)) for row in batch.rows if row.samples]
         _, tokens = self._scheduler.complete(batch.step, sampled)
         for request in tokens:
             self._records[request].take(self._events.now, 1)
