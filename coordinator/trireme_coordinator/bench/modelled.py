@@ -18,7 +18,6 @@ from trireme_worker.kv_cache import KVCache, pages_for
 from trireme_worker.pack import ModelConfig
 from trireme_worker.stage import StageModel
 
-
 VOCABULARY = 4096
 """Of all modelled models: drawing a token takes no time that counts."""
 
@@ -29,6 +28,7 @@ class ModelledStage(StageModel):
     def __init__(self, config: ModelConfig, layers: range, times: StageTimes, *, kv_tokens: int, slots: int) -> None:
         self.config, self.layers = replace(config, vocabulary=VOCABULARY), layers
         self.first, self.last = layers.start == 0, layers.stop == config.layers
+        self.threads = 0  # none of the kernels': there is nothing to pin
         self._times = times
         self.kv = KVCache(
             layers=0, pages=pages_for(kv_tokens), kv_heads=1, head_dim=2, slots=slots, context=config.context
