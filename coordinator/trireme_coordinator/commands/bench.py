@@ -25,7 +25,7 @@ def bench_pipeline(
     streams: Annotated[int, typer.Option(min=1, max=256, help="Answers decoded at once.")] = 8,
     step_ms: Annotated[float, typer.Option(min=0.1, max=10000, help="A stage's time for a decode step.")] = 40.0,
     token_ms: Annotated[
-        float | None, typer.Option(min=0.001, max=1000, help="A stage's time for a prompt token. Default: 1 / stages.")
+        float | None, typer.Option(min=0.001, max=1000, help="A stage's time for a prompt token. Default: 4 / stages.")
     ] = None,
     tokens: Annotated[int, typer.Option(min=5, max=4096, help="Of each answer.")] = 40,
     prompt: Annotated[int, typer.Option(min=0, max=8000, help="Tokens of the long prompt; 0: no prefill.")] = 4096,
@@ -47,7 +47,7 @@ def bench_pipeline(
         stages=stages,
         streams=streams,
         step_s=step_ms / 1e3,
-        token_s=(1 / stages if token_ms is None else token_ms) / 1e3,
+        token_s=(4 / stages if token_ms is None else token_ms) / 1e3,
         tokens=tokens,
         prompt=prompt,
         prefill_chunk=prefill_chunk,
