@@ -23,6 +23,8 @@ from trireme_proto.errors import InvalidRequest, Overloaded
 from trireme_proto.load import Arrival, Record
 
 _GREEDY = SamplingParams(0.0, 0, 1.0, 0)
+_ANSWERS = 1 << 62
+"""Token ids of answers begin here: none comes twice, nor in a prompt, so that there is nothing to guess or to share."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Replica:
         self._records: dict[Request, Record] = {}
         self._free = [0.0] * len(pipeline.stages)
         self._link_free = [0.0] * len(pipeline.stages)
-        self._prompts, self._tokens = count(), count()
+        self._prompts, self._tokens = count(), count(_ANSWERS)
 
     @property
     def outstanding(self) -> int:
