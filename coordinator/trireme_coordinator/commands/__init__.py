@@ -1,6 +1,6 @@
 """Commands that join `trireme` where the server is installed."""
 
-from trireme_coordinator.commands.bench import bench_pipeline
+from trireme_coordinator.commands.bench_pipeline import bench_pipeline
 from trireme_coordinator.commands.plan import plan
 from trireme_coordinator.commands.serve import serve
 from trireme_coordinator.commands.simulate import simulate
