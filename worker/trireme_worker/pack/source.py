@@ -101,8 +101,7 @@ class FsspecSource:
             while at < end and (piece := file.read(min(_BLOCK, end - at))):
                 known = max(0, min(len(piece), offset - at))
                 at += len(piece)
-                if piece[known:]:
-                    yield piece[known:]
+                yield piece[known:]
 
 
 def _transport_errors() -> tuple[type[BaseException], ...]:
