@@ -30,6 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LEAST_KV_TOKENS = 16
 KV_DTYPES = ("float32", "float16", "int8")
 """As in trireme_kernels, which is not imported here because it loads the kernels."""
+LAYOUTS = ("auto", "2bit", "1.6bit", "packed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,9 @@ class ServeConfig:
     kv_dtype: str = "float32"
     """How keys and values are kept: "float32" as computed; "float16" in half the memory or "int8" in about a quarter,
     which may change a token."""
+    layout: str = "auto"
+    """Layout of the ternary weights in memory: "2bit", "1.6bit", "auto" (the faster one on a worker's CPU) or "packed"
+    (as in the pack, mapped from its files). A stage lays its weights out anew when it starts, if need be."""
     slots: int = 64
     """Sequences that can be computed at once."""
     queue: int = LIMITS.queue
@@ -87,6 +91,8 @@ class ServeConfig:
             raise ConfigurationError(f"name is '{self.name}'; it must be 1 to 64 letters, digits and . _ or -.")
         if self.kv_dtype not in KV_DTYPES:
             raise ConfigurationError(f"kv-dtype is '{self.kv_dtype}'; it must be one of {', '.join(KV_DTYPES)}.")
+        if self.layout not in LAYOUTS:
+            raise ConfigurationError(f"layout is '{self.layout}'; it must be one of {', '.join(LAYOUTS)}.")
         split_address(self.listen)
 
 

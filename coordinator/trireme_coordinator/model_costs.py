@@ -15,6 +15,7 @@ from trireme_worker.pack import Pack
 from trireme_worker.pack.config import ModelConfig
 from trireme_worker.pack.tensors import matrices, norms, padded_scales
 from trireme_worker.synth.shapes import SHAPES, shape
+from trireme_worker.synth.synthesis import HEAD, LAYOUT
 from trireme_worker.synth.weights import layer_bytes
 
 FLOAT_MACS = 4
@@ -38,7 +39,7 @@ _HEADS: Mapping[str, _Head] = {
 
 
 def model_costs(
-    config: ModelConfig, *, layout: str = "2bit", head: str = "bf16", kv_dtype: str = "float32"
+    config: ModelConfig, *, layout: str = LAYOUT, head: str = HEAD, kv_dtype: str = "float32"
 ) -> ModelCosts:
     """The costs of a model whose weights lie in `layout`, with that kind of head, and keys and values so kept."""
     kv = KvFormat(config.kv_heads, config.head_dim, kv_dtype).token_bytes
@@ -69,7 +70,5 @@ def costs_of(
     """
     if model not in SHAPES and Path(model).is_dir():
         pack = Pack.open(model, verify=False)
-        return model_costs(
-            pack.config, layout=layout or pack.layout, head=head or pack.manifest.head, kv_dtype=kv_dtype
-        )
-    return model_costs(shape(model), layout=layout or "2bit", head=head or "bf16", kv_dtype=kv_dtype)
+        return model_costs(pack.config, layout=layout or pack.layout, head=head or pack.head_kind, kv_dtype=kv_dtype)
+    return model_costs(shape(model), layout=layout or LAYOUT, head=head or HEAD, kv_dtype=kv_dtype)

@@ -21,7 +21,7 @@ from trireme_kernels.jit import counts
 from trireme_kernels.linear_tiles import GROUP
 from trireme_kernels.packing import LAYOUTS
 
-HEADS = ("bfloat16", *kernels.HEAD_KINDS)
+HEADS = ("bf16", *kernels.HEAD_KINDS)
 """Kinds of output heads."""
 _SHAPE = kernels.LayerShape(32, 32, 2, 1, 16, 1e-5, "relu2")
 _VOCABULARY = 40

@@ -6,6 +6,7 @@ Owns how long a step takes; the tokens that come out mean nothing.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +15,28 @@ from numpy.typing import NDArray
 import trireme_kernels as kernels
 from trireme_coordinator.simulation import StageTimes, work_of
 from trireme_worker.batch import Batch
+from trireme_worker.head import OutputHead
 from trireme_worker.kv_cache import KVCache, pages_for
 from trireme_worker.pack import ModelConfig
 from trireme_worker.stage import StageModel
 
 VOCABULARY = 4096
 """Of all modelled models: drawing a token takes no time that counts."""
+
+
+class EvenHead(OutputHead):
+    """Every token is as likely as any other: what is drawn repeats nothing that could be guessed."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+
+    def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Zeros."""
+        return np.zeros((len(hidden), self.vocabulary), np.float32)
+
+    def largest(self, hidden: NDArray[np.float32], keep: Sequence[int]) -> list[NDArray[np.float32]]:  # noqa: ARG002
+        """Zeros, too."""
+        return list(self.logits(hidden))
 
 
 class ModelledStage(StageModel):
@@ -30,6 +47,7 @@ class ModelledStage(StageModel):
         self.first, self.last = layers.start == 0, layers.stop == config.layers
         self.threads = 0  # none of the kernels': there is nothing to pin
         self._times = times
+        self._head = EvenHead(VOCABULARY) if self.last else None
         self.kv = KVCache(
             layers=0, pages=pages_for(kv_tokens), kv_heads=1, head_dim=2, slots=slots, context=config.context
         )
@@ -44,10 +62,6 @@ class ModelledStage(StageModel):
         sampled = sum(row.sampling is not None for row in batch.rows)
         time.sleep(self._times.compute_s(work_of(batch.rows, sampled)))
         return hidden
-
-    def head(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Every token is as likely as any other: what is drawn repeats nothing that could be guessed."""
-        return np.zeros((hidden.shape[0], self.config.vocabulary), np.float32)
 
     def close(self) -> None:
         """There is nothing to end."""

@@ -2,7 +2,8 @@
 
 from trireme_coordinator.commands.bench_pipeline import bench_pipeline
 from trireme_coordinator.commands.plan import plan
+from trireme_coordinator.commands.probe import probe
 from trireme_coordinator.commands.serve import serve
 from trireme_coordinator.commands.simulate import simulate
 
-__all__ = ["bench_pipeline", "plan", "serve", "simulate"]
+__all__ = ["bench_pipeline", "plan", "probe", "serve", "simulate"]

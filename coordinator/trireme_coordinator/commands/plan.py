@@ -20,13 +20,18 @@ def plan(
         ),
     ],
     nodes: Annotated[Path, typer.Option(help="YAML file of the machines; `trireme probe` writes one.")],
-    prompt: Annotated[int, typer.Option(help="Tokens of the prompt that the first token is predicted for.")] = 512,
-    context: Annotated[int, typer.Option(help="Positions that each new token attends to.")] = 1024,
+    prompt: Annotated[
+        int | None, typer.Option(help="Tokens of the prompt that the first token is predicted for. Default: 512.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Positions that each new token attends to. Default: 1024.")
+    ] = None,
     layout: Annotated[
-        Literal["2bit", "1.6bit"] | None, typer.Option(help="Of the weights. Default: the pack's, or 2bit.")
+        Literal["2bit", "1.6bit"] | None, typer.Option(help="Of the weights. Default: the pack's, or 1.6bit.")
     ] = None,
     head: Annotated[
-        Literal["bf16", "int8", "int8+4bit"] | None, typer.Option(help="Of the head. Default: the pack's, or bf16.")
+        Literal["bf16", "int8", "int8+4bit"] | None,
+        typer.Option(help="How it is stored. Default: the pack's, or int8+4bit."),
     ] = None,
     kv_dtype: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="KV cache.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -45,7 +50,7 @@ def plan(
     machines = read_nodes(nodes)
     costs = costs_of(model, layout=layout, head=head, kv_dtype=kv_dtype)
     with Console(stderr=True).status("Planning"):
-        found = placement.plan(costs, machines, placement.Wishes(prompt=prompt, context=context))
+        found = placement.plan(costs, machines, placement.wishes_for(costs, prompt, context))
     if as_json:
         print(json.dumps(plan_json(found)))
         return

@@ -18,14 +18,16 @@ from trireme_coordinator.placement.costs import (
     prefill_step,
 )
 
+_PROMPT, _CONTEXT = 512, 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What a plan is made for."""
 
-    prompt: int = 512
+    prompt: int = _PROMPT
     """Tokens of the prompt that the time to first token is for."""
-    context: int = 1024
+    context: int = _CONTEXT
     """Positions that a decoded token attends to, and that each stage has room for at least. Raised to `prompt`."""
     prefill_chunk: int = 256
     """Most prompt tokens in a micro-batch."""
@@ -36,6 +38,15 @@ class Wishes:
     def positions(self) -> int:
         """Tokens that each stage has to have room for: one sequence, prompt included."""
         return max(self.prompt + 1, self.context)
+
+
+def wishes_for(model: ModelCosts, prompt: int | None = None, context: int | None = None) -> Wishes:
+    """Wishes with defaults that a model with a short context can have, too."""
+    short = min(_PROMPT, max(1, model.context // 2))
+    return Wishes(
+        short if prompt is None else prompt,
+        min(_CONTEXT, model.context) if context is None else context,
+    )
 
 
 @dataclass(frozen=True, slots=True)

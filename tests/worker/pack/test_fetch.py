@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 from tests.support.web import served
@@ -87,7 +88,7 @@ def test_an_empty_range_takes_no_weights(web, tmp_path):
     get(web, tmp_path / "dst", layers=range(0))
     assert "tokenizer.json" in everything(tmp_path / "dst")
     assert not [name for name in everything(tmp_path / "dst") if name.endswith(".safetensors")]
-    Pack.open(tmp_path / "dst", layers=range(0), verify=False).tokenizer_path()
+    Pack.open(tmp_path / "dst", weights=False, verify=False).tokenizer_path()
 
 
 def test_a_connection_that_breaks_goes_on_where_it_broke(web, pack_folder, tmp_path):
@@ -252,7 +253,18 @@ def test_other_schemes_are_refused(source, tmp_path):
 def test_a_worker_fetches_its_layers_once(web, pack_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TRIREME_PACKS", str(tmp_path / "packs"))
     sha = Pack.open(pack_folder).sha256
-    settings = StageSettings(web.url, sha, 0, 1, 1, 64, "float32", 2, "127.0.0.1")
+    settings = StageSettings(
+        pack=web.url,
+        pack_sha256=sha,
+        first_layer=0,
+        end_layer=1,
+        threads=1,
+        kv_tokens=64,
+        kv_dtype="float32",
+        layout="packed",
+        slots=2,
+        host="127.0.0.1",
+    )
     load(settings).close()
     folder = tmp_path / "packs" / sha
     assert {n for n in everything(folder) if n.endswith(".safetensors")} == {LAYER, "embedding.safetensors"}
@@ -262,7 +274,7 @@ def test_a_worker_fetches_its_layers_once(web, pack_folder, tmp_path, monkeypatc
     assert local_pack(web.url, range(0)) == folder
     assert local_pack(str(pack_folder), range(0)) == pack_folder
     with pytest.raises(StartupError, match="another model pack"):
-        load(StageSettings(web.url, "0" * 64, 0, 1, 1, 64, "float32", 2, "127.0.0.1"))
+        load(replace(settings, pack_sha256="0" * 64))
 
 
 @pytest.fixture

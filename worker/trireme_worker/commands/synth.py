@@ -17,7 +17,8 @@ def synth(
         Literal["700m", "1.3b", "3b", "2b4t", "7b", "8b", "13b", "30b", "70b"],
         typer.Option(help="The model whose sizes it has."),
     ],
-    layout: Annotated[Literal["2bit"], typer.Option(help="Layout of the ternary weights.")] = "2bit",
+    layout: Annotated[Literal["1.6bit", "2bit"], typer.Option(help="Layout of the ternary weights.")] = "1.6bit",
+    head: Annotated[Literal["int8+4bit", "int8", "bf16"], typer.Option(help="How the head is stored.")] = "int8+4bit",
     layers: Annotated[int | None, typer.Option(help="Other than the shape's.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same bytes, on any machine.")] = 0,
 ) -> None:
@@ -37,6 +38,7 @@ def synth(
             shape,
             dst,
             layout=layout,
+            head=head,
             layers=layers,
             seed=seed,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -44,5 +46,5 @@ def synth(
     config = made.config
     print(
         f"{dst}: {config.name}, {count(config.parameters)} parameters in {config.layers} layers, "
-        f"{made.bytes / 1e6:,.1f} MB, {made.layout}, seed {made.seed}"
+        f"{made.bytes / 1e6:,.1f} MB, {made.layout}, head {made.head}, seed {made.seed}"
     )

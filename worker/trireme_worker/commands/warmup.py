@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trireme_proto.errors import ConfigurationError
-
 if TYPE_CHECKING:
     from trireme_worker.warmup import Warmth
 
@@ -38,6 +36,7 @@ def warmup(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
 def _compile(say: Callable[[str], None], report: Callable[[int, int, str], None]) -> Warmth:
     """ConfigurationError where this machine or its cache folder will not do."""
     from trireme_kernels.errors import KernelCacheError, UnsupportedCpuError
+    from trireme_proto.errors import ConfigurationError
 
     try:
         from trireme_worker.warmup import compile_kernels, kernel_groups

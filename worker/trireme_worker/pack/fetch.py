@@ -174,7 +174,7 @@ def wanted_files(manifest: Manifest, layers: range | None) -> list[str]:
         raise ConfigurationError(
             f"layers {layers.start}:{layers.stop} are not layers of the model: it has {manifest.config.layers}."
         )
-    return [*extras, *(files_for(manifest.config, layers) if layers else ())]
+    return [*extras, *(files_for(manifest, layers) if layers else ())]
 
 
 def missing_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trireme_kernels.head_weights import HeadWeights
 from trireme_kernels.matrix import PackedMatrix
 from trireme_proto.errors import PackNotFound
 from trireme_worker.pack.config import ModelConfig
@@ -22,6 +23,8 @@ from trireme_worker.pack.weights import Float, LayerWeights
 
 Bits = NDArray[np.uint16]
 """bfloat16 values as their bits."""
+Head = Bits | HeadWeights
+"""An output head: a table in bfloat16, uint16 [vocabulary, hidden_size], or one of integers."""
 
 
 class Pack:
@@ -30,7 +33,9 @@ class Pack:
     config: ModelConfig
     generation: GenerationDefaults
     layout: str
-    """Layout of the ternary weights: "2bit"."""
+    """Layout of the ternary weights: "2bit" or "1.6bit"."""
+    head_kind: str
+    """How the output head is stored: "bf16", "int8" or "int8+4bit"."""
     path: Path
     sha256: str
     """Of trireme.json, which lists those of all other files: it identifies the model."""
@@ -38,6 +43,7 @@ class Pack:
     def __init__(self, path: Path, manifest: Manifest, sha256: str, *, verify: bool) -> None:
         self.path, self.sha256, self.manifest = path, sha256, manifest
         self.config, self.generation, self.layout = manifest.config, manifest.generation, manifest.layout
+        self.head_kind = manifest.head
         self._files = PackFiles(path, manifest)
         self._verify = verify
 
@@ -48,19 +54,20 @@ class Pack:
         *,
         verify: bool = True,
         layers: range | None = None,
+        weights: bool = True,
         progress: ProgressCallback = ignore_progress,
     ) -> Pack:
         """Opens the pack in the folder `path` and checks that its files are there and match each other.
 
-        `layers`: only the files that these layers need, embedding and head included where they are first or last; an
-        empty range: none of the weights.
+        `layers`: only the files that these layers need, embedding and head included where they are first or last.
+        `weights`: False where none of them are there, nor will be asked for.
         `verify`: compare their SHA-256 with the manifest (about a second per GB). Raises PackNotFound, PackCorrupt.
         """
         root = Path(path)
         _check_place(root)
         manifest, sha256 = read_manifest(root)
         pack = cls(root, manifest, sha256, verify=verify)
-        names = tuple(manifest.files) if layers is None else pack.files_for(layers) if layers else ()
+        names = _mapped(manifest, layers) if weights else ()
         pack._files.check_present(names)
         if verify:
             pack.verify_files(names, progress)
@@ -68,7 +75,7 @@ class Pack:
 
     def files_for(self, layers: range) -> tuple[str, ...]:
         """Names of the weight files that a stage with these layers maps."""
-        return files_for(self.config, layers)
+        return files_for(self.manifest, layers)
 
     def verify_files(self, names: Iterable[str], progress: ProgressCallback = ignore_progress) -> None:
         """Compares the SHA-256 of these files with the manifest, each file once. Raises PackCorrupt."""
@@ -101,9 +108,20 @@ class Pack:
         """The embedding table: bfloat16 bits, uint16 [vocabulary, hidden_size]."""
         return self._table(EMBEDDING_FILE, "embedding")
 
-    def head(self) -> Bits:
-        """The head's table: bfloat16 bits, uint16 [vocabulary, hidden_size]; the embedding's where they are tied."""
-        return self.embedding() if self.config.tied_head else self._table(HEAD_FILE, "head")
+    def head(self) -> Head:
+        """The head; of kind bf16 and tied, it is the embedding's table."""
+        if self.head_kind == "bf16":
+            return self.embedding() if self.config.tied_head else self._table(HEAD_FILE, "head")
+        arrays = self._tensors(HEAD_FILE)
+        shapes = {name: spec.shape for name, spec in self.manifest.files[HEAD_FILE].tensors.items()}
+        return HeadWeights(
+            self.config.hidden_size,
+            levels=arrays["head.levels"].view(np.int8).reshape(shapes["head.levels"]),
+            scales=arrays["head.scales"].view(np.float32),
+            totals=arrays["head.totals"].view(np.int32),
+            codes=arrays["head.codes"].reshape(shapes["head.codes"]) if "head.codes" in arrays else None,
+            dither=arrays.get("head.dither"),
+        )
 
     def final_norm(self) -> Float:
         """Gain of the norm before the head, float32 [hidden_size]."""
@@ -118,8 +136,16 @@ class Pack:
         return self.manifest.files[EMBEDDING_FILE].size
 
     def head_bytes(self) -> int:
-        """Bytes that the head reads: its file's, and the embedding's where they are tied."""
-        return self.manifest.files[HEAD_FILE].size + (self.embedding_bytes() if self.config.tied_head else 0)
+        """Bytes of the files that the head needs: its own, and the embedding's where that is its table."""
+        return self.manifest.files[HEAD_FILE].size + (self.embedding_bytes() if head_is_embedding(self.manifest) else 0)
+
+    def head_read_bytes(self) -> int:
+        """Bytes that the head reads for a token: of kind int8+4bit, when only the largest logits are wanted, the levels
+        stay unread but for a few rows.
+        """
+        tensors = self.manifest.files[HEAD_FILE].tensors
+        unread = tensors["head.levels"].nbytes if self.head_kind == "int8+4bit" else 0
+        return self.head_bytes() - unread
 
     def tokenizer_path(self) -> Path:
         """The tokenizer.json of the pack, verified."""
@@ -144,14 +170,24 @@ class Pack:
         return name
 
 
-def files_for(config: ModelConfig, layers: range) -> tuple[str, ...]:
-    """Names of the weight files that a stage with these layers of a model maps."""
+def _mapped(manifest: Manifest, layers: range | None) -> tuple[str, ...]:
+    return tuple(manifest.files) if layers is None else files_for(manifest, layers)
+
+
+def files_for(manifest: Manifest, layers: range) -> tuple[str, ...]:
+    """Names of the weight files that a stage with these layers maps."""
+    config = manifest.config
     if layers.step != 1 or not 0 <= layers.start < layers.stop <= config.layers:
         raise ValueError(f"{layers} is not a range of the model's {config.layers} layers")
     first, last = layers.start == 0, layers.stop == config.layers
     names = [layer_file(i) for i in layers]
-    names += [EMBEDDING_FILE] if first or (last and config.tied_head) else []
+    names += [EMBEDDING_FILE] if first or (last and head_is_embedding(manifest)) else []
     return tuple(names + ([HEAD_FILE] if last else []))
+
+
+def head_is_embedding(manifest: Manifest) -> bool:
+    """Whether the head's table is the embedding's, in the embedding's file."""
+    return manifest.config.tied_head and manifest.head == "bf16"
 
 
 def _check_place(root: Path) -> None:

@@ -19,8 +19,9 @@ from trireme_proto.errors import ConfigurationError
 from trireme_worker.pack.config import MAX_LAYERS, ModelConfig
 from trireme_worker.pack.files import ProgressCallback, ignore_progress
 from trireme_worker.pack.manifest import TOKENIZER_FILE, GenerationDefaults
+from trireme_worker.pack.quantised_head import QuantisedHead, passes
 from trireme_worker.pack.reader import Bits
-from trireme_worker.pack.tensors import LAYOUT, file_tensors, layer_file
+from trireme_worker.pack.tensors import EMBEDDING_FILE, HEAD_FILE, file_tensors
 from trireme_worker.pack.weights import Float, LayerWeights
 from trireme_worker.pack.writer import PackContents, check_destination, write_pack
 from trireme_worker.synth.shapes import shape
@@ -30,6 +31,8 @@ from trireme_worker.synth.weights import layer_bytes, random_layer, random_rows,
 _EMBEDDING, _HEAD, _FIRST_LAYER = range(3)
 """Numbers of the parts that have random bits of their own; layer i is `_FIRST_LAYER + i`."""
 MAX_SEED = (1 << 64) - 1
+HEAD, LAYOUT = "int8+4bit", "1.6bit"
+"""What a pack has unless asked otherwise: the fewest bytes a token, as of `trireme convert`."""
 _SPARE = 64 << 20
 """Bytes that a disk must have beyond the weights: tokenizer, manifest, the file system's own."""
 GB = 1e9
@@ -41,6 +44,7 @@ class Synthesis:
 
     config: ModelConfig
     layout: str
+    head: str
     seed: int
     bytes: int
     """Of all files of the pack, without trireme.json."""
@@ -51,18 +55,21 @@ def synthesise(
     dst: str | PathLike[str],
     *,
     layout: str = LAYOUT,
+    head: str = HEAD,
     layers: int | None = None,
     seed: int = 0,
     progress: ProgressCallback = ignore_progress,
 ) -> Synthesis:
     """A pack at `dst` with the sizes of the shape `name`, or of its first `layers` layers (more, too).
 
-    The model has no end-of-text token: an answer is as long as was asked for. ConfigurationError: no such shape, a
-    number out of its range, a destination that is there already, or too little room on its disk.
+    `layout` of the ternary weights: "1.6bit" or "2bit"; `head`: "bf16", "int8" or "int8+4bit", quantised from the same
+    bfloat16 table. The model has no end-of-text token: an answer is as long as was asked for. ConfigurationError: no
+    such shape, a number out of its range, a destination that is there already, or too little room on its disk.
     """
     _check_range("layers", 1 if layers is None else layers, 1, MAX_LAYERS)
     _check_range("seed", seed, 0, MAX_SEED)
-    return _write(synthetic_config(shape(name), layers), Path(dst), layout, seed, progress)
+    parts = _Parts(synthetic_config(shape(name), layers), layout, head, seed, progress)
+    return _write(parts, Path(dst))
 
 
 def synthetic_config(config: ModelConfig, layers: int | None) -> ModelConfig:
@@ -73,53 +80,63 @@ def synthetic_config(config: ModelConfig, layers: int | None) -> ModelConfig:
     return replace(sized, parameters=sized.counted_parameters())
 
 
-def _write(config: ModelConfig, dst: Path, layout: str, seed: int, progress: ProgressCallback) -> Synthesis:
+def _write(parts: _Parts, dst: Path) -> Synthesis:
+    config, head = parts.config, parts.head
     check_destination(dst)
-    parts = _Parts(config, layout, seed, progress)
-    _check_room(dst, config.name, parts.total)
+    _check_room(dst, config.name, parts.file_bytes)
     contents = PackContents(
         config=config,
         embedding=parts.table(_EMBEDDING),
         layers=parts.layers(),
         final_norm=parts.final_norm(),
-        head=None if config.tied_head else parts.table(_HEAD),
+        head=parts.head_rows() if head == "bf16" and not config.tied_head else None,
+        layout=parts.layout,
+        quantised_head=None if head == "bf16" else QuantisedHead(config, head, parts.head_rows),
         generation=GenerationDefaults(),
-        extra_files={TOKENIZER_FILE: tokenizer_json(config.vocabulary), "README.md": _card(config, seed)},
+        extra_files={TOKENIZER_FILE: tokenizer_json(config.vocabulary), "README.md": _card(config, parts.seed)},
     )
     manifest = write_pack(dst, contents)
-    return Synthesis(config, layout, seed, sum(entry.size for entry in manifest.files.values()))
+    return Synthesis(config, parts.layout, head, parts.seed, sum(entry.size for entry in manifest.files.values()))
 
 
 class _Parts:
     """The weights, drawn when the writer asks for them."""
 
-    def __init__(self, config: ModelConfig, layout: str, seed: int, progress: ProgressCallback) -> None:
-        self._config, self._layout, self._seed, self._progress = config, layout, seed, progress
-        sizes = {name: sum(t.nbytes for t in tensors.values()) for name, tensors in file_tensors(config).items()}
-        self._layer_size = sizes[layer_file(0)]
-        self._done, self.total = 0, sum(sizes.values())
+    def __init__(self, config: ModelConfig, layout: str, head: str, seed: int, progress: ProgressCallback) -> None:
+        self.config, self.layout, self.head, self.seed, self._progress = config, layout, head, seed, progress
+        tensors = file_tensors(config, layout, head)
+        sizes = {name: sum(tensor.nbytes for tensor in held.values()) for name, held in tensors.items()}
+        self.file_bytes = sum(sizes.values())
+        of_layers = self.file_bytes - sizes[EMBEDDING_FILE] - sizes[HEAD_FILE]
+        self._layer_size = of_layers // config.layers
+        drawn = passes(head) if head != "bf16" else int(not config.tied_head)
+        self._done, self._total = 0, of_layers + (1 + drawn) * sizes[EMBEDDING_FILE]
 
     def layers(self) -> Iterator[LayerWeights]:
         """All in the same memory: each is on the disk before the next is asked for."""
-        memory = large_empty(layer_bytes(self._config, self._layout))
-        for i in range(self._config.layers):
-            yield random_layer(source(self._seed, _FIRST_LAYER + i), self._config, self._layout, memory)
+        memory = large_empty(layer_bytes(self.config, self.layout))
+        for i in range(self.config.layers):
+            yield random_layer(source(self.seed, _FIRST_LAYER + i), self.config, self.layout, memory)
             self._report(self._layer_size)
 
     def table(self, part: int) -> Iterator[Bits]:
         """Rows of an embedding or a head."""
-        bits, cols = source(self._seed, part), self._config.hidden_size
-        for begin, end in row_pieces(self._config.vocabulary, cols):
+        bits, cols = source(self.seed, part), self.config.hidden_size
+        for begin, end in row_pieces(self.config.vocabulary, cols):
             yield random_rows(bits, end - begin, cols)
             self._report(2 * (end - begin) * cols)
 
+    def head_rows(self) -> Iterator[Bits]:
+        """Rows of the head before it is quantised; those of the embedding where they are tied."""
+        return self.table(_EMBEDDING if self.config.tied_head else _HEAD)
+
     def final_norm(self) -> Float:
         """Gain 1."""
-        return np.ones(self._config.hidden_size, np.float32)
+        return np.ones(self.config.hidden_size, np.float32)
 
     def _report(self, more: int) -> None:
         self._done += more
-        self._progress(self._done, self.total)
+        self._progress(self._done, self._total)
 
 
 def _check_range(what: str, value: int, low: int, high: int) -> None:
