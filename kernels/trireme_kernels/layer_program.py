@@ -35,7 +35,7 @@ from trireme_kernels.layer_shape import Layer, LayerShape
 from trireme_kernels.linear_tiles import GATE
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.threads import SYNC_WORDS
-from trireme_kernels.threads.cpus import pin, thread_cpus
+from trireme_kernels.threads.cpus import pin, pinned, thread_cpus
 
 MAX_THREADS = 128
 
@@ -47,8 +47,9 @@ class LayerProgram:
     cos, sin          float32[context, head_dim / 2] of `rope_tables`
     kv                how keys and values are stored
     pages             for each layer uint8[P, KV, head_bytes], as in `append_kv`; written by `run`
-    cpus              a CPU for each thread but the caller's, to pin them to; by default those of this process, when it
-                      has exactly `threads` of them (other processes then have theirs), else none
+    cpus              a CPU for each thread, to pin them to (the caller during `run`, which two threads on one CPU would
+                      double); by default those of this process, when it has exactly `threads` of them (other
+                      processes then have theirs), else none
 
     The arrays are used where they lie and must not be moved.  Helper threads sleep while there is no work.
     Raises `KernelInputError`.
@@ -91,7 +92,9 @@ class LayerProgram:
         self._sync, self._command = np.zeros(SYNC_WORDS, np.int32), np.zeros(steps.COMMAND_FIELDS, np.int64)
         self._buffers: dict[int, npt.NDArray[np.uint8]] = {}
         self._running = threading.Lock()
-        self._helpers = self._start(cpus)
+        self._cpus = thread_cpus(threads) if cpus is None else list(cpus)
+        require("cpus", len(self._cpus) in {0, threads}, "must name a CPU for each thread, or none")
+        self._helpers = self._start()
 
     def run(self, hidden: F32, table: I32, rows_slot: I32, positions: I32) -> None:
         """Apply the layers to hidden float32[T, hidden_size] in place; keys and values of the rows join the pages.
@@ -112,7 +115,8 @@ class LayerProgram:
             require("program", not self._command[steps.STOP], "is closed")
             if len(hidden):
                 self._fill(hidden, table, rows_slot, positions)
-                self._work(0)
+                with pinned(self._cpus[:1]):
+                    self._work(0)
 
     def close(self) -> None:
         """End the threads.  More than once is harmless."""
@@ -127,12 +131,9 @@ class LayerProgram:
         fixed = (self._sizes, eps, self._layers, self._cos, self._sin, self._kv.like)
         steps.work(rank, self.threads, self._sync, self._command, *fixed)
 
-    def _start(self, cpus: Sequence[int] | None) -> list[threading.Thread]:
-        own = thread_cpus(self.threads)[1:] if cpus is None else cpus
-
+    def _start(self) -> list[threading.Thread]:
         def help_with(rank: int) -> None:
-            if rank <= len(own):
-                pin(own[rank - 1])
+            pin(self._cpus[rank : rank + 1])
             self._work(rank)
 
         helpers = [

@@ -12,7 +12,7 @@ import numpy as np
 from trireme_kernels.arrays import U8, require
 from trireme_kernels.large_pages import large_empty
 from trireme_kernels.matrix import PackedMatrix
-from trireme_kernels.threads.cpus import pin
+from trireme_kernels.threads.cpus import pinned
 
 
 def local_copies(matrices: Sequence[PackedMatrix], cpus: Sequence[int]) -> list[PackedMatrix]:
@@ -25,9 +25,9 @@ def local_copies(matrices: Sequence[PackedMatrix], cpus: Sequence[int]) -> list[
     copies = np.split(large_empty(sum(sizes)), np.cumsum(sizes[:-1]))
 
     def copy(rank: int) -> None:
-        pin(cpus[rank])
-        for matrix, new in zip(matrices, copies, strict=True):
-            _copy_part(matrix, new, rank, len(cpus))
+        with pinned(cpus[rank : rank + 1]):
+            for matrix, new in zip(matrices, copies, strict=True):
+                _copy_part(matrix, new, rank, len(cpus))
 
     workers = [ThreadPoolExecutor(1) for _ in cpus]  # one thread each: a pool might give two parts to one thread
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Never, ParamSpec, TypeVar
@@ -17,7 +17,6 @@ from typing import Any, Never, ParamSpec, TypeVar
 import grpc
 import psutil
 
-from trireme_kernels.threads.cpus import pin, thread_cpus
 from trireme_proto.errors import FrameRefused, PipelineUnavailable, TriremeError
 from trireme_proto.status import to_grpc
 from trireme_proto.v1 import stage_pb2 as pb
@@ -67,8 +66,7 @@ class StageService(StageServicer):
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
         self._epoch = Epoch()
-        # one thread: frames are computed in the order in which they came
-        self._compute = ThreadPoolExecutor(1, "stage", _pinned, (thread_cpus(stepper.model.threads)[:1],))
+        self._compute = ThreadPoolExecutor(1, "stage")  # one: frames are computed in the order in which they came
         self._senders: set[asyncio.Task[Any]] = set()
 
     @property
@@ -190,12 +188,6 @@ class StageService(StageServicer):
             busy_ns=progress.busy_ns,
             attached=self.attached,
         )
-
-
-def _pinned(cpus: Sequence[int]) -> None:
-    """The compute thread is the first of the kernels' threads."""
-    for cpu in cpus:
-        pin(cpu)
 
 
 def _result(frame: pb.Frame, sampled: list[Sampled]) -> pb.StepResult:

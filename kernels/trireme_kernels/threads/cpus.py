@@ -6,6 +6,8 @@ more, or fewer, other processes are meant to have their share, and the system mo
 
 import os
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 _NODES = Path("/sys/devices/system/node")
@@ -17,9 +19,24 @@ def thread_cpus(threads: int) -> list[int]:
     return allowed if len(allowed) == threads else []
 
 
-def pin(cpu: int) -> None:
-    """Let the calling thread run on this CPU alone."""
-    os.sched_setaffinity(0, {cpu})
+def pin(cpus: Sequence[int]) -> None:
+    """Let the calling thread run on these CPUs alone from now on; nothing happens where there is none."""
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+
+
+@contextmanager
+def pinned(cpus: Sequence[int]) -> Iterator[None]:
+    """`pin` for a while."""
+    if not cpus:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    pin(cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def memory_nodes(folder: Path = _NODES) -> int:
