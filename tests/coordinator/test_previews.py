@@ -31,6 +31,8 @@ async def test_the_clusters_own_nodes_are_measured_once() -> None:
     found = await previews.answer(pb.PreviewPlacementRequest())
     assert await previews.answer(pb.PreviewPlacementRequest()) == found
     assert calls == [1]
+    named = await previews.answer(pb.PreviewPlacementRequest(nodes=[spec("other")]))
+    assert [stage.node for stage in named.stages] == ["other"]
     expected = plan(MODEL, OWN, wishes_for(MODEL))
     stages = [(stage.node, stage.first_layer, stage.end_layer, stage.kv_tokens) for stage in found.stages]
     assert stages == [(s.node, s.layers.start, s.layers.stop, s.kv_tokens) for s in expected.prediction.stages]

@@ -51,6 +51,21 @@ def test_one_stream_takes_all_stages_in_turn_and_many_keep_all_of_them_busy() ->
     assert [stage.seconds for stage in found.stages] == pytest.approx([0.0307, 0.0307], rel=0.01)
 
 
+def test_micro_batches_keep_stages_busy_where_rows_cost_time() -> None:
+    """Reading is shared by the rows of a step, multiplying is not: only in turns do both stages work all the time."""
+    busy = model(6, layer_bytes=(1,) * 6, layer_macs=(9 * 10**9,) * 6, kv_bytes=1)
+    machines = [machine("a", int8_gmac_s=1000.0), machine("b", int8_gmac_s=1000.0)]
+    found = predicted(busy, machines, 3, 6)
+    assert found.tokens_per_s_single == pytest.approx(1 / 0.060, rel=0.01)
+    assert found.batches[1].tokens_per_s == pytest.approx(2 / 0.060, rel=0.01)
+
+
+def test_the_slowest_stage_sets_the_pace() -> None:
+    busy = model(6, layer_bytes=(1,) * 6, layer_macs=(9 * 10**9,) * 6, kv_bytes=1)
+    machines = [machine("a", int8_gmac_s=1000.0), machine("b", int8_gmac_s=1000.0)]
+    assert predicted(busy, machines, 1, 6).tokens_per_s_aggregate == pytest.approx(1 / 0.050, rel=0.01)
+
+
 def test_a_long_way_round_needs_more_streams() -> None:
     near, far = (predicted(model(6), [machine(rtt_ms=ms), machine("b", rtt_ms=ms)], 3, 6) for ms in (0.0, 100.0))
     assert near.tokens_per_s_single - far.tokens_per_s_single == pytest.approx(1 / 0.0604 - 1 / 0.2104, rel=0.02)
