@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test check format proto golden chart chart-run chart-golden image-check image-lock clean
+.PHONY: help demo test check format proto golden chart chart-run chart-golden image-check image-lock bench bench-peers clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -66,6 +66,26 @@ image-lock: $(VENV)/test   ## choose the versions of the image's libraries anew
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --python-version 3.11 \
 	  --extra server -o docker/requirements.txt pyproject.toml
+
+# What `make bench` measures: a file of benchmarks/ and the arguments of `trireme bench` for it.
+BENCHES = \
+	kernels:kernels \
+	decode-2b4t-1:decode_2b4t_--threads_1 decode-2b4t:decode_2b4t \
+	decode-2b4t-8:decode_2b4t_--batch_8 decode-2b4t-16:decode_2b4t_--batch_16 \
+	decode-8b-1:decode_8b_--threads_1 decode-8b:decode_8b decode-70b:decode_70b \
+	decode-2b4t-4096:decode_2b4t_--context_4096_--kv_int8 \
+	prefill-2b4t-1:prefill_2b4t_--threads_1 prefill-2b4t:prefill_2b4t
+
+bench: $(VENV)/test    ## measure the kernels against this machine's limits and rewrite benchmarks/README.md (10 minutes, nothing else running)
+	@for each in $(BENCHES); do echo "$${each#*:}" | tr _ ' '; \
+	  $(BIN)/trireme bench $$(echo "$${each#*:}" | tr _ ' ') --json > benchmarks/$${each%%:*}.json || exit 1; done
+	@$(BIN)/python -m trireme_worker.bench.page benchmarks/README.md
+
+bench-peers: $(VENV)/test  ## the same beside llama.cpp's TQ2_0 (builds it: 20 minutes; measures: 30)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/trireme bench peers 2b4t --format TQ2_0 --batch 16 --json > benchmarks/peers-2b4t.json
+	$(BIN)/trireme bench peers 8b --format TQ2_0 --batch 1 --json > benchmarks/peers-8b.json
+	@$(BIN)/python -m trireme_worker.bench.page benchmarks/README.md
 
 clean:           ## remove what the other commands made
 	rm -rf $(VENV) $(VENV)-golden build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -30,10 +30,11 @@ from trireme_coordinator.telemetry import setup_telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, StartupError
 from trireme_worker.actor import StageSettings, chosen_layout
-from trireme_worker.pack import Pack, default_pack
+from trireme_worker.pack import Pack, default_pack, is_url, local_pack
 
 Say = Callable[[str], None]
 """Told what is being done, one line each."""
+_NO_LAYERS = range(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Running:
 async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
     """Serves while the context is open. StartupError when it cannot start; the message says what to change."""
     async with AsyncExitStack() as stack:
-        pack = Pack.open(Path(config.pack) if config.pack else default_pack(), verify=False)
+        pack = await _pack(config, say)
         pack.verify_files(name for name in pack.manifest.files if not name.endswith(".safetensors"))  # weights: workers
         codec = TextCodec.open(pack.tokenizer_path(), pack.config.bos_token_id, pack.config.vocabulary)
         _place(config, pack, [Node("", "", "")])  # more stages than layers shows now
@@ -74,6 +75,15 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         await public.start(engine, codec, gate, telemetry, pack, placed, previews, threads=config.threads)
         await _background(_announce(engine, public), stack)
         yield Running(public.address, pack, placed, engine)
+
+
+async def _pack(config: ServeConfig, say: Say) -> Pack:
+    """The pack; of one at a URL only what the coordinator itself needs: each worker fetches its own layers."""
+    if not is_url(config.pack):
+        return Pack.open(Path(config.pack) if config.pack else default_pack(), verify=False)
+    say("Fetching the model's manifest and tokenizer")
+    folder = await asyncio.to_thread(local_pack, config.pack, _NO_LAYERS)
+    return Pack.open(folder, verify=False, weights=False)
 
 
 async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Say) -> RedisSessionStore:
@@ -159,7 +169,7 @@ def _layout(config: ServeConfig, pack: Pack) -> str:
 def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed]) -> Launch:
     def settings(stage: Placed, host: str) -> StageSettings:
         return StageSettings(
-            pack=str(pack.path),
+            pack=config.pack if is_url(config.pack) else str(pack.path),
             pack_sha256=pack.sha256,
             first_layer=stage.layers.start,
             end_layer=stage.layers.stop,

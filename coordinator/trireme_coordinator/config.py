@@ -18,7 +18,8 @@ from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 
 _PREFIX = "TRIREME_"
-_NOT_OURS = frozenset({"TRIREME_TARGET", "TRIREME_DEBUG", "TRIREME_CACHE_DIR"})  # client, command line, kernels
+_NOT_OURS = frozenset({"TRIREME_TARGET", "TRIREME_DEBUG", "TRIREME_CACHE_DIR", "TRIREME_PACKS"})
+"""Of the client, the command line, the kernels, the packs that a node fetched."""
 _SERVICE_LINK = re.compile(
     r"TRIREME_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=\d+|PORT(_\d+_[A-Z]+)?=\w+://.*"
     r"|PORT_\d+_[A-Z]+_(PROTO|PORT|ADDR)=.*)"
@@ -37,7 +38,8 @@ class ServeConfig:
     """Settings of `trireme serve`."""
 
     pack: str = ""
-    """Folder of the model pack. Empty: the bundled model."""
+    """Folder of the model pack, the same on every node, or a URL (http, https, s3) from which each node fetches its own
+    layers. Empty: the bundled model."""
     stages: int = 1
     """Stages that the layers are cut into, each a worker process."""
     threads: int = 1

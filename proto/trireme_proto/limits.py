@@ -37,6 +37,10 @@ class Limits:
     """Most tokens in a frame."""
     concurrent_calls: int = 2048
     """Most calls open at once on the public server."""
+    load_requests: int = 1_000_000
+    """Most requests in one load of a benchmark or a simulation."""
+    load_rate: int = 100_000
+    """Most requests a second in such a load."""
     manifest_bytes: int = 16 << 20
     """Largest manifest (trireme.json) or safetensors header of a pack or checkpoint."""
     nodes_file_bytes: int = 256 << 10

@@ -137,3 +137,34 @@ def test_a_joined_group_has_commands_of_its_own(joined, capsys, monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [_Missing("numba"), *sys.meta_path])
     assert main(["several", "two"]) == 1
     assert capsys.readouterr().err == MISSING.replace("serve needs", "several needs")
+
+
+def test_a_group_has_commands_of_the_client_and_of_two_packages(joined, capsys, monkeypatch):
+    several, greet = joined("several", GROUP), joined("greet", GREET)
+    points = [
+        EntryPoint("bench", f"{several}:command", lazy.GROUP),
+        EntryPoint("bench.greet", f"{greet}:command", lazy.GROUP),
+    ]
+    monkeypatch.setattr(lazy, "entry_points", lambda group: points)
+    assert main(["--help"]) == 0
+    assert "bench.greet" not in capsys.readouterr().out
+    assert main(["bench", "--help"]) == 0
+    assert re.search(f"one +The first.*two +The second.*serve +Put a load.*greet +From {greet}\\.", shown(capsys))
+    assert greet not in sys.modules
+    for args, said in (["one"], "1\n"), (["greet", "you"], "Hello, you\n"):
+        assert main(["bench", *args]) == 0
+        assert capsys.readouterr().out == said
+    assert main(["bench", "greet"]) == 2
+    assert "see trireme bench greet --help" in capsys.readouterr().err
+
+
+def test_what_needs_the_server_in_a_group_of_the_client_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(lazy, "entry_points", lambda group: [])
+    assert main(["bench", "--help"]) == 0
+    assert re.search("serve +Put a load.*pipeline +Show how well", shown(capsys))
+    assert main(["bench", "pipeline"]) == 1
+    assert capsys.readouterr().err == MISSING.replace("serve needs", "bench pipeline needs")
+
+
+def shown(capsys):
+    return " ".join(capsys.readouterr().out.split())

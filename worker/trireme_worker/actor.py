@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -23,7 +22,7 @@ from trireme_proto.errors import StartupError
 from trireme_proto.v1.stage_pb2_grpc import add_StageServicer_to_server
 from trireme_worker.batch import Batch, Row, SamplingParams
 from trireme_worker.link import SERVER_OPTIONS
-from trireme_worker.pack import Pack
+from trireme_worker.pack import Pack, local_pack
 from trireme_worker.server import StageService
 from trireme_worker.stage import StageModel
 from trireme_worker.stepper import Stepper
@@ -37,6 +36,7 @@ class StageSettings:
     """What a worker is told: which layers of which pack, on how many threads, with how much KV, and where to listen."""
 
     pack: str
+    """Folder on the node, or a URL that the node fetches its layers from."""
     pack_sha256: str
     first_layer: int
     end_layer: int
@@ -121,9 +121,11 @@ def _port(server: grpc.aio.Server, host: str) -> int:
 
 
 def load(settings: StageSettings) -> StageModel:
-    """Opens the pack, checks the hashes of what this stage maps, compiles what it runs and computes a first step."""
+    """Fetches the pack, where it is a URL, opens it, checks the hashes of what this stage maps, compiles what it runs
+    and computes a first step.
+    """
     layers = range(settings.first_layer, settings.end_layer)
-    pack = Pack.open(Path(settings.pack), layers=layers)
+    pack = Pack.open(local_pack(settings.pack, layers, sha256=settings.pack_sha256), layers=layers)
     if pack.sha256 != settings.pack_sha256:
         raise StartupError("The worker found another model pack than the coordinator has.")
     _compile(settings, pack.head_kind)

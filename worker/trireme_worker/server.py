@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Never, ParamSpec, TypeVar
 
 import grpc
@@ -160,13 +160,14 @@ class StageService(StageServicer):
     async def _pump(self, epoch: Epoch, incoming: AsyncIterator[pb.Frame], following: ForwardCall | None) -> int:
         """Computes what comes in and hands it on, to the next stage or to the reader; returns the number of frames."""
         frames = 0
-        async for frame in incoming:
-            sampled = await self._in_order(self._stepper.step, frame, time.time_ns())
-            if following is None:
-                epoch.results.put_nowait(_result(frame, sampled))
-            else:
-                await following.send(frame)
-            frames += 1
+        async with aclosing(_read_ahead(incoming)) as arrivals:
+            async for frame, arrived_ns in arrivals:
+                sampled = await self._in_order(self._stepper.step, frame, arrived_ns)
+                if following is None:
+                    epoch.results.put_nowait(_result(frame, sampled))
+                else:
+                    await following.send(frame)
+                frames += 1
         if following is not None:
             await following.finish()
         return frames
@@ -188,6 +189,26 @@ class StageService(StageServicer):
             busy_ns=progress.busy_ns,
             attached=self.attached,
         )
+
+
+async def _read_ahead(incoming: AsyncIterator[pb.Frame]) -> AsyncGenerator[tuple[pb.Frame, int], None]:
+    """Frames with the time.time_ns() of their arrival. Each is read while the one before is computed: a large frame
+    would else wait at its sender, whose stage would wait with it, until there is somebody to take it.
+    """
+
+    async def read() -> tuple[pb.Frame, int] | None:
+        frame = await anext(frames, None)
+        return None if frame is None else (frame, time.time_ns())
+
+    frames = aiter(incoming)
+    coming = asyncio.ensure_future(read())
+    try:
+        while (arrival := await coming) is not None:
+            coming = asyncio.ensure_future(read())
+            yield arrival
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)  # its outcome does not matter any more
 
 
 def _result(frame: pb.Frame, sampled: list[Sampled]) -> pb.StepResult:

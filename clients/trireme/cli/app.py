@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trireme.cli import chat, demo, generate, sessions, status
+from trireme.cli import bench, chat, demo, generate, sessions, status
 from trireme.cli.lazy import LazyGroup
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("chat")(chat.chat)
 app.command("status")(status.status)
 app.add_typer(sessions.app, name="sessions")
 app.command("demo")(demo.demo)
+app.add_typer(bench.app, name="bench")
 
 
 @app.command("version")

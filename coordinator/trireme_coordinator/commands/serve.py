@@ -15,7 +15,9 @@ from trireme_coordinator.config import ServeConfig, from_environment
 
 
 def serve(
-    pack: Annotated[str | None, typer.Argument(help="Folder of the model pack. Default: the bundled model.")] = None,
+    pack: Annotated[
+        str | None, typer.Argument(help="Folder or URL of the model pack. Default: the bundled model.")
+    ] = None,
     stages: Annotated[int | None, typer.Option(help="Stages to cut the layers into. Default: 1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Kernel threads of each stage. Default: 1.")] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen on. Default: 127.0.0.1:50051.")] = None,

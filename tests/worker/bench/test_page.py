@@ -41,11 +41,11 @@ def test_targets_say_whether_they_are_met(tmp_path, change, row):
 
 def test_peers_stand_side_by_side(tmp_path):
     line = {
-        "model": "8b", "what": "decode", "threads": 1, "batch": 4,
-        "tokens_per_s": {"trireme": 12.0, "TQ1_0": 4.0, "TQ2_0": 6.0}, "over": {"TQ1_0": 3.0, "TQ2_0": 2.0},
+        "model": "8b", "what": "decode", "threads": 1, "batch": 4, "context": 256,
+        "tokens_per_s": {"trireme": 12.0, "llama.cpp TQ2_0": 6.0}, "over": {"llama.cpp TQ2_0": 2.0},
     }  # fmt: skip
     text = page(tmp_path, "peers", {"results": [line]})
-    assert "| 8b | decode | 1 | 4 | 12.0 | 4.0 | 6.0 | 3.00 | 2.00 |" in text
+    assert "| 8b | decode | 1 | 4 | 256 | 12.0 | 6.0 | 2.00 |" in text
 
 
 @pytest.mark.parametrize(("kind", "named"), [("nonsense: a.json", "nonsense"), ("decode: b.json", "b.json")])

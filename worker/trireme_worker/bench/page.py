@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 Result = Mapping[str, Any]
+_PEER = "llama.cpp TQ2_0"
 _BLOCK = re.compile(r"(<!-- (?P<kind>[a-z]+): (?P<files>[^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -67,9 +68,9 @@ def _prefill(r: Result) -> Iterable[list[str]]:
 
 def _peers(result: Result) -> Iterable[list[str]]:
     for line in result["results"]:
-        speeds = [f"{speed:.1f}" for speed in line["tokens_per_s"].values()]
-        over = [f"{ratio:.2f}" for ratio in line["over"].values()]
-        yield [line["model"], line["what"], str(line["threads"]), str(line["batch"]), *speeds, *over]
+        ours, theirs = (line["tokens_per_s"][name] for name in ("trireme", _PEER))
+        sizes = [line["model"], line["what"], str(line["threads"]), str(line["batch"]), str(line["context"])]
+        yield [*sizes, f"{ours:.1f}", f"{theirs:.1f}", f"{line['over'][_PEER]:.2f}"]
 
 
 _KINDS: Mapping[str, tuple[list[str], Callable[[Result], Iterable[list[str]]]]] = {
@@ -80,7 +81,7 @@ _KINDS: Mapping[str, tuple[list[str], Callable[[Result], Iterable[list[str]]]]] 
     ),
     "prefill": (["shape", "threads", "tokens", "tokens/s", "of dot peak"], _prefill),
     "peers": (
-        ["shape", "", "threads", "sequences", "trireme", "TQ1_0", "TQ2_0", "over TQ1_0", "over TQ2_0"],
+        ["shape", "", "threads", "sequences", "positions", "trireme", "TQ2_0", "over TQ2_0"],
         _peers,
     ),
 }

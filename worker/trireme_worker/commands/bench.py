@@ -15,7 +15,7 @@ import typer
 from trireme_worker.commands.signals import ended_by_signals
 
 bench = typer.Typer(
-    help="Measure the kernels on this machine, beside the machine's own limits.",
+    help="Measure the kernels on this machine, the pipeline, and a running server.",
     add_completion=False,
 )
 

@@ -8,18 +8,22 @@
                                       unless it is the embedding's table
         tokenizer.json, ...           the tokenizer's files, as the model's makers published them
 
-Reads and writes that folder; knows nothing of checkpoints (`convert` does) and computes nothing.
+Reads, writes and fetches that folder; knows nothing of checkpoints (`convert` does) and computes nothing.
 """
 
 from trireme_worker.pack.bundled import default_pack
+from trireme_worker.pack.cache import local_pack
 from trireme_worker.pack.config import ModelConfig
+from trireme_worker.pack.fetch import Fetched, fetch
 from trireme_worker.pack.files import ProgressCallback
 from trireme_worker.pack.manifest import GenerationDefaults
 from trireme_worker.pack.reader import Pack
+from trireme_worker.pack.source import is_url
 from trireme_worker.pack.weights import LayerWeights
 from trireme_worker.pack.writer import PackContents, write_pack
 
 __all__ = [
+    "Fetched",
     "GenerationDefaults",
     "LayerWeights",
     "ModelConfig",
@@ -27,5 +31,8 @@ __all__ = [
     "PackContents",
     "ProgressCallback",
     "default_pack",
+    "fetch",
+    "is_url",
+    "local_pack",
     "write_pack",
 ]

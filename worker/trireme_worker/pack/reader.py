@@ -54,18 +54,20 @@ class Pack:
         *,
         verify: bool = True,
         layers: range | None = None,
+        weights: bool = True,
         progress: ProgressCallback = ignore_progress,
     ) -> Pack:
         """Opens the pack in the folder `path` and checks that its files are there and match each other.
 
         `layers`: only the files that these layers need, embedding and head included where they are first or last.
+        `weights`: False where none of them are there, nor will be asked for.
         `verify`: compare their SHA-256 with the manifest (about a second per GB). Raises PackNotFound, PackCorrupt.
         """
         root = Path(path)
         _check_place(root)
         manifest, sha256 = read_manifest(root)
         pack = cls(root, manifest, sha256, verify=verify)
-        names = tuple(manifest.files) if layers is None else pack.files_for(layers)
+        names = _mapped(manifest, layers) if weights else ()
         pack._files.check_present(names)
         if verify:
             pack.verify_files(names, progress)
@@ -73,13 +75,7 @@ class Pack:
 
     def files_for(self, layers: range) -> tuple[str, ...]:
         """Names of the weight files that a stage with these layers maps."""
-        config = self.config
-        if layers.step != 1 or not 0 <= layers.start < layers.stop <= config.layers:
-            raise ValueError(f"{layers} is not a range of the model's {config.layers} layers")
-        first, last = layers.start == 0, layers.stop == config.layers
-        names = [layer_file(i) for i in layers]
-        names += [EMBEDDING_FILE] if first or (last and self._head_is_embedding) else []
-        return tuple(names + ([HEAD_FILE] if last else []))
+        return files_for(self.manifest, layers)
 
     def verify_files(self, names: Iterable[str], progress: ProgressCallback = ignore_progress) -> None:
         """Compares the SHA-256 of these files with the manifest, each file once. Raises PackCorrupt."""
@@ -141,7 +137,7 @@ class Pack:
 
     def head_bytes(self) -> int:
         """Bytes of the files that the head needs: its own, and the embedding's where that is its table."""
-        return self.manifest.files[HEAD_FILE].size + (self.embedding_bytes() if self._head_is_embedding else 0)
+        return self.manifest.files[HEAD_FILE].size + (self.embedding_bytes() if head_is_embedding(self.manifest) else 0)
 
     def head_read_bytes(self) -> int:
         """Bytes that the head reads for a token: of kind int8+4bit, when only the largest logits are wanted, the levels
@@ -155,10 +151,6 @@ class Pack:
         """The tokenizer.json of the pack, verified."""
         self._ensure_verified(TOKENIZER_FILE)
         return self._files.path(TOKENIZER_FILE)
-
-    @property
-    def _head_is_embedding(self) -> bool:
-        return self.config.tied_head and self.head_kind == "bf16"
 
     def _table(self, file: str, name: str) -> Bits:
         return self._tensors(file)[name].view(np.uint16).reshape(self.config.vocabulary, self.config.hidden_size)
@@ -176,6 +168,26 @@ class Pack:
         if name not in self.manifest.files:
             raise ValueError(f"the pack has no file {name}")
         return name
+
+
+def _mapped(manifest: Manifest, layers: range | None) -> tuple[str, ...]:
+    return tuple(manifest.files) if layers is None else files_for(manifest, layers)
+
+
+def files_for(manifest: Manifest, layers: range) -> tuple[str, ...]:
+    """Names of the weight files that a stage with these layers maps."""
+    config = manifest.config
+    if layers.step != 1 or not 0 <= layers.start < layers.stop <= config.layers:
+        raise ValueError(f"{layers} is not a range of the model's {config.layers} layers")
+    first, last = layers.start == 0, layers.stop == config.layers
+    names = [layer_file(i) for i in layers]
+    names += [EMBEDDING_FILE] if first or (last and head_is_embedding(manifest)) else []
+    return tuple(names + ([HEAD_FILE] if last else []))
+
+
+def head_is_embedding(manifest: Manifest) -> bool:
+    """Whether the head's table is the embedding's, in the embedding's file."""
+    return manifest.config.tied_head and manifest.head == "bf16"
 
 
 def _check_place(root: Path) -> None:

@@ -1,0 +1,6 @@
+"""The real pipeline with stages of modelled compute: what scheduling, gRPC and frames cost, without any kernel.
+
+modelled.py   a stage that sleeps instead of computing, behind the real service
+harness.py    such stages and an engine in this process, and requests to them
+pipeline.py   the figures of `trireme bench pipeline`, beside the ideal and the simulation
+"""
