@@ -58,7 +58,7 @@ class Pod:
 
     def start(self) -> None:
         """Runs init containers and starts containers, each once the one before is up; TimeoutError, RuntimeError."""
-        self._make_volumes()
+        self.make_volumes()
         if _NAMESPACES:  # as shareProcessNamespace has it: containers of a pod see each other's processes, no others
             self._namespace = psutil.Popen(["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", _PAUSE])
         for container in self.template.spec.get("initContainers", ()):
@@ -187,7 +187,8 @@ class Pod:
                 raise RuntimeError(f"{self.name}: {container['name']} does not start: {self.log(container['name'])}")
             time.sleep(0.1)
 
-    def _make_volumes(self) -> None:
+    def make_volumes(self) -> None:
+        """Folders and files of the pod's volumes."""
         mounted = {m["name"]: c for c in self.template.containers for m in c.get("volumeMounts", ())}
         for volume in self.template.spec.get("volumes", ()):
             folder = self.folder / volume["name"]
