@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from collections.abc import Sequence as Items
 from contextlib import contextmanager
@@ -52,13 +54,16 @@ class Engine:
     Every listener is told of its sequence's end, whatever happens, unless the sequence is dropped.
     """
 
-    def __init__(self, config: SchedulerConfig, launch: Launch) -> None:
+    def __init__(
+        self, config: SchedulerConfig, launch: Launch, clock: Callable[[], int] = time.perf_counter_ns
+    ) -> None:
         self.scheduler = Scheduler(config)
         self.pipeline: Pipeline | None = None
         self.epoch = 0
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()  # the opposite of `ready`, to wait for
-        self._launch = launch
+        self._launch, self._clock = launch, clock
+        self._sent: deque[int] = deque()  # when the micro-batches under way were handed to the pipeline
         self._started = self._ended = False
         self._listeners: dict[Sequence, Listener] = {}
         self._queued: set[Sequence] = set()
@@ -135,6 +140,7 @@ class Engine:
         """Feeds and collects until something is lost."""
         self._started = True
         self.lost.clear()
+        self._sent.clear()
         self.ready.set()
         await first_to_end(self._feed(pipeline), self._collect(pipeline), pipeline.lost())
 
@@ -143,6 +149,7 @@ class Engine:
             self._wake.clear()
             while (batch := self.scheduler.schedule()) is not None:
                 self._tell_admitted(batch)
+                self._sent.append(self._clock())
                 await pipeline.send(batch)
             await self._wake.wait()
 
@@ -154,11 +161,17 @@ class Engine:
     def _apply(self, result: pb.StepResult) -> None:
         """Takes in one step's result and tells everybody concerned."""
         batch, tokens = self.scheduler.complete(result.step, [(t.slot, t.token_id) for t in result.tokens])
+        self._learn(batch, result.timings)
         for row in batch.rows:
             with self._telling(row.sequence) as listener:
                 if listener is not None:
                     listener.timed(prefill=row.prefill, tokens=row.count, timings=result.timings)
                     self._tell_token(row.sequence, listener, tokens.get(row.sequence))
+
+    def _learn(self, batch: Batch, timings: Items[pb.StageTiming]) -> None:
+        round_ns = self._clock() - self._sent.popleft()
+        waited = sum(t.wait_ns for t in timings)
+        self.scheduler.learn(batch, [t.compute_ns for t in timings], round_ns - waited)
 
     def _tell_token(self, sequence: Sequence, listener: Listener, token_id: int | None) -> None:
         if token_id is not None and (reason := listener.token(token_id)) is not None:

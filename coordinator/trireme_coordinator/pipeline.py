@@ -56,7 +56,7 @@ class Pipeline:
 
     async def send(self, batch: Batch) -> None:
         """Hands a micro-batch to the first stage. Raises as `lost`."""
-        await self._sender().send(_frame(batch, self.epoch))
+        await self._sender().send(frame_of(batch, self.epoch))
 
     async def receive(self) -> pb.StepResult:
         """The next step's result. Raises as `lost`."""
@@ -118,7 +118,8 @@ async def highest_epoch(addresses: Sequence[str]) -> int:
             raise PipelineUnavailable("A stage does not answer.") from error
 
 
-def _frame(batch: Batch, epoch: int) -> pb.Frame:
+def frame_of(batch: Batch, epoch: int) -> pb.Frame:
+    """The frame for the first stage."""
     rows = [
         pb.Row(
             slot=row.slot,

@@ -101,7 +101,7 @@ def test_parking_twice_keeps_the_later_one() -> None:
 
 def test_what_does_not_add_up_is_said() -> None:
     budget = Budget(slots=2, pages=2)
-    budget._running[0] = 3
+    budget._run(0, 3)
     assert "slots" in budget.check_integrity()
     budget._free_slots.remove(0)
     assert budget.check_integrity() == "3 pages are reserved, there are 2"

@@ -56,7 +56,7 @@ def test_the_pipeline_is_full_with_one_micro_batch_more_than_stages() -> None:
     assert s.schedule() is None
 
 
-def test_decode_rows_come_first_and_prefill_shares_the_rest() -> None:
+def test_decode_rows_come_first_and_prompts_take_turns_with_the_rest() -> None:
     s = scheduler(chunk=10)
     old, long, short = sequence(3), sequence(15), sequence(4)
     s.submit(old)
@@ -66,7 +66,7 @@ def test_decode_rows_come_first_and_prefill_shares_the_rest() -> None:
     rows = scheduled(s).rows
     assert [(r.sequence, r.count, r.prefill) for r in rows] == [(old, 1, False), (long, 10, True)]
     rows = scheduled(s).rows
-    assert [(r.sequence, r.count, r.prefill) for r in rows] == [(long, 5, True), (short, 4, True)]
+    assert [(r.sequence, r.count, r.prefill) for r in rows] == [(short, 4, True), (long, 5, True)]
 
 
 def test_decode_rows_are_shared_out_over_the_stages() -> None:

@@ -1,5 +1,6 @@
 """Commands that join `trireme` where the server is installed."""
 
+from trireme_coordinator.commands.bench import bench
 from trireme_coordinator.commands.serve import serve
 
-__all__ = ["serve"]
+__all__ = ["bench", "serve"]

@@ -1,19 +1,25 @@
 """Admission, micro-batches and results: continuous batching over a pipeline of stages.
 
-Decode rows come first, then prefill chunks within a token budget. A sequence has one decode step under way at most;
-prefill chunks of one sequence may follow each other into the pipeline without waiting, because frames keep their order.
-So do releases: a slot that is freed here can be given to another sequence at once, the stages will have freed it when
-its first row arrives.
+Decode rows come first, then prefill chunks within a token budget, in fair turns (`fair.py`). A sequence has one decode
+step under way at most; prefill chunks of one sequence may follow each other into the pipeline without waiting, because
+frames keep their order. So do releases: a slot that is freed here can be given to another sequence at once, the stages
+will have freed it when its first row arrives.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from typing import TypeVar
 
 from trireme_coordinator.scheduler.budget import Budget, pages_for
+from trireme_coordinator.scheduler.cost import StepCost
+from trireme_coordinator.scheduler.fair import FairQueue, Shares
 from trireme_coordinator.scheduler.sequence import Batch, Finish, Row, Sequence
 from trireme_proto.errors import Overloaded, PipelineUnavailable
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +36,46 @@ class SchedulerConfig:
     prefill_chunk: int
     """Most prompt tokens in one micro-batch."""
     queue: int
-    """Most sequences waiting for a slot."""
+    """Most sequences of one tenant waiting for a slot."""
 
 
 class Scheduler:
-    """Holds all sequences of a pipeline. Every method is quick and never waits."""
+    """Holds all sequences of a pipeline. Every method is quick however many there are, and never waits.
+
+    A running sequence is in one of three places: in `_prefilling` as long as it has tokens to feed before its next
+    decode step, in `_ready` when it waits for that step, in neither when its token is under way.
+    """
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
         self.budget = Budget(config.slots, config.pages)
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
-        self._step = 0
+        self.cost = StepCost(config.stages)
+        self.running: dict[Sequence, None] = {}
+        self._admission, self._compute = Shares(), Shares()
+        self.waiting = FairQueue(self._admission)
+        self._prefilling = FairQueue(self._compute)
+        self._ready: OrderedDict[Sequence, None] = OrderedDict()
+        self._decoding: set[Sequence] = set()
+        self._priorities: Counter[int] = Counter()  # of the running ones
+        self._tenants: Counter[str] = Counter()  # sequences of each, waiting or running
+        self._arrivals = self._turns = self._step = 0
         self._under_way: deque[Batch] = deque()
+        self._decode_batches = 0  # of those under way
+        self._blocked: tuple[Sequence, int] | None = None  # who had no room, and `budget.freed` at that time
 
     def submit(self, sequence: Sequence) -> None:
-        """Puts a sequence into the queue. Overloaded when the queue is full; ValueError where it could never run."""
+        """Puts a sequence into the queue. Overloaded when its tenant's is full; ValueError where it could never run."""
         if len(sequence.tokens) >= self.config.context or self._pages(sequence) > self.config.pages:
             raise ValueError(f"a prompt of {len(sequence.tokens)} tokens leaves no room for an answer")
-        if len(self.waiting) >= self.config.queue:
-            raise Overloaded(f"{len(self.waiting)} requests are waiting already; try again later.", retry_after=1.0)
-        self.waiting.append(sequence)
+        if (waiting := self.waiting.count(sequence.tenant)) >= self.config.queue:
+            raise Overloaded(f"{waiting} requests are waiting already; try again later.", retry_after=1.0)
+        if not self._tenants[sequence.tenant]:
+            self._admission.enter(sequence.tenant)
+            self._compute.enter(sequence.tenant)
+        self._tenants[sequence.tenant] += 1
+        self._arrivals += 1
+        sequence.arrival = self._arrivals
+        self.waiting.add(sequence, sequence.arrival)
 
     def schedule(self) -> Batch | None:
         """The next micro-batch; None where there is nothing to do or the pipeline is full."""
@@ -67,46 +92,50 @@ class Scheduler:
         """Takes a step's result, (slot, token id) for each row that sampled; returns its micro-batch, and the tokens
         that count.
 
-        A token of a sequence that has been dropped since is ignored. Sets `finish` where the answer ends with the
-        token; an end-of-text token is not part of the answer and is not returned. PipelineUnavailable, and nothing has
-        changed, where it is not the result that is due: the stages and these books disagree.
+        A token of a sequence that has been dropped or preempted since is ignored. Sets `finish` where the answer ends
+        with the token; an end-of-text token is not part of the answer and is not returned. PipelineUnavailable, and
+        nothing has changed, where it is not the result that is due: the stages and these books disagree.
         """
         batch = self._due(step, [slot for slot, _ in tokens])
-        asked = [row.sequence for row in batch.rows if row.samples]
+        asked = [row for row in batch.rows if row.samples]
         results = zip(asked, (token for _, token in tokens), strict=True)
-        return batch, {sequence: token for sequence, token in results if self._accept(sequence, token)}
+        return batch, {row.sequence: token for row, token in results if self._accept(row, token)}
+
+    def learn(self, batch: Batch, compute_ns: Items[int], round_ns: int) -> None:
+        """A micro-batch took each stage so long to compute, and so long from being sent to its result, waiting times
+        not counted.
+        """
+        self.cost.learn(len(batch.token_ids), compute_ns, round_ns)
 
     def finish(self, sequence: Sequence, reason: Finish) -> None:
         """Ends an answer from outside the model: a stop text was found."""
         sequence.finish = reason
+        self._rest(sequence)
 
     def drop(self, sequence: Sequence) -> None:
         """Forgets a sequence. One that finished has its slot parked for its session; what a caller gave up is freed on
         every stage by the next frame.
         """
-        if sequence in self.waiting:
-            self.waiting.remove(sequence)
+        if sequence.slot is not None:
+            if sequence.session_id and sequence.finish is not None:
+                self.budget.park(sequence.slot, sequence.session_id, tuple(sequence.tokens[: sequence.computed]))
+            else:
+                self.budget.free(sequence.slot)
+            self._leave(sequence)
+        elif not self.waiting.remove(sequence):
             return
-        if sequence.slot is None:
-            return
-        self.running.remove(sequence)
-        if sequence.session_id and sequence.finish is not None:
-            self.budget.park(sequence.slot, sequence.session_id, tuple(sequence.tokens[: sequence.computed]))
-        else:
-            self.budget.free(sequence.slot)
-        sequence.slot = None
+        _count_down(self._tenants, sequence.tenant)
 
     def restart(self) -> None:
         """The pipeline was rebuilt and holds nothing: every running sequence starts over from its tokens, in the old
         order.
         """
-        for sequence in reversed(self.running):
-            sequence.slot, sequence.computed = None, 0
+        for sequence in list(self.running):
+            self._leave(sequence)
             sequence.setbacks += 1
-            self.waiting.appendleft(sequence)
-        self.running.clear()
+            self.waiting.add(sequence, sequence.arrival)
         self._under_way.clear()
-        self._step = 0
+        self._step = self._decode_batches = 0
         self.budget.reset()
 
     def idle(self) -> bool:
@@ -119,51 +148,135 @@ class Scheduler:
             return "running sequences and running slots differ"
         return self.budget.check_integrity()
 
+    # ---------------------------------------------------------------- who runs
+
     def _admit(self) -> None:
-        """In order of arrival, as long as the first one in the queue fits."""
-        while self.waiting and self._place(self.waiting[0]):
-            self.running.append(self.waiting.popleft())
+        """Whose turn it is comes first, as long as that one fits."""
+        while (first := self.waiting.first()) is not None and self._place(first):
+            self._admission.chosen(first.tenant)
+            self._admission.charge(first.tenant, first.pending)
+            self.waiting.remove(first)
+            self.running[first] = None
+            self._priorities[first.priority] += 1
+            self._move(first)
 
     def _place(self, sequence: Sequence) -> bool:
+        """Gives it a slot, taken from lower priorities if need be."""
+        if self._blocked == (sequence, self.budget.freed):
+            return False
+        if not self._find_room(sequence):
+            victims = self._victims(sequence)
+            for victim in victims:
+                self._preempt(victim)
+            if not victims or not self._find_room(sequence):
+                self._blocked = (sequence, self.budget.freed)
+                return False
+        sequence.admissions += 1
+        if not sequence.generated:  # one that starts over in mid-answer keeps what was true when it first started
+            sequence.cached = sequence.computed
+        return True
+
+    def _find_room(self, sequence: Sequence) -> bool:
         pages = self._pages(sequence)
         parked = self.budget.unpark(sequence.session_id, pages, sequence.tokens)
         if parked is not None:
             sequence.slot, sequence.computed = parked.slot, len(parked.tokens)
         else:
             sequence.slot, sequence.computed = self.budget.reserve(pages), 0
-        if not sequence.generated:  # one that starts over in mid-answer keeps what was true when it first started
-            sequence.cached = sequence.computed
         return sequence.slot is not None
+
+    def _victims(self, sequence: Sequence) -> list[Sequence]:
+        """Running ones of its tenant, of the lowest priorities and the youngest first, whose room would do; empty where
+        even all of them would not.
+        """
+        if all(priority >= sequence.priority for priority in self._priorities):
+            return []
+        lower = [
+            s
+            for s in self.running
+            if s.tenant == sequence.tenant and s.priority < sequence.priority and s.finish is None
+        ]
+        lower.sort(key=lambda s: (s.priority, -s.arrival))
+        found: list[Sequence] = []
+        for victim in lower:
+            found.append(victim)
+            if self.budget.would_fit(self._pages(sequence), [v.slot for v in found if v.slot is not None]):
+                return found
+        return []
+
+    def _preempt(self, victim: Sequence) -> None:
+        """Back into the queue, at its old place. It goes on later from its tokens, which are its whole state."""
+        if victim.slot is not None:
+            self.budget.free(victim.slot)
+        self._leave(victim)
+        self.waiting.add(victim, victim.arrival)
 
     def _pages(self, sequence: Sequence) -> int:
         """Pages of the longest that it can become."""
         return pages_for(min(sequence.prompt_length + sequence.max_tokens, self.config.context))
 
+    def _leave(self, sequence: Sequence) -> None:
+        """It does not run any more, and has nothing computed."""
+        self._rest(sequence)
+        del self.running[sequence]
+        _count_down(self._priorities, sequence.priority)
+        sequence.slot, sequence.computed = None, 0
+
+    def _rest(self, sequence: Sequence) -> None:
+        """It gets no more rows."""
+        self._prefilling.remove(sequence)
+        self._ready.pop(sequence, None)
+        self._decoding.discard(sequence)
+
+    def _move(self, sequence: Sequence) -> None:
+        """To where its next row will come from."""
+        if sequence.decodes:
+            self._ready[sequence] = None
+            self._decoding.add(sequence)
+        elif sequence.pending:
+            self._turns += 1
+            self._prefilling.add(sequence, self._turns)
+
+    # ---------------------------------------------------------------- what they compute
+
     def _decode_rows(self) -> list[Row]:
-        """A share of the sequences that wait for a decode step, so that every stage has a micro-batch to work on."""
-        ready = [s for s in self.running if s.decodes and s.finish is None]
-        if not ready:
-            return []
-        decoding = sum(1 for s in self.running if s.generated and s.finish is None)
-        share = -(-decoding // self.config.stages)
-        return [self._row(s, 1, prefill=False) for s in ready[:share]]
+        """Everybody who is ready, where a prefill chunk goes with them, so that nobody waits for a second one.
+
+        Else a share, so that every stage has a micro-batch to work on; and none while enough micro-batches are under
+        way, so that small ones, which cost almost as much as large ones, grow together.
+        """
+        count = len(self._ready)
+        if not self._prefilling:
+            share = self.cost.rows(len(self._decoding))
+            enough = -(-len(self._decoding) // share)
+            count = min(count, share) if self._decode_batches < enough else 0
+        return [self._row(self._ready.popitem(last=False)[0], 1, prefill=False) for _ in range(count)]
 
     def _prefill_rows(self) -> list[Row]:
+        """The token budget, to the tenant that has been served least, and there to one request after the other."""
         rows: list[Row] = []
-        left = self.config.prefill_chunk
-        for sequence in self.running:
-            if left and sequence.pending and not sequence.decodes:
-                count = min(left, sequence.pending)
-                rows.append(self._row(sequence, count, prefill=True))
-                left -= count
+        left, again = self.config.prefill_chunk, []
+        while left and (sequence := self._prefilling.first()) is not None:
+            self._compute.chosen(sequence.tenant)
+            self._prefilling.remove(sequence)
+            count = min(left, sequence.pending)
+            rows.append(self._row(sequence, count, prefill=True))
+            left -= count
+            if sequence.pending:
+                again.append(sequence)
+        for sequence in again:
+            self._move(sequence)
         return rows
 
     def _row(self, sequence: Sequence, count: int, *, prefill: bool) -> Row:
         if sequence.slot is None:
             raise ValueError("a sequence without a slot cannot be scheduled")
-        position = sequence.computed
+        position, samples = sequence.computed, sequence.pending == count
         sequence.computed += count
-        return Row(sequence, sequence.slot, position, count, samples=sequence.pending == 0, prefill=prefill)
+        self._compute.charge(sequence.tenant, count)
+        if not prefill:
+            self._admission.charge(sequence.tenant, count)
+        return Row(sequence, sequence.slot, position, count, samples, prefill, sequence.admissions)
 
     def _emit(self, rows: list[Row]) -> Batch:
         self._step += 1
@@ -171,7 +284,10 @@ class Scheduler:
         token_ids = tuple(token for row in rows for token in row.token_ids)
         batch = Batch(self._step, release, tuple(rows), token_ids)
         self._under_way.append(batch)
+        self._decode_batches += batch.decodes
         return batch
+
+    # ---------------------------------------------------------------- what comes back
 
     def _due(self, step: int, slots: list[int]) -> Batch:
         """Takes the oldest micro-batch off the list, if this can be its result."""
@@ -181,19 +297,29 @@ class Scheduler:
         asked = [row.slot for row in batch.rows if row.samples]
         if (step, slots) != (batch.step, asked):
             raise PipelineUnavailable(f"A stage sent a wrong result of step {step}; that of {batch.step} is due.")
+        self._decode_batches -= batch.decodes
         return self._under_way.popleft()
 
-    def _accept(self, sequence: Sequence, token: int) -> bool:
+    def _accept(self, row: Row, token: int) -> bool:
         """Whether the token becomes part of its sequence's answer."""
-        if sequence.slot is None or sequence.finish is not None:
+        sequence = row.sequence
+        if not row.current or sequence.finish is not None:
             return False
         sequence.setbacks = 0
         if token in sequence.eos_token_ids:
-            sequence.finish = Finish.EOS
+            self.finish(sequence, Finish.EOS)
             return False
         sequence.tokens.append(token)
         if sequence.generated == sequence.max_tokens:
-            sequence.finish = Finish.LENGTH
+            self.finish(sequence, Finish.LENGTH)
         elif len(sequence.tokens) == self.config.context:
-            sequence.finish = Finish.CONTEXT
+            self.finish(sequence, Finish.CONTEXT)
+        else:
+            self._move(sequence)
         return True
+
+
+def _count_down(counts: Counter[Key], key: Key) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

@@ -44,12 +44,20 @@ class Sequence:
     """Most tokens to generate, at least 1."""
     eos_token_ids: frozenset[int] = frozenset()
     session_id: str = ""
+    tenant: str = ""
+    """Whose request it is: tenants get equal shares, and see nothing of each other."""
+    priority: int = 0
+    """Higher ones of a tenant go first, and take the room of lower ones where there is none."""
     # ------------------------------------------------------------------
     prompt_length: int = field(init=False)
     cached: int = field(default=0, init=False)
     """Prompt tokens whose keys and values were still held when the request was admitted."""
     computed: int = field(default=0, init=False)
     slot: int | None = field(default=None, init=False)
+    arrival: int = field(default=0, init=False)
+    """Its number in the order of arrival, which it keeps when it has to start over."""
+    admissions: int = field(default=0, init=False)
+    """Times that it was given a slot: what was sent before the last time does not count any more."""
     finish: Finish | None = field(default=None, init=False)
     setbacks: int = field(default=0, init=False)
     """Times that it had to start over since its last token."""
@@ -84,6 +92,13 @@ class Row:
     count: int
     samples: bool
     prefill: bool
+    admission: int
+    """Which of the sequence's admissions it belongs to."""
+
+    @property
+    def current(self) -> bool:
+        """Whether its sequence still runs on what this row has fed."""
+        return self.sequence.slot is not None and self.sequence.admissions == self.admission
 
     @property
     def token_ids(self) -> list[int]:
@@ -98,3 +113,8 @@ class Batch:
     release: tuple[int, ...]
     rows: tuple[Row, ...]
     token_ids: tuple[int, ...]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether decode rows are in it: they come first."""
+        return bool(self.rows) and not self.rows[0].prefill
