@@ -132,6 +132,7 @@ def frame_of(batch: Batch, epoch: int) -> pb.Frame:
     return pb.Frame(
         epoch=epoch,
         step=batch.step,
+        share=[pb.Share(slot=s.slot, from_slot=s.from_slot, pages=s.pages) for s in batch.share],
         release=batch.release,
         rows=rows,
         token_ids=batch.token_ids,

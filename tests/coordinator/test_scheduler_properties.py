@@ -19,6 +19,7 @@ from trireme_proto.errors import Overloaded, PipelineUnavailable
 
 CONTEXT = 70
 SESSIONS = ("", "a", "b", "c")
+TENANTS = ("x", "y")
 
 
 @dataclass
@@ -56,9 +57,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         extra_pages=st.integers(0, 12),
         chunk=st.integers(1, 40),
         queue=st.integers(1, 8),
+        sharing=st.booleans(),
     )
-    def begin(self, stages: int, slots: int, extra_pages: int, chunk: int, queue: int) -> None:
-        self.config = SchedulerConfig(stages, slots, pages_for(CONTEXT) + extra_pages, CONTEXT, chunk, queue)
+    def begin(self, stages: int, slots: int, extra_pages: int, chunk: int, queue: int, sharing: bool) -> None:
+        pages = pages_for(CONTEXT) + extra_pages
+        self.config = SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue, sharing)
         self.scheduler = Scheduler(self.config)
         self.pipeline = FakePipeline(self.config)
         self.live: list[Request] = []
@@ -73,19 +76,35 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_tokens=st.sampled_from([1, 2, 7, 40, 1000]),
         stop_after=st.none() | st.integers(1, 10),
         seed=st.integers(0, 2**64 - 1),
+        text=st.integers(0, 2),
+        tenant=st.sampled_from(TENANTS),
+        priority=st.integers(0, 2),
     )
     def submit(
-        self, session: str, length: int, change: int | None, max_tokens: int, stop_after: int | None, seed: int
+        self,
+        session: str,
+        length: int,
+        change: int | None,
+        max_tokens: int,
+        stop_after: int | None,
+        seed: int,
+        text: int = 0,
+        tenant: str = "x",
+        priority: int = 0,
     ) -> None:
-        """A prompt of `length` tokens; on a session after what it holds, in which one token may be changed."""
+        """A prompt of `length` tokens of one of three texts; on a session, which is a tenant's own, after what it
+        holds, in which one token may be changed.
+        """
+        tenant = TENANTS[SESSIONS.index(session) % 2] if session else tenant
         log = list(self.logs.get(session, [])) if session else []
         if change is not None and change < len(log):
             log[change] = (log[change] + 1) % VOCABULARY
-        tokens = log + [(seed + i * i) % VOCABULARY for i in range(length)]
+        tokens = log + [(text + i * i) % VOCABULARY for i in range(length)]
         if not 0 < len(tokens) < CONTEXT:
             tokens = [seed % VOCABULARY]
-        sequence = Sequence(list(tokens), SamplingParams(0.0, 0, 1.0, seed), max_tokens, frozenset({EOS}), session)
-        if len(self.scheduler.waiting) >= self.config.queue:
+        how = SamplingParams(0.0, 0, 1.0, seed)
+        sequence = Sequence(list(tokens), how, max_tokens, frozenset({EOS}), session, tenant, priority)
+        if self.scheduler.waiting.count(tenant) >= self.config.queue:
             with pytest.raises(Overloaded):
                 self.scheduler.submit(sequence)
             return
@@ -96,7 +115,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def crowd(self, how_many: int, seed: int) -> None:
         """Short prompts with answers that may become long."""
         for i in range(how_many):
-            self.submit(SESSIONS[i % len(SESSIONS)], 1, None, 1000, None, seed + i)
+            self.submit(SESSIONS[i % len(SESSIONS)], 1, None, 1000, None, seed + i, priority=i % 3)
 
     @rule()
     def fill(self) -> None:
@@ -161,12 +180,22 @@ class SchedulerMachine(RuleBasedStateMachine):
         first, budget = self.pipeline.stages[0], self.scheduler.budget
         while self.pipeline.advance(0):
             pass
-        lengths = {s.slot: s.computed for s in self.scheduler.running}
-        lengths |= {parked.slot: len(parked.tokens) for parked in budget._parked.values()}
-        for slot in set(range(self.config.slots)) - set(budget.releases):
-            assert first.kv.lengths[slot] == lengths.get(slot, 0)
-        for parked in budget._parked.values():
-            assert first.held[parked.slot] == list(parked.tokens)
+        held = {s.slot: s.tokens[: s.computed] for s in self.scheduler.running}
+        held |= {parked.slot: list(parked.tokens) for parked in budget._parked.values()}
+        for slot in set(range(self.config.slots)) - set(budget.releases) - {share.slot for share in budget.shares}:
+            assert first.held.get(slot, []) == held.get(slot, [])
+            assert first.kv.lengths[slot] == len(held.get(slot, []))
+
+    @invariant()
+    def tenants_share_nothing(self) -> None:
+        tenants = {s.slot: s.tenant for s in self.scheduler.running}
+        for session, parked in self.scheduler.budget._parked.items():
+            tenants[parked.slot] = TENANTS[SESSIONS.index(session) % 2]
+        first, owners = self.pipeline.stages[0], {}
+        for slot, tenant in tenants.items():
+            for page in first.kv.table[slot, : pages_for(int(first.kv.lengths[slot]))].tolist():
+                assert owners.setdefault(page, tenant) == tenant
+                assert self.config.sharing or first.kv._owners[page] == 1
 
     @invariant()
     def nothing_wrong_was_told(self) -> None:

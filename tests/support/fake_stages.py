@@ -36,6 +36,9 @@ class FakeStage:
         """Takes in a frame as a stage would; returns (slot, token) of the rows that sample."""
         self.steps += 1
         assert batch.step == self.steps
+        for share in batch.share:
+            self.kv.share(share.slot, share.from_slot, share.pages)
+            self.held[share.slot] = self.held[share.from_slot][: 16 * share.pages]
         for slot in batch.release:
             self.kv.release(slot)
             self.held.pop(slot, None)

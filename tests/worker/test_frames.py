@@ -41,7 +41,7 @@ def test_a_good_frame() -> None:
     assert batch.tokens == 4
     assert batch.slots().tolist() == [2, 2, 2, 7]
     assert batch.positions().tolist() == [10, 11, 12, 0]
-    assert batch.sampled() == [(3, batch.rows[1])]
+    assert batch.sampled() == [(3, batch.rows[1], 1)]
     values = frames.read_activations(good(), batch, EXPECTED)
     assert values.tolist() == np.arange(16).reshape(4, 4).tolist()
     assert values.dtype == np.float32

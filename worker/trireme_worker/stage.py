@@ -79,7 +79,7 @@ class StageModel:
         where a row does not continue what its slot holds.
         """
         for row in batch.rows:
-            self.kv.extend(row.slot, row.position, row.count)
+            self.kv.extend(row.slot, row.position, row.count, row.drafts)
 
     def forward(self, batch: Batch, hidden: Float) -> Float:
         """Applies the layers to `hidden` in place and returns it; keys and values go where `reserve` made room."""
@@ -99,12 +99,14 @@ class StageModel:
         return out
 
     def sample(self, batch: Batch, hidden: Float) -> list[Sampled]:
-        """Last stage: the next token of each row that asks for one. `hidden` as `forward` returned it."""
+        """Last stage: the next token of each row that asks for one, and those after its drafts. `hidden` as `forward`
+        returned it.
+        """
         wanted = batch.sampled()
         if not wanted:
             return []
-        logits = self.head(hidden[[index for index, _ in wanted]])
-        return [_choose(row, logits[i]) for i, (_, row) in enumerate(wanted)]
+        logits = self.head(hidden[[index for index, _, _ in wanted]])
+        return [_choose(row, position, logits[i]) for i, (_, row, position) in enumerate(wanted)]
 
     def logits(self, token_ids: Sequence[int]) -> Float:
         """Whole model only: logits at each position of one sequence, float32 [T, vocabulary]. Leaves no pages
@@ -123,8 +125,8 @@ class StageModel:
         self._program.close()
 
 
-def _choose(row: Row, logits: Float) -> Sampled:
-    how, position = row.sampling, row.position + row.count
+def _choose(row: Row, position: int, logits: Float) -> Sampled:
+    how = row.sampling
     if how is None:
         raise ValueError("the row does not ask for a token")
     token = kernels.sample(logits, how.temperature, how.top_k, how.top_p, how.seed, position)

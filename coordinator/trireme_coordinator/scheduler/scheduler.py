@@ -13,7 +13,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import TypeVar
 
-from trireme_coordinator.scheduler.budget import Budget, pages_for
+from trireme_coordinator.scheduler.budget import PAGE_TOKENS, Budget, pages_for
 from trireme_coordinator.scheduler.cost import StepCost
 from trireme_coordinator.scheduler.fair import FairQueue, Shares
 from trireme_coordinator.scheduler.sequence import Batch, Finish, Row, Sequence
@@ -37,6 +37,8 @@ class SchedulerConfig:
     """Most prompt tokens in one micro-batch."""
     queue: int
     """Most sequences of one tenant waiting for a slot."""
+    sharing: bool = True
+    """Whether sequences of a tenant that begin alike share their pages."""
 
 
 class Scheduler:
@@ -48,7 +50,7 @@ class Scheduler:
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
-        self.budget = Budget(config.slots, config.pages)
+        self.budget = Budget(config.slots, config.pages, sharing=config.sharing)
         self.cost = StepCost(config.stages)
         self.running: dict[Sequence, None] = {}
         self._admission, self._compute = Shares(), Shares()
@@ -84,7 +86,7 @@ class Scheduler:
         self._admit()
         rows = self._decode_rows()
         rows += self._prefill_rows()
-        if not rows and not self.budget.releases:
+        if not (rows or self.budget.releases):
             return None
         return self._emit(rows)
 
@@ -181,8 +183,9 @@ class Scheduler:
         parked = self.budget.unpark(sequence.session_id, pages, sequence.tokens)
         if parked is not None:
             sequence.slot, sequence.computed = parked.slot, len(parked.tokens)
-        else:
-            sequence.slot, sequence.computed = self.budget.reserve(pages), 0
+        elif (found := self.budget.reserve(pages, sequence.tenant, sequence.tokens)) is not None:
+            sequence.slot, sequence.computed = found[0], found[1] * PAGE_TOKENS
+            self.budget.evict(sequence.session_id)  # what is kept for the session is not what it goes on from
         return sequence.slot is not None
 
     def _victims(self, sequence: Sequence) -> list[Sequence]:
@@ -259,7 +262,8 @@ class Scheduler:
         while left and (sequence := self._prefilling.first()) is not None:
             self._compute.chosen(sequence.tenant)
             self._prefilling.remove(sequence)
-            count = min(left, sequence.pending)
+            self._catch_up(sequence)
+            count = self._chunk(sequence, left)
             rows.append(self._row(sequence, count, prefill=True))
             left -= count
             if sequence.pending:
@@ -267,6 +271,23 @@ class Scheduler:
         for sequence in again:
             self._move(sequence)
         return rows
+
+    def _catch_up(self, sequence: Sequence) -> None:
+        """Takes over what another one with the same beginning has computed meanwhile."""
+        if sequence.slot is None or sequence.computed % PAGE_TOKENS:
+            return
+        computed = self.budget.share_more(sequence.slot, sequence.tenant, sequence.tokens) * PAGE_TOKENS
+        if computed > sequence.computed:
+            sequence.cached += 0 if sequence.generated else computed - sequence.computed
+            sequence.computed = computed
+
+    def _chunk(self, sequence: Sequence, most: int) -> int:
+        """Tokens to feed of it; to the end of a page where it goes on, so that others can share all of it."""
+        end = sequence.computed + min(most, sequence.pending)
+        whole = end - end % PAGE_TOKENS
+        if end < len(sequence.tokens) and self.config.prefill_chunk >= PAGE_TOKENS and whole > sequence.computed:
+            end = whole
+        return end - sequence.computed
 
     def _row(self, sequence: Sequence, count: int, *, prefill: bool) -> Row:
         if sequence.slot is None:
@@ -281,8 +302,11 @@ class Scheduler:
     def _emit(self, rows: list[Row]) -> Batch:
         self._step += 1
         release, self.budget.releases = tuple(self.budget.releases), []
+        share, self.budget.shares = tuple(self.budget.shares), []
         token_ids = tuple(token for row in rows for token in row.token_ids)
-        batch = Batch(self._step, release, tuple(rows), token_ids)
+        batch = Batch(self._step, share, release, tuple(rows), token_ids)
+        for row in rows:  # there only from the next frame on
+            self.budget.filled(row.slot, row.sequence.tenant, row.sequence.tokens, row.position + row.count)
         self._under_way.append(batch)
         self._decode_batches += batch.decodes
         return batch

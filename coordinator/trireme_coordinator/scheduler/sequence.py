@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from trireme_coordinator.scheduler.budget import Share
+
 
 class Finish(Enum):
     """Why an answer ended."""
@@ -107,9 +109,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One micro-batch. `token_ids` are those of the rows, concatenated; `release`: slots to free first."""
+    """One micro-batch. `token_ids` are those of the rows, concatenated; `share`, then `release`: what is to be done
+    with pages before.
+    """
 
     step: int
+    share: tuple[Share, ...]
     release: tuple[int, ...]
     rows: tuple[Row, ...]
     token_ids: tuple[int, ...]
