@@ -166,16 +166,18 @@ class Engine:
             with self._telling(row.sequence) as listener:
                 if listener is not None:
                     listener.timed(prefill=row.prefill, tokens=row.count, timings=result.timings)
-                    self._tell_token(row.sequence, listener, tokens.get(row.sequence))
+                    self._tell_tokens(row.sequence, listener, tokens.get(row.sequence, []))
 
     def _learn(self, batch: Batch, timings: Items[pb.StageTiming]) -> None:
         round_ns = self._clock() - self._sent.popleft()
         waited = sum(t.wait_ns for t in timings)
         self.scheduler.learn(batch, [t.compute_ns for t in timings], round_ns - waited)
 
-    def _tell_token(self, sequence: Sequence, listener: Listener, token_id: int | None) -> None:
-        if token_id is not None and (reason := listener.token(token_id)) is not None:
-            self.scheduler.finish(sequence, reason)
+    def _tell_tokens(self, sequence: Sequence, listener: Listener, tokens: list[int]) -> None:
+        for n, token_id in enumerate(tokens, 1):
+            if (reason := listener.token(token_id)) is not None:
+                self.scheduler.finish(sequence, reason, unread=len(tokens) - n)
+                break
         if sequence.finish is not None:
             self.drop(sequence)
             listener.finished(sequence.finish)

@@ -126,6 +126,7 @@ def frame_of(batch: Batch, epoch: int) -> pb.Frame:
             position=row.position,
             count=row.count,
             sampling=_sampling(row.sequence.sampling) if row.samples else None,
+            drafts=len(row.drafts),
         )
         for row in batch.rows
     ]

@@ -228,4 +228,4 @@ def test_what_a_preempted_request_still_had_under_way_does_not_count_twice() -> 
     third = s.schedule()
     assert third is not None
     assert (third.rows[0].sequence, third.rows[0].position, third.rows[0].count) == (low, 0, 5)
-    assert s.complete(third.step, [(slot, EOS + 7)])[1] == {low: 7}
+    assert s.complete(third.step, [(slot, EOS + 7)])[1] == {low: [7]}

@@ -14,7 +14,7 @@ MS = 1_000_000
 
 
 def modelled(stages: list[StageTime], *, chunk: int = 256, slots: int = 64, hop_ns: int = 0) -> Modelled:
-    config = SchedulerConfig(len(stages), slots, 1 << 20, 1 << 16, chunk, 1024)
+    config = SchedulerConfig(len(stages), slots, 1 << 20, 1 << 16, chunk, 1024, speculation=False)
     return Modelled(Scheduler(config), stages, hop_ns)
 
 

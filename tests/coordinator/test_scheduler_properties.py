@@ -58,10 +58,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         chunk=st.integers(1, 40),
         queue=st.integers(1, 8),
         sharing=st.booleans(),
+        speculation=st.booleans(),
     )
-    def begin(self, stages: int, slots: int, extra_pages: int, chunk: int, queue: int, sharing: bool) -> None:
+    def begin(
+        self, stages: int, slots: int, extra_pages: int, chunk: int, queue: int, sharing: bool, speculation: bool
+    ) -> None:
         pages = pages_for(CONTEXT) + extra_pages
-        self.config = SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue, sharing)
+        self.config = SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue, sharing, speculation)
         self.scheduler = Scheduler(self.config)
         self.pipeline = FakePipeline(self.config)
         self.live: list[Request] = []
@@ -161,7 +164,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(step=st.integers(-2, 2), slot=st.integers(0, 3))
     def wrong_result(self, step: int, slot: int) -> None:
         batch = self._under_way()[0]
-        asked = [row.slot for row in batch.rows if row.samples]
+        asked = [row.slot for row in batch.rows for _ in range(row.sampled)]
         if step == 0 and asked == [slot]:
             return
         with pytest.raises(PipelineUnavailable):
@@ -182,9 +185,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             pass
         held = {s.slot: s.tokens[: s.computed] for s in self.scheduler.running}
         held |= {parked.slot: list(parked.tokens) for parked in budget._parked.values()}
+        lengths = {s.slot: s.fed for s in self.scheduler.running}
+        lengths |= {parked.slot: parked.held for parked in budget._parked.values()}
         for slot in set(range(self.config.slots)) - set(budget.releases) - {share.slot for share in budget.shares}:
-            assert first.held.get(slot, []) == held.get(slot, [])
-            assert first.kv.lengths[slot] == len(held.get(slot, []))
+            assert first.held.get(slot, [])[: len(held.get(slot, []))] == held.get(slot, [])
+            assert first.kv.lengths[slot] == lengths.get(slot, 0) == len(first.held.get(slot, []))
+        if not (budget.releases or budget.shares):
+            assert first.kv.pages_used <= budget.pages_reserved
 
     @invariant()
     def tenants_share_nothing(self) -> None:
@@ -224,8 +231,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(under_way) <= self.config.stages
         assert len({row.slot for row in batch.rows}) == len(batch.rows)
         assert sum(row.count for row in batch.rows if row.prefill) <= self.config.prefill_chunk
+        assert sum(len(row.drafts) for row in batch.rows) <= self.config.prefill_chunk
         assert all(
-            row.count == 1 and row.position >= row.sequence.prompt_length for row in batch.rows if not row.prefill
+            row.count == 1 + len(row.drafts) and row.position >= row.sequence.prompt_length
+            for row in batch.rows
+            if not row.prefill
         )
         awaited = {row.sequence for b in under_way for row in b.rows if row.samples and row.sequence.slot is not None}
         assert not awaited & {row.sequence for row in batch.rows}, "a sequence whose token is awaited was scheduled"
@@ -245,11 +255,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         batch, accepted = self.scheduler.complete(step, tokens)
         assert batch is self.pipeline.sent[step - 1]
         by_sequence = {request.sequence: request for request in self.live}
-        for sequence, token in accepted.items():
+        for sequence, found in accepted.items():
             request = by_sequence[sequence]  # a dropped one is told nothing
-            request.told.append(token)
-            if len(request.told) == request.stop_after and sequence.finish is None:
-                self.scheduler.finish(sequence, Finish.STOP)
+            for n, token in enumerate(found, 1):
+                request.told.append(token)
+                last = n == len(found) and sequence.finish is not None  # it would have ended anyway
+                if len(request.told) == request.stop_after and not last:
+                    self.scheduler.finish(sequence, Finish.STOP, unread=len(found) - n)
+                    break
         for row in batch.rows:
             if row.sequence.finish is not None and row.sequence in by_sequence:
                 self._end(by_sequence[row.sequence])

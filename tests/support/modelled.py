@@ -75,7 +75,7 @@ class Modelled:
 
     def _complete(self) -> None:
         _, step, batch, computed, round_ns = heapq.heappop(self._results)
-        tokens = [(row.slot, 7) for row in batch.rows if row.samples]
+        tokens = [(row.slot, 7) for row in batch.rows for _ in range(row.sampled)]
         _, told = self.scheduler.complete(step, tokens)
         self.scheduler.learn(batch, computed, round_ns)
         for sequence in told:

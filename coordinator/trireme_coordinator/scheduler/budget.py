@@ -121,7 +121,10 @@ class Budget:
         None.
         """
         parked = self._parked.get(session_id)
-        if parked is None or self._pages.running + self._pages.needed(pages, parked.slot, pages) > self.pages:
+        if parked is None:
+            return None
+        pages = max(pages, pages_for(parked.held))  # which the stages hold until its next row
+        if self._pages.running + self._pages.needed(pages, parked.slot, pages) > self.pages:
             return None
         held = len(parked.tokens)
         if held >= len(tokens) or tuple(tokens[:held]) != parked.tokens:

@@ -58,6 +58,10 @@ class StepCost:
         """Of the slowest stage for a micro-batch; in units of its own before anything was learnt."""
         return self.fixed + self.per_token * tokens
 
+    def price(self, rows: int) -> float:
+        """What one more token in a micro-batch of `rows` decode rows costs, in tokens that could be had for it."""
+        return self.per_token * rows / self.time(rows) if rows else 0.0
+
     def rows(self, decoding: int) -> int:
         """Decode rows that a micro-batch should have when `decoding` sequences decode; at least 1."""
         if decoding not in self._rows:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from trireme_coordinator.scheduler.budget import PAGE_TOKENS, Budget, pages_for
@@ -18,6 +19,7 @@ from trireme_coordinator.scheduler.cost import StepCost
 from trireme_coordinator.scheduler.fair import FairQueue, Shares
 from trireme_coordinator.scheduler.sequence import Batch, Finish, Row, Sequence
 from trireme_proto.errors import Overloaded, PipelineUnavailable
+from trireme_proto.limits import LIMITS
 
 Key = TypeVar("Key")
 
@@ -39,6 +41,8 @@ class SchedulerConfig:
     """Most sequences of one tenant waiting for a slot."""
     sharing: bool = True
     """Whether sequences of a tenant that begin alike share their pages."""
+    speculation: bool = True
+    """Whether next tokens are guessed and verified where that pays."""
 
 
 class Scheduler:
@@ -90,18 +94,19 @@ class Scheduler:
             return None
         return self._emit(rows)
 
-    def complete(self, step: int, tokens: list[tuple[int, int]]) -> tuple[Batch, dict[Sequence, int]]:
-        """Takes a step's result, (slot, token id) for each row that sampled; returns its micro-batch, and the tokens
-        that count.
+    def complete(self, step: int, tokens: list[tuple[int, int]]) -> tuple[Batch, dict[Sequence, list[int]]]:
+        """Takes a step's result, (slot, token id) for each token sampled; returns its micro-batch, and the tokens that
+        count.
 
-        A token of a sequence that has been dropped or preempted since is ignored. Sets `finish` where the answer ends
-        with the token; an end-of-text token is not part of the answer and is not returned. PipelineUnavailable, and
-        nothing has changed, where it is not the result that is due: the stages and these books disagree.
+        What was sampled after a wrong guess, or for a sequence that has been dropped or preempted since, is ignored.
+        Sets `finish` where the answer ends with the last token; an end-of-text token is not part of the answer and is
+        not returned. PipelineUnavailable, and nothing has changed, where it is not the result that is due: the stages
+        and these books disagree.
         """
         batch = self._due(step, [slot for slot, _ in tokens])
-        asked = [row for row in batch.rows if row.samples]
-        results = zip(asked, (token for _, token in tokens), strict=True)
-        return batch, {row.sequence: token for row, token in results if self._accept(row, token)}
+        results = iter(tokens)
+        sampled = [(row, [token for _, token in islice(results, row.sampled)]) for row in batch.rows if row.samples]
+        return batch, {row.sequence: taken for row, found in sampled if (taken := self._accept(row, found))}
 
     def learn(self, batch: Batch, compute_ns: Items[int], round_ns: int) -> None:
         """A micro-batch took each stage so long to compute, and so long from being sent to its result, waiting times
@@ -109,9 +114,12 @@ class Scheduler:
         """
         self.cost.learn(len(batch.token_ids), compute_ns, round_ns)
 
-    def finish(self, sequence: Sequence, reason: Finish) -> None:
-        """Ends an answer from outside the model: a stop text was found."""
+    def finish(self, sequence: Sequence, reason: Finish, unread: int = 0) -> None:
+        """Ends an answer from outside the model: a stop text was found, before the last `unread` tokens."""
         sequence.finish = reason
+        if unread:
+            del sequence.tokens[-unread:]
+            sequence.computed = min(sequence.computed, len(sequence.tokens) - 1)
         self._rest(sequence)
 
     def drop(self, sequence: Sequence) -> None:
@@ -120,7 +128,8 @@ class Scheduler:
         """
         if sequence.slot is not None:
             if sequence.session_id and sequence.finish is not None:
-                self.budget.park(sequence.slot, sequence.session_id, tuple(sequence.tokens[: sequence.computed]))
+                held = tuple(sequence.tokens[: sequence.computed])
+                self.budget.park(sequence.slot, sequence.session_id, held, sequence.fed)
             else:
                 self.budget.free(sequence.slot)
             self._leave(sequence)
@@ -182,9 +191,10 @@ class Scheduler:
         pages = self._pages(sequence)
         parked = self.budget.unpark(sequence.session_id, pages, sequence.tokens)
         if parked is not None:
-            sequence.slot, sequence.computed = parked.slot, len(parked.tokens)
+            sequence.slot, sequence.computed, sequence.fed = parked.slot, len(parked.tokens), parked.held
         elif (found := self.budget.reserve(pages, sequence.tenant, sequence.tokens)) is not None:
-            sequence.slot, sequence.computed = found[0], found[1] * PAGE_TOKENS
+            sequence.slot = found[0]
+            sequence.computed = sequence.fed = found[1] * PAGE_TOKENS
             self.budget.evict(sequence.session_id)  # what is kept for the session is not what it goes on from
         return sequence.slot is not None
 
@@ -215,15 +225,18 @@ class Scheduler:
         self.waiting.add(victim, victim.arrival)
 
     def _pages(self, sequence: Sequence) -> int:
-        """Pages of the longest that it can become."""
-        return pages_for(min(sequence.prompt_length + sequence.max_tokens, self.config.context))
+        return pages_for(self._longest(sequence))
+
+    def _longest(self, sequence: Sequence) -> int:
+        """Tokens that it can have in the end."""
+        return min(sequence.prompt_length + sequence.max_tokens, self.config.context)
 
     def _leave(self, sequence: Sequence) -> None:
         """It does not run any more, and has nothing computed."""
         self._rest(sequence)
         del self.running[sequence]
         _count_down(self._priorities, sequence.priority)
-        sequence.slot, sequence.computed = None, 0
+        sequence.slot, sequence.computed, sequence.fed = None, 0, 0
 
     def _rest(self, sequence: Sequence) -> None:
         """It gets no more rows."""
@@ -253,7 +266,19 @@ class Scheduler:
             share = self.cost.rows(len(self._decoding))
             enough = -(-len(self._decoding) // share)
             count = min(count, share) if self._decode_batches < enough else 0
-        return [self._row(self._ready.popitem(last=False)[0], 1, prefill=False) for _ in range(count)]
+        guesses = self.config.prefill_chunk if self.config.speculation and not self._prefilling else 0
+        price, rows = self.cost.price(count), []
+        for _ in range(count):
+            sequence, _ = self._ready.popitem(last=False)
+            drafts = self._drafts(sequence, guesses, price)
+            guesses -= len(drafts)
+            rows.append(self._row(sequence, 1, drafts, prefill=False))
+        return rows
+
+    def _drafts(self, sequence: Sequence, most: int, price: float) -> tuple[int, ...]:
+        """Guesses that go with its decode row; never so many that they could outgrow what it has reserved."""
+        room = self._longest(sequence) - len(sequence.tokens) - 1
+        return sequence.drafts.guess(sequence.tokens, min(most, room, LIMITS.draft_tokens), price) if most else ()
 
     def _prefill_rows(self) -> list[Row]:
         """The token budget, to the tenant that has been served least, and there to one request after the other."""
@@ -279,7 +304,7 @@ class Scheduler:
         computed = self.budget.share_more(sequence.slot, sequence.tenant, sequence.tokens) * PAGE_TOKENS
         if computed > sequence.computed:
             sequence.cached += 0 if sequence.generated else computed - sequence.computed
-            sequence.computed = computed
+            sequence.computed = sequence.fed = computed
 
     def _chunk(self, sequence: Sequence, most: int) -> int:
         """Tokens to feed of it; to the end of a page where it goes on, so that others can share all of it."""
@@ -289,15 +314,18 @@ class Scheduler:
             end = whole
         return end - sequence.computed
 
-    def _row(self, sequence: Sequence, count: int, *, prefill: bool) -> Row:
+    def _row(self, sequence: Sequence, count: int, drafts: tuple[int, ...] = (), *, prefill: bool) -> Row:
         if sequence.slot is None:
             raise ValueError("a sequence without a slot cannot be scheduled")
         position, samples = sequence.computed, sequence.pending == count
         sequence.computed += count
-        self._compute.charge(sequence.tenant, count)
+        sequence.fed = sequence.computed + len(drafts)
+        sequence.drafted += len(drafts)
+        self._compute.charge(sequence.tenant, count + len(drafts))
         if not prefill:
             self._admission.charge(sequence.tenant, count)
-        return Row(sequence, sequence.slot, position, count, samples, prefill, sequence.admissions)
+        total = count + len(drafts)
+        return Row(sequence, sequence.slot, position, total, samples, prefill, sequence.admissions, drafts)
 
     def _emit(self, rows: list[Row]) -> Batch:
         self._step += 1
@@ -306,7 +334,7 @@ class Scheduler:
         token_ids = tuple(token for row in rows for token in row.token_ids)
         batch = Batch(self._step, share, release, tuple(rows), token_ids)
         for row in rows:  # there only from the next frame on
-            self.budget.filled(row.slot, row.sequence.tenant, row.sequence.tokens, row.position + row.count)
+            self.budget.filled(row.slot, row.sequence.tenant, row.sequence.tokens, row.certain)
         self._under_way.append(batch)
         self._decode_batches += batch.decodes
         return batch
@@ -318,18 +346,33 @@ class Scheduler:
         if not self._under_way:
             raise PipelineUnavailable(f"A stage sent a result of step {step}; none is due.")
         batch = self._under_way[0]
-        asked = [row.slot for row in batch.rows if row.samples]
+        asked = [row.slot for row in batch.rows for _ in range(row.sampled)]
         if (step, slots) != (batch.step, asked):
             raise PipelineUnavailable(f"A stage sent a wrong result of step {step}; that of {batch.step} is due.")
         self._decode_batches -= batch.decodes
         return self._under_way.popleft()
 
-    def _accept(self, row: Row, token: int) -> bool:
-        """Whether the token becomes part of its sequence's answer."""
+    def _accept(self, row: Row, tokens: list[int]) -> list[int]:
+        """The tokens that become part of its sequence's answer: the first, and each one after a right guess."""
         sequence = row.sequence
         if not row.current or sequence.finish is not None:
-            return False
+            return []
         sequence.setbacks = 0
+        taken: list[int] = []
+        while self._append(sequence, tokens[len(taken)]):
+            taken.append(tokens[len(taken)])
+            if sequence.finish is not None or len(taken) > len(row.drafts) or row.drafts[len(taken) - 1] != taken[-1]:
+                break
+        right = sum(1 for guess, token in zip(row.drafts, taken, strict=False) if guess == token)
+        sequence.accepted += right
+        sequence.drafts.learn(len(row.drafts), right)
+        sequence.computed = max(sequence.computed, min(sequence.computed + right, len(sequence.tokens) - 1))
+        if sequence.finish is None:
+            self._move(sequence)
+        return taken
+
+    def _append(self, sequence: Sequence, token: int) -> bool:
+        """Whether the token is part of the answer; sets `finish` where the answer ends with it."""
         if token in sequence.eos_token_ids:
             self.finish(sequence, Finish.EOS)
             return False
@@ -338,8 +381,6 @@ class Scheduler:
             self.finish(sequence, Finish.LENGTH)
         elif len(sequence.tokens) == self.config.context:
             self.finish(sequence, Finish.CONTEXT)
-        else:
-            self._move(sequence)
         return True
 
 

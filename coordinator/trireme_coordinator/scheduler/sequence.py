@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from trireme_coordinator.scheduler.budget import Share
+from trireme_coordinator.scheduler.drafts import Drafts
 
 
 class Finish(Enum):
@@ -55,6 +56,13 @@ class Sequence:
     cached: int = field(default=0, init=False)
     """Prompt tokens whose keys and values were still held when the request was admitted."""
     computed: int = field(default=0, init=False)
+    fed: int = field(default=0, init=False)
+    """Positions that the stages have pages for: more than are computed when guesses went with the last row."""
+    drafts: Drafts = field(default_factory=Drafts, init=False)
+    drafted: int = field(default=0, init=False)
+    """Tokens that were guessed."""
+    accepted: int = field(default=0, init=False)
+    """Guesses that were right."""
     slot: int | None = field(default=None, init=False)
     arrival: int = field(default=0, init=False)
     """Its number in the order of arrival, which it keeps when it has to start over."""
@@ -86,7 +94,9 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`count` tokens of a sequence from `position` on; `samples`: the last of them asks for the next token."""
+    """`count` tokens of a sequence from `position` on; `samples`: the last of them asks for the next token, and, where
+    guesses (`drafts`) are the last ones, so does every token from the one before them on.
+    """
 
     sequence: Sequence
     slot: int
@@ -96,6 +106,17 @@ class Row:
     prefill: bool
     admission: int
     """Which of the sequence's admissions it belongs to."""
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def sampled(self) -> int:
+        """Tokens that come back for it."""
+        return 1 + len(self.drafts) if self.samples else 0
+
+    @property
+    def certain(self) -> int:
+        """Tokens of the sequence, from its beginning, that are computed with this row and are no guesses."""
+        return self.position + self.count - len(self.drafts)
 
     @property
     def current(self) -> bool:
@@ -104,7 +125,7 @@ class Row:
 
     @property
     def token_ids(self) -> list[int]:
-        return self.sequence.tokens[self.position : self.position + self.count]
+        return [*self.sequence.tokens[self.position : self.certain], *self.drafts]
 
 
 @dataclass(frozen=True, slots=True)

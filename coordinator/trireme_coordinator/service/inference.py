@@ -120,6 +120,7 @@ class InferenceService(InferenceServicer):
             completion_tokens=sequence.generated,
             cached_tokens=sequence.cached,
         )
+        trace.guessed(sequence.drafted, sequence.accepted)
         trace.finish(
             reason.value,
             prompt_tokens=usage.prompt_tokens,
