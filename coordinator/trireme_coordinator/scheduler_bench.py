@@ -48,7 +48,7 @@ def measure(sequences: int, tokens: int, *, tenants: int = 1) -> SchedulerCost:
             begun = time.process_time_ns()
             framing += begun - chosen
         batch = under_way.popleft()
-        sampled = [(row.slot, 7) for row in batch.rows for _ in range(row.sampled)]
+        sampled = [(row.slot, (made + row.slot * 31) % 997) for row in batch.rows for _ in range(row.sampled)]
         made += sum(len(tokens) for tokens in scheduler.complete(batch.step, sampled)[1].values())
         scheduler.learn(batch, [1_000_000 + 1000 * len(batch.rows)] * STAGES, 4_100_000)
         scheduling += time.process_time_ns() - begun

@@ -64,7 +64,7 @@ def test_how_many_pay() -> None:
         drafts.learn(1, 0)
     assert drafts.guess(repeating, 8, 0.1) == ()
     for _ in range(100):
-        drafts.guess(repeating, 8, 0.3)
+        drafts.pays(0.3)
     assert len(drafts.guess(repeating, 8, 0.3)) == 1, "after a while it tries again"
 
 

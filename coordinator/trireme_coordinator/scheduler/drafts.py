@@ -23,13 +23,19 @@ class Drafts:
         self._after: dict[tuple[int, ...], int] = {}  # tokens -> where what followed them last begins
         self._seen = 0
 
+    def pays(self, price: float) -> bool:
+        """Whether one guess would pay. Asked before each decode step; where it does not, chances drift back."""
+        if self.chance > price:
+            return True
+        self.chance += _FORGET * (_BEGIN - self.chance)
+        return False
+
     def guess(self, tokens: Sequence[int], most: int, price: float) -> tuple[int, ...]:
         """At most `most` tokens that may follow. `price`: what computing one costs, against what a right one is
         worth.
         """
         worth = self._worth(most, price)
         if not worth:
-            self.chance += _FORGET * (_BEGIN - self.chance)
             return ()
         self._look(tokens)
         for length in _LENGTHS:

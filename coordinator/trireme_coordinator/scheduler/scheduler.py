@@ -277,8 +277,10 @@ class Scheduler:
 
     def _drafts(self, sequence: Sequence, most: int, price: float) -> tuple[int, ...]:
         """Guesses that go with its decode row; never so many that they could outgrow what it has reserved."""
+        if not most or not sequence.drafts.pays(price):
+            return ()
         room = self._longest(sequence) - len(sequence.tokens) - 1
-        return sequence.drafts.guess(sequence.tokens, min(most, room, LIMITS.draft_tokens), price) if most else ()
+        return sequence.drafts.guess(sequence.tokens, min(most, room, LIMITS.draft_tokens), price)
 
     def _prefill_rows(self) -> list[Row]:
         """The token budget, to the tenant that has been served least, and there to one request after the other."""
@@ -363,13 +365,18 @@ class Scheduler:
             taken.append(tokens[len(taken)])
             if sequence.finish is not None or len(taken) > len(row.drafts) or row.drafts[len(taken) - 1] != taken[-1]:
                 break
-        right = sum(1 for guess, token in zip(row.drafts, taken, strict=False) if guess == token)
-        sequence.accepted += right
-        sequence.drafts.learn(len(row.drafts), right)
-        sequence.computed = max(sequence.computed, min(sequence.computed + right, len(sequence.tokens) - 1))
+        if row.drafts:
+            self._verify(sequence, row.drafts, taken)
         if sequence.finish is None:
             self._move(sequence)
         return taken
+
+    def _verify(self, sequence: Sequence, drafts: tuple[int, ...], taken: list[int]) -> None:
+        """Right guesses are computed already; the last token of an answer never counts as that."""
+        right = sum(1 for guess, token in zip(drafts, taken, strict=False) if guess == token)
+        sequence.accepted += right
+        sequence.drafts.learn(len(drafts), right)
+        sequence.computed = max(sequence.computed, min(sequence.computed + right, len(sequence.tokens) - 1))
 
     def _append(self, sequence: Sequence, token: int) -> bool:
         """Whether the token is part of the answer; sets `finish` where the answer ends with it."""
