@@ -7,6 +7,7 @@ each token and says whether the answer goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -147,11 +148,16 @@ class Engine:
     async def _feed(self, pipeline: Pipeline) -> Never:
         while True:
             self._wake.clear()
-            while (batch := self.scheduler.schedule()) is not None:
+            while (batch := self.scheduler.schedule(self._clock())) is not None:
                 self._tell_admitted(batch)
                 self._sent.append(self._clock())
                 await pipeline.send(batch)
-            await self._wake.wait()
+            await self._woken(self.scheduler.wait_ns(self._clock()))
+
+    async def _woken(self, after_ns: int) -> None:
+        """Something happened, or so much time has passed (0: however long it takes)."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), after_ns / 1e9 if after_ns else None)
 
     async def _collect(self, pipeline: Pipeline) -> Never:
         while True:

@@ -51,6 +51,8 @@ class Modelled:
         while not until():
             self._fill()
             times = [q[0][0] for q in (self._results, self._arrivals) if q]
+            if wait := self.scheduler.wait_ns(self.now):
+                times.append(self.now + wait)
             assert times, "nothing is under way and nothing will come"
             self.now = min(times)
             while self._arrivals and self._arrivals[0][0] == self.now:
@@ -60,7 +62,7 @@ class Modelled:
         return self.now
 
     def _fill(self) -> None:
-        while (batch := self.scheduler.schedule()) is not None:
+        while (batch := self.scheduler.schedule(self.now)) is not None:
             at, waited, computed = self.now, 0, []
             for i, stage in enumerate(self.stages):
                 at += self.hop_ns

@@ -17,6 +17,7 @@ from collections.abc import Sequence as Items
 
 _MEMORY = 0.98
 """Weight of what was learnt before, against one more step: about the last 50 count."""
+_QUICKLY = 0.2
 _AFRESH = 32
 """Steps after which the split is thought over."""
 _SPREAD = 0.1
@@ -34,6 +35,8 @@ class StepCost:
         self.stages = stages
         self.fixed, self.per_token = 10.0, 1.0
         self.laps = float(stages)
+        self.prefill_ns = 0.0
+        """Of the first stage, for a token of a prefill chunk; 0 before there was one."""
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)  # of 1, n, n * n, t, n * t, the older ones fading
         self._learnt = 0
         self._rows: dict[int, int] = {}
@@ -43,6 +46,8 @@ class StepCost:
         counted.
         """
         slowest = max(compute_ns, default=0)
+        if tokens > _LONGEST:
+            self._learn_prefill(compute_ns[0] / tokens)
         if not slowest or not 0 < tokens <= _LONGEST:
             return
         laps = max(round_ns, sum(compute_ns)) / slowest
@@ -68,6 +73,9 @@ class StepCost:
             choices = {-(-max(decoding, 1) // m) for m in range(1, self.stages + 2)}
             self._rows[decoding] = min(choices, key=lambda rows: (self._round(decoding, rows), rows))
         return self._rows[decoding]
+
+    def _learn_prefill(self, token_ns: float) -> None:
+        self.prefill_ns += (token_ns - self.prefill_ns) * (_QUICKLY if self.prefill_ns else 1.0)
 
     def _round(self, decoding: int, rows: int) -> float:
         batches = -(-decoding // rows)

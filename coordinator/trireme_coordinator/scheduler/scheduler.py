@@ -22,6 +22,8 @@ from trireme_proto.errors import Overloaded, PipelineUnavailable
 from trireme_proto.limits import LIMITS
 
 Key = TypeVar("Key")
+_EARLY = 0.25
+"""Of a chunk's time: how much the first stage has left to do when it is sent the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Scheduler:
         self._arrivals = self._turns = self._step = 0
         self._under_way: deque[Batch] = deque()
         self._decode_batches = 0  # of those under way
+        self._first_free = 0  # when the first stage will have worked off what it was sent, about
         self._blocked: tuple[Sequence, int] | None = None  # who had no room, and `budget.freed` at that time
 
     def submit(self, sequence: Sequence) -> None:
@@ -83,16 +86,35 @@ class Scheduler:
         sequence.arrival = self._arrivals
         self.waiting.add(sequence, sequence.arrival)
 
-    def schedule(self) -> Batch | None:
-        """The next micro-batch; None where there is nothing to do or the pipeline is full."""
+    def schedule(self, now_ns: int | None = None) -> Batch | None:
+        """The next micro-batch; None where there is nothing to do or the pipeline is full. `now_ns`: any clock's time,
+        by which prefill chunks are paced (`wait_ns`); without it they are not.
+        """
         if len(self._under_way) > self.config.stages:
             return None
         self._admit()
+        if now_ns is not None and self.wait_ns(now_ns):
+            return None
         rows = self._decode_rows()
         rows += self._prefill_rows()
         if not (rows or self.budget.releases):
             return None
-        return self._emit(rows)
+        batch = self._emit(rows)
+        if now_ns is not None:
+            self._first_free = max(self._first_free, now_ns) + int(self.cost.prefill_ns * len(batch.token_ids))
+        return batch
+
+    def wait_ns(self, now_ns: int) -> int:
+        """Nanoseconds after which `schedule` should be called even if nothing happens; 0 where it need not be.
+
+        While others decode, a prefill chunk is sent when the first stage has nearly worked off the one before. The
+        pipeline is as busy as if it had been sent at once, and decode rows, which go with the next chunk, do not queue
+        behind a heap of them.
+        """
+        if not (self._prefilling and self._decoding and self._under_way):
+            return 0
+        early = int(_EARLY * self.cost.prefill_ns * self.config.prefill_chunk)
+        return max(0, self._first_free - early - now_ns)
 
     def complete(self, step: int, tokens: list[tuple[int, int]]) -> tuple[Batch, dict[Sequence, list[int]]]:
         """Takes a step's result, (slot, token id) for each token sampled; returns its micro-batch, and the tokens that
@@ -146,7 +168,7 @@ class Scheduler:
             sequence.setbacks += 1
             self.waiting.add(sequence, sequence.arrival)
         self._under_way.clear()
-        self._step = self._decode_batches = 0
+        self._step = self._decode_batches = self._first_free = 0
         self.budget.reset()
 
     def idle(self) -> bool:
