@@ -111,7 +111,7 @@ async def _engine(
 
 def _place(config: ServeConfig, pack: Pack, nodes: Sequence[Node]) -> list[Placed]:
     layer_bytes = [pack.layer_bytes(i) for i in range(pack.config.layers)]
-    return place(layer_bytes, pack.head_bytes(), nodes, config.stages)
+    return place(layer_bytes, pack.head_read_bytes(), nodes, config.stages)
 
 
 def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed]) -> Launch:
@@ -124,6 +124,7 @@ def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list
             threads=config.threads,
             kv_tokens=_kv_tokens(config, pack),
             kv_dtype=config.kv_dtype,
+            layout=config.layout,
             slots=config.slots,
             host=host,
         )

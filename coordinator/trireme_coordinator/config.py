@@ -30,6 +30,7 @@ _LEAST_KV_TOKENS = 16
 KV_DTYPES = ("float32", "float16", "int8")
 """As in trireme_kernels, which is not imported here because it loads the kernels."""
 SPECULATION = ("auto", "off")
+LAYOUTS = ("auto", "2bit", "1.6bit", "packed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,9 @@ class ServeConfig:
     kv_dtype: str = "float32"
     """How keys and values are kept: "float32" as computed; "float16" in half the memory or "int8" in about a quarter,
     which may change a token."""
+    layout: str = "auto"
+    """Layout of the ternary weights in memory: "2bit", "1.6bit", "auto" (the faster one on a worker's CPU) or "packed"
+    (as in the pack, mapped from its files). A stage lays its weights out anew when it starts, if need be."""
     slots: int = 64
     """Sequences that can be computed at once."""
     queue: int = LIMITS.queue
@@ -91,6 +95,8 @@ class ServeConfig:
             raise ConfigurationError(f"kv-dtype is '{self.kv_dtype}'; it must be one of {', '.join(KV_DTYPES)}.")
         if self.speculation not in SPECULATION:
             raise ConfigurationError(f"speculation is '{self.speculation}'; it must be {' or '.join(SPECULATION)}.")
+        if self.layout not in LAYOUTS:
+            raise ConfigurationError(f"layout is '{self.layout}'; it must be one of {', '.join(LAYOUTS)}.")
         split_address(self.listen)
 
 

@@ -7,7 +7,7 @@ Compiled code is cached on disk (`cache.py`).  What each function computes is wr
 """
 
 from trireme_kernels.errors import KernelCacheError, KernelInputError, UnsupportedCpuError
-from trireme_kernels.gates import silu_gate, squared_relu_gate
+from trireme_kernels.gates import gated_product
 from trireme_kernels.head import HEAD_ROWS, embed, head_logits
 from trireme_kernels.head_first_pass import first_pass, largest_logits, rescore, threshold
 from trireme_kernels.head_int8 import Activations, int8_head_logits, quantise_for_head
@@ -15,7 +15,8 @@ from trireme_kernels.head_weights import HEAD_KINDS, HeadWeights, quantise_head
 from trireme_kernels.isa import ISA, Isa
 from trireme_kernels.kv import append_kv
 from trireme_kernels.kv_format import KV_DTYPES, PAGE_TOKENS, KvFormat
-from trireme_kernels.layer_program import LayerProgram, LayerShape, run_layers
+from trireme_kernels.layer_program import LayerProgram, run_layers
+from trireme_kernels.layer_shape import LayerShape
 from trireme_kernels.linear import ternary_linear
 from trireme_kernels.matrix import PackedMatrix, relayout
 from trireme_kernels.norm import add_rows, rms_norm
@@ -59,6 +60,7 @@ __all__ = [
     "block_cols",
     "embed",
     "first_pass",
+    "gated_product",
     "head_logits",
     "int8_head_logits",
     "interleave_gate_up",
@@ -78,8 +80,6 @@ __all__ = [
     "rope_tables",
     "run_layers",
     "sample",
-    "silu_gate",
-    "squared_relu_gate",
     "ternary_linear",
     "threshold",
     "unpack",

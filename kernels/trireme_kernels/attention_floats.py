@@ -83,8 +83,9 @@ def _widen(numbers: Any, width: int, page: F32) -> None:
 @inner
 def _score(q: F32, at: int, width: int, keys: Any, ahead: U8, scale: np.float32, s: Scratch, place: int) -> None:
     """Scores of the queries q[at + r * width ..] with the 16 keys of a page."""
-    even = add_tiles(_quarter(q, at, width, keys, 0, ahead), _quarter(q, at, width, keys, 2, ahead))
-    odd = add_tiles(_quarter(q, at, width, keys, 1, ahead), _quarter(q, at, width, keys, 3, ahead))
+    j = int(np.int64(0))  # a literal would have `_quarter` compiled for each number
+    even = add_tiles(_quarter(q, at, width, keys, j, ahead), _quarter(q, at, width, keys, j + 2, ahead))
+    odd = add_tiles(_quarter(q, at, width, keys, j + 1, ahead), _quarter(q, at, width, keys, j + 3, ahead))
     store_rows(s.scores, place, s.stride, scale_tile_f32(add_tiles(even, odd), scale))
 
 

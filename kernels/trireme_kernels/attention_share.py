@@ -10,7 +10,7 @@ from trireme_kernels.attention_floats import attend_floats
 from trireme_kernels.attention_levels import attend_levels
 from trireme_kernels.attention_plan import Plan, chunks_of
 from trireme_kernels.attention_scores import HEADS, Heads, Scratch
-from trireme_kernels.jit import by_type, inner
+from trireme_kernels.jit import by_type, inlined
 from trireme_kernels.kv_format import Pages
 from trireme_kernels.simd import int32s_at
 
@@ -39,7 +39,7 @@ def _attend(h: Any, pages: Any, s: Any) -> Any:  # noqa: ARG001  # Numba compare
     return lambda h, pages, s: attend_floats(h, pages, s)  # noqa: PLW0108
 
 
-@inner
+@inlined
 def attend_share(b: Queries, pages: Pages, plan: Plan, rank: int, threads: int, s: Scratch) -> None:
     """Attention of this thread's blocks and chunks."""
     dim, group = pages.head_dim, b.heads // pages.kv_heads

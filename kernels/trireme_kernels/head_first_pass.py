@@ -19,6 +19,7 @@ from trireme_kernels.head_weights import CODE_STEP, HeadWeights
 from trireme_kernels.jit import inner, kernel
 from trireme_kernels.simd import (
     F32x16,
+    Tile,
     largest_f32,
     load_f32,
     load_first,
@@ -26,7 +27,7 @@ from trireme_kernels.simd import (
     load_u8,
     maximum,
     merge,
-    outer,
+    outer_rows,
     prefetch,
     prefetch_l2,
     splat_f32,
@@ -122,20 +123,37 @@ def _first_pass(
 ) -> None:
     width = q.shape[1]
     cells, activations, flat, row = codes.reshape(-1), q.reshape(-1), sums.reshape(-1), sums.shape[1]
+    fours, found = scale.size // 4 * 4, np.empty(4 * 32, np.int32)
     for n in range(begin, end):
+        left = scales.size - 32 * n
         for t in range(scale.size):
-            place = t * row + 32 * n
-            _tile_sums(cells, n * 16 * width, activations, t * width, width, flat, place)
-            left = scales.size - 32 * n
-            low = _finish(flat, place, offsets[t], bounds[t], scales, 32 * n, scale[t], left)
-            high = _finish(flat, place + 16, offsets[t], bounds[t], scales, 32 * n + 16, scale[t], left - 16)
+            if t < fours and t % 4 == 0:
+                _tile_sums(tile(8), cells, n * 16 * width, activations, t * width, width, found)
+            elif t >= fours:
+                _tile_sums(tile(2), cells, n * 16 * width, activations, t * width, width, found)
+            at, place = 32 * (t % 4) if t < fours else 0, t * row + 32 * n
+            low = _finish(found, at, flat, place, offsets[t], bounds[t], scales, 32 * n, scale[t], left)
+            high = _finish(
+                found, at + 16, flat, place + 16, offsets[t], bounds[t], scales, 32 * n + 16, scale[t], left - 16
+            )
             tops[t, n] = largest_f32(maximum(low, high))
 
 
 @inner
-def _finish(sums: I32, at: int, offset: int, bound: int, scales: F32, v: int, scale: np.float32, left: int) -> F32x16:
+def _finish(
+    found: I32,
+    place: int,
+    sums: I32,
+    at: int,
+    offset: int,
+    bound: int,
+    scales: F32,
+    v: int,
+    scale: np.float32,
+    left: int,
+) -> F32x16:
     """Sums of codes become sums of 16 rows, of which `left` exist; what their logits surely reach."""
-    total = load_i32(sums, at) * CODE_STEP + offset
+    total = load_i32(found, place) * CODE_STEP + offset
     store_i32(sums, at, total)
     for lane in range(max(left, 0), 16):
         sums[at + lane] = 0
@@ -155,16 +173,16 @@ def _only(least: F32x16, left: int) -> F32x16:
 
 
 @inner
-def _tile_sums(codes: U8, at: int, q: I8, place: int, width: int, sums: I32, to: int) -> None:
-    """32 rows, 8 columns a step."""
-    low, high = tile(2), tile(2)
+def _tile_sums(zeros: Tile, codes: U8, at: int, q: I8, place: int, width: int, sums: I32) -> None:
+    """32 rows times the half as many tokens as there are `zeros`, 8 columns a step."""
+    low, high = zeros, zeros
     for k in range(0, width, 8):
         prefetch(codes, at + 16 * k + AHEAD)
         prefetch(codes, at + 16 * k + AHEAD + 64)
         u, v = load_u8(codes, at + 16 * k), load_u8(codes, at + 16 * k + 64)
-        low = outer(low, (u & 15, v & 15), q, place + k)
-        high = outer(high, (u >> 4, v >> 4), q, place + k + 4)
-    store_tile(sums, to, merge(low, high, 0))
+        low = outer_rows(low, (u & 15, v & 15), q, place + k, width)
+        high = outer_rows(high, (u >> 4, v >> 4), q, place + k + 4, width)
+    store_tile(sums, 0, merge(low, high, 0))
 
 
 @kernel

@@ -32,8 +32,8 @@ HEAD_KINDS = ("int8", "int8+4bit")
 CODE_STEP = 17
 MAX_WIDTH = 1 << 16
 """Sums of 17 * 15 * 127 for each column stay below 2**31."""
-_ROWS = 1024
-"""Rows quantised at a time, a multiple of 32."""
+ROWS_AT_A_TIME = 1024
+"""Rows quantised at a time, a multiple of 32: bounds the memory that is needed beside the result."""
 _SMALLEST = np.float32(1e-30)
 
 
@@ -97,31 +97,41 @@ def quantise_head(table: U16, kind: str = "int8", seed: int = 0) -> HeadWeights:
     require("seed", isinstance(seed, int) and seed >= 0, "must be an int, not negative")
     vocabulary, hidden = table.shape
     width = round_up(hidden, 64)
-    levels, scales = np.zeros((vocabulary, width), np.int8), np.empty(vocabulary, np.float32)
-    for first in range(0, vocabulary, _ROWS):
-        rows = slice(first, first + _ROWS)
-        x = (table[rows].astype(np.uint32) << np.uint32(16)).view(np.float32)
-        top = np.maximum(np.abs(x).max(axis=1), _SMALLEST)
-        if not np.isfinite(top).all():
-            raise KernelInputError("table must be finite")
-        levels[rows, :hidden] = np.rint(x * (np.float32(127) / top)[:, None])
-        scales[rows] = top / np.float32(127)
+    levels, scales = np.empty((vocabulary, width), np.int8), np.empty(vocabulary, np.float32)
+    for first in range(0, vocabulary, ROWS_AT_A_TIME):
+        rows = slice(first, first + ROWS_AT_A_TIME)
+        levels[rows], scales[rows] = quantise_table_rows(table[rows])
     totals = levels.sum(axis=1, dtype=np.int32)
     if kind == "int8":
         return HeadWeights(hidden, levels, scales, totals)
-    dither = np.random.default_rng(seed).integers(0, CODE_STEP, width).astype(np.uint8)
-    return HeadWeights(hidden, levels, scales, totals, _codes(levels, dither), dither)
+    dither = draw_dither(width, seed)
+    codes = np.empty((round_up(vocabulary, 32) // 32, width // 8, 32, 4), np.uint8)
+    for first in range(0, vocabulary, ROWS_AT_A_TIME):
+        some = codes_of(levels[first : first + ROWS_AT_A_TIME], dither)
+        codes[first // 32 : first // 32 + len(some)] = some
+    return HeadWeights(hidden, levels, scales, totals, codes, dither)
 
 
-def _codes(levels: I8, dither: U8) -> U8:
-    vocabulary, width = levels.shape
-    out = np.zeros((round_up(vocabulary, 32) // 32, width // 8, 32, 4), np.uint8)
-    offset = dither.astype(np.uint8) + np.uint8(127)
-    for first in range(0, vocabulary, _ROWS):
-        some = levels[first : first + _ROWS]
-        count = round_up(len(some), 32)
-        code = np.zeros((count, width), np.uint8)
-        code[: len(some)] = (some.astype(np.int16) + offset) // CODE_STEP
-        cells = code.reshape(count // 32, 32, width // 8, 2, 4)
-        out[first // 32 : (first + count) // 32] = (cells[..., 0, :] | cells[..., 1, :] << 4).transpose(0, 2, 1, 3)
-    return out
+def quantise_table_rows(table: U16) -> tuple[I8, F32]:
+    """Levels int8[n, W] and scales float32[n] of some rows uint16[n, H].  `KernelInputError`: one is not finite."""
+    x = (table.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    top = np.maximum(np.abs(x).max(axis=1), _SMALLEST)
+    if not np.isfinite(top).all():
+        raise KernelInputError("table must be finite")
+    levels = np.zeros((len(x), round_up(x.shape[1], 64)), np.int8)
+    levels[:, : x.shape[1]] = np.rint(x * (np.float32(127) / top)[:, None])
+    return levels, top / np.float32(127)
+
+
+def draw_dither(width: int, seed: int = 0) -> U8:
+    """Dither uint8[width]."""
+    return np.random.default_rng(seed).integers(0, CODE_STEP, width).astype(np.uint8)
+
+
+def codes_of(levels: I8, dither: U8) -> U8:
+    """Codes of some whole tiles of rows int8[n, W], the last one filled up: uint8[tiles, W / 8, 32, 4]."""
+    rows, width = levels.shape
+    code = np.zeros((round_up(rows, 32), width), np.uint8)
+    code[:rows] = (levels.astype(np.int16) + (dither + np.uint8(127))) // CODE_STEP
+    cells = code.reshape(-1, 32, width // 8, 2, 4)
+    return np.ascontiguousarray((cells[..., 0, :] | cells[..., 1, :] << 4).transpose(0, 2, 1, 3))

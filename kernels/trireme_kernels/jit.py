@@ -12,7 +12,7 @@ when a compiled function is *created*, so its setting is ours only for that mome
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import numba
 from numba.extending import intrinsic as _numba_intrinsic
@@ -29,6 +29,22 @@ R = TypeVar("R")
 check_cpu()
 _CACHE = str(cache_folder())
 _setting = threading.Lock()
+_kernels: list[Any] = []
+
+
+class Counts(NamedTuple):
+    """How kernels came into this process so far, one for each combination of argument types."""
+
+    compiled: int
+    cached: int
+    """Found in the cache on disk."""
+
+
+def counts() -> Counts:
+    """What has been compiled and what was found so far."""
+    stats = [each.stats for each in _kernels]
+    found = (sum(sum(s.cache_misses.values()) for s in stats), sum(sum(s.cache_hits.values()) for s in stats))
+    return Counts(*found)
 
 
 @contextmanager
@@ -46,6 +62,7 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function at its first call and keep the machine code on disk.  Its arguments are not checked."""
     with _our_cache():
         jitted = numba.njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=False, cache=True)(function)
+    _kernels.append(jitted)
     return cast("Callable[P, R]", jitted)
 
 

@@ -7,11 +7,9 @@ trusts them.  Knows nothing of files, sequences or the network.
     helper threads          work(rank 1 ..): sleep, compute, sleep ...       they enter once and stay without the GIL
 """
 
-import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,82 +28,16 @@ from trireme_kernels.arrays import (
     round_up,
 )
 from trireme_kernels.attention_scores import ROWS
-from trireme_kernels.gates import ACTIVATIONS
+from trireme_kernels.gates import number_of
 from trireme_kernels.kv import check_prefixes, check_rows
 from trireme_kernels.kv_format import KvFormat
+from trireme_kernels.layer_shape import Layer, LayerShape
 from trireme_kernels.linear_tiles import GATE
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.threads import SYNC_WORDS
+from trireme_kernels.threads.cpus import pin, pinned, thread_cpus
 
 MAX_THREADS = 128
-
-
-@dataclass(frozen=True, slots=True)
-class LayerShape:
-    """Sizes and choices that all layers of a model share.
-
-    hidden_size; ffn_size, a multiple of 16; heads, a multiple of kv_heads; head_dim, even; norm_eps; activation,
-    "relu2" or "silu".  Raises `KernelInputError`.
-    """
-
-    hidden_size: int
-    ffn_size: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    norm_eps: float
-    activation: str
-
-    def __post_init__(self) -> None:
-        """Check what compiled code relies on."""
-        require("hidden_size", self.hidden_size > 0, "must be positive")
-        require("ffn_size", self.ffn_size > 0 and self.ffn_size % 16 == 0, "must be a positive multiple of 16")
-        require("kv_heads", self.kv_heads > 0, "must be positive")
-        require("heads", self.heads > 0 and self.heads % self.kv_heads == 0, "must be a positive multiple of kv_heads")
-        require("head_dim", self.head_dim > 0 and self.head_dim % 2 == 0, "must be positive and even")
-        require("norm_eps", 0 <= self.norm_eps < np.inf, "must be finite and not negative")
-        require("activation", self.activation in ACTIVATIONS, f"must be one of {', '.join(ACTIVATIONS)}")
-
-    @property
-    def query_size(self) -> int:
-        """Columns of the queries: heads * head_dim."""
-        return self.heads * self.head_dim
-
-    def matrices(self) -> dict[str, tuple[int, int]]:
-        """(rows, cols) of each packed matrix of a layer."""
-        qkv = self.query_size + 2 * self.kv_heads * self.head_dim
-        return {
-            "qkv": (qkv, self.hidden_size),
-            "output": (self.hidden_size, self.query_size),
-            "gate_up": (2 * self.ffn_size, self.hidden_size),
-            "down": (self.hidden_size, self.ffn_size),
-        }
-
-    def norms(self) -> dict[str, int]:
-        """Widths of the norms of a layer; the sub-norms may be missing."""
-        widths = {"attention_norm": self.hidden_size, "ffn_norm": self.hidden_size}
-        return widths | {"attention_sub_norm": self.query_size, "ffn_sub_norm": self.ffn_size}
-
-
-class Layer(Protocol):
-    """The weights of one layer: gains float32, matrices of `LayerShape.matrices`; gate_up by `interleave_gate_up`."""
-
-    @property
-    def attention_norm(self) -> F32: ...
-    @property
-    def attention_sub_norm(self) -> F32 | None: ...
-    @property
-    def ffn_norm(self) -> F32: ...
-    @property
-    def ffn_sub_norm(self) -> F32 | None: ...
-    @property
-    def qkv(self) -> PackedMatrix: ...
-    @property
-    def output(self) -> PackedMatrix: ...
-    @property
-    def gate_up(self) -> PackedMatrix: ...
-    @property
-    def down(self) -> PackedMatrix: ...
 
 
 class LayerProgram:
@@ -115,8 +47,9 @@ class LayerProgram:
     cos, sin          float32[context, head_dim / 2] of `rope_tables`
     kv                how keys and values are stored
     pages             for each layer uint8[P, KV, head_bytes], as in `append_kv`; written by `run`
-    cpus              a CPU for each thread but the caller's, to pin them to; by default those of this process, when it
-                      has exactly `threads` of them (other processes then have theirs), else none
+    cpus              a CPU for each thread, to pin them to (the caller during `run`, which two threads on one CPU would
+                      double); by default those of this process, when it has exactly `threads` of them (other
+                      processes then have theirs), else none
 
     The arrays are used where they lie and must not be moved.  Helper threads sleep while there is no work.
     Raises `KernelInputError`.
@@ -159,7 +92,9 @@ class LayerProgram:
         self._sync, self._command = np.zeros(SYNC_WORDS, np.int32), np.zeros(steps.COMMAND_FIELDS, np.int64)
         self._buffers: dict[int, npt.NDArray[np.uint8]] = {}
         self._running = threading.Lock()
-        self._helpers = self._start(cpus)
+        self._cpus = thread_cpus(threads) if cpus is None else list(cpus)
+        require("cpus", len(self._cpus) in {0, threads}, "must name a CPU for each thread, or none")
+        self._helpers = self._start()
 
     def run(self, hidden: F32, table: I32, rows_slot: I32, positions: I32) -> None:
         """Apply the layers to hidden float32[T, hidden_size] in place; keys and values of the rows join the pages.
@@ -180,7 +115,8 @@ class LayerProgram:
             require("program", not self._command[steps.STOP], "is closed")
             if len(hidden):
                 self._fill(hidden, table, rows_slot, positions)
-                self._work(0)
+                with pinned(self._cpus[:1]):
+                    self._work(0)
 
     def close(self) -> None:
         """End the threads.  More than once is harmless."""
@@ -195,14 +131,9 @@ class LayerProgram:
         fixed = (self._sizes, eps, self._layers, self._cos, self._sin, self._kv.like)
         steps.work(rank, self.threads, self._sync, self._command, *fixed)
 
-    def _start(self, cpus: Sequence[int] | None) -> list[threading.Thread]:
-        if cpus is None:
-            allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-            cpus = allowed[1:] if len(allowed) == self.threads else []
-
+    def _start(self) -> list[threading.Thread]:
         def help_with(rank: int) -> None:
-            if rank <= len(cpus):
-                os.sched_setaffinity(0, {cpus[rank - 1]})
+            pin(self._cpus[rank : rank + 1])
             self._work(rank)
 
         helpers = [
@@ -236,7 +167,7 @@ class LayerProgram:
 
 
 def _sizes(shape: LayerShape, layer: Layer, kv: KvFormat) -> npt.NDArray[np.int64]:
-    action = GATE + ACTIVATIONS[shape.activation]
+    action = GATE + number_of(shape.activation)
     numbers = [
         shape.hidden_size,
         shape.heads,

@@ -140,7 +140,7 @@ def scratch_bytes(tokens: int, rows: int, longest: int, head_width: int, width: 
     return 4 * GROUP * 32 + attention + round_up(width, 64) + 64
 
 
-@inner
+@inlined
 def _thread(rank: int, threads: int, sync: I32, command: I64, n: Sizes) -> Thread:
     tokens = command[TOKENS]
     sums = command[SCRATCH] + rank * command[SCRATCH_BYTES]
@@ -151,7 +151,7 @@ def _thread(rank: int, threads: int, sync: I32, command: I64, n: Sizes) -> Threa
     return Thread(rank, threads, sync, int32s_at(sums), plan, own)
 
 
-@inner
+@inlined
 def _batch(command: I64, n: Sizes, rank: int) -> Batch:
     tokens, m = command[TOKENS], n.matrices
     q, scale, total = command[Q], command[SCALE], command[TOTAL]
@@ -237,7 +237,7 @@ def _weights(n: Sizes, layer: I64, matrix: int) -> Weights:
     return Weights(bytes_at(layer[matrix]), floats_at(layer[matrix + 1]), tiles, blocks, cols)
 
 
-@inner
+@inlined
 def _attend(n: Sizes, layer: I64, cos: F32, sin: F32, like: Numbers, batch: Batch, me: Thread) -> None:
     """Rope, cache and attention.  A (row, KV head) pair rotates the query heads of its group and its own key."""
     pages = Pages(layer[PAGES], n.kv_heads, n.head_dim, n.width, n.head_bytes, n.value_bytes, like)
@@ -251,7 +251,7 @@ def _attend(n: Sizes, layer: I64, cos: F32, sin: F32, like: Numbers, batch: Batc
     barrier(me.sync, me.threads)
 
 
-@inner
+@inlined
 def _rotate_and_store(
     n: Sizes, t: int, head: int, step: int, cos: F32, sin: F32, batch: Batch, pages: Pages, me: Thread
 ) -> None:

@@ -5,6 +5,8 @@ the other, so q takes tokens * padded bytes for any number of tokens, and with o
 
     q:  | tokens 0 .. 5 | tokens 6 .. 11 | the rest, interleaved by their own number |
 
+Groups are as equal as they can be (8 tokens are 4 and 4, not 6 and 2): the bytes of a tile are decoded for each.
+
 A tile's sums become floats while they are in the cache, and go where `action` says: stored, added to the residual, or
 as 16 gated products of the 16 gate and 16 up rows of a tile.
 """
@@ -35,7 +37,10 @@ from trireme_kernels.tile_sums import tile_sums_2bit, tile_sums_base3
 GROUP = ISA.tokens
 """Tokens whose sums fit the registers together."""
 CHUNK = 60
-"""Tokens that meet a tile before the next one comes: their activations stay in the second-level cache."""
+"""Tokens that meet a tile before the next one comes: their activations stay in the second-level cache.
+
+A multiple of every group's size.
+"""
 STORE, ADD, GATE = -2, -1, 0
 """Actions; GATE + n is the activation number n of `gates.py`."""
 
@@ -64,11 +69,12 @@ class Quantised(NamedTuple):
 @inlined
 def linear_tiles(w: Weights, x: Quantised, out: F32, width: int, action: int, begin: int, end: int, sums: I32) -> None:
     """Tiles begin .. end-1 for all tokens; `out` has rows of `width` floats, `sums` is scratch int32[GROUP * 32]."""
+    group = group_size(x.tokens)
     for chunk in range(0, x.tokens, CHUNK):
         for tile in range(begin, end):
             place = tile * w.blocks * BLOCK_BYTES
-            for first in range(chunk, min(chunk + CHUNK, x.tokens), GROUP):
-                count = min(GROUP, x.tokens - first)
+            for first in range(chunk, min(chunk + CHUNK, x.tokens), group):
+                count = min(group, x.tokens - first)
                 if w.cols == 16 * w.blocks:
                     tile_sums_2bit(w.data, place, w.blocks, x.q, first * w.cols, count, sums)
                 else:
@@ -109,14 +115,22 @@ def _add(out: F32, at: int, value: F32x16, room: int) -> None:
         store_first(out, at, room, load_first(out, at, room) + value)
 
 
-@inner
+@inlined
 def runtime(n: int) -> int:
     """The number n; a literal as argument would have the callee compiled for this number alone."""
     return np.int64(n)  # type: ignore[return-value]  # an int to compiled code
 
 
 @inner
+def group_size(tokens: int) -> int:
+    """Tokens of each group but the last, which has the rest."""
+    groups = max(1, (tokens + GROUP - 1) // GROUP)
+    return (tokens + groups - 1) // groups
+
+
+@inner
 def group_place(t: int, tokens: int, cols: int) -> tuple[int, int]:
     """Where the row of token t begins in grouped q, and its step: the distance of its four-byte pieces."""
-    first = t - t % GROUP
-    return first * cols + 4 * (t - first), 4 * min(GROUP, tokens - first)
+    group = group_size(tokens)
+    first = t - t % group
+    return first * cols + 4 * (t - first), 4 * min(group, tokens - first)

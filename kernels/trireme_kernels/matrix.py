@@ -6,12 +6,11 @@ import numpy as np
 
 from trireme_kernels.arrays import F32, U8, frozen, require, require_array, require_output, round_up
 from trireme_kernels.large_pages import large_empty
-from trireme_kernels.packing import SCALE_ROWS, TILE_ROWS, block_cols, pack, packed_bytes, unpack
+from trireme_kernels.packing import SCALE_ROWS, TILE_ROWS, block_cols, packed_bytes
+from trireme_kernels.transcode import transcode
 
 MAX_COLS = 1 << 17
 """Sums of int8 times ternary stay below 2**24 up to here, so that their conversion to float32 is exact."""
-_RELAYOUT_ROWS = 2048
-"""Rows unpacked at a time, a multiple of a tile's 32: bounds the memory that `relayout` needs beside the matrix."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -82,10 +81,6 @@ def relayout(matrix: PackedMatrix, layout: str, data: U8 | None = None) -> Packe
     size = packed_bytes(matrix.rows, matrix.cols, layout)
     data = large_empty(size) if data is None else data
     require_output("data", data, np.uint8, (size,))
-    for first in range(0, matrix.rows, _RELAYOUT_ROWS):
-        rows = min(_RELAYOUT_ROWS, matrix.rows - first)
-        old, new = (packed_bytes(first, matrix.cols, name) for name in (matrix.layout, layout))
-        size = packed_bytes(rows, matrix.cols, matrix.layout)
-        piece = pack(unpack(matrix.data[old : old + size], rows, matrix.cols, matrix.layout), layout)
-        data[new : new + piece.size] = piece
+    right = transcode(matrix.data, matrix.layout, data, matrix.tiles)
+    require("matrix", right, "must not hold bytes that stand for no weights")
     return PackedMatrix(data, matrix.scales, matrix.rows, matrix.cols, layout)

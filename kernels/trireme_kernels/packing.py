@@ -33,6 +33,8 @@ from trireme_kernels.isa import ISA, Isa
 from trireme_kernels.jit import kernel
 
 Layout = Literal["2bit", "1.6bit"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+"""Names of the layouts."""
 TILE_ROWS = 32
 """Rows of a tile, the unit in which threads share a matrix."""
 SCALE_ROWS = 16

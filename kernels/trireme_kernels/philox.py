@@ -11,7 +11,7 @@ holds exactly: the upper 53 bits of the block's first word, times 2**-53.
 import numpy as np
 
 from trireme_kernels.arrays import require
-from trireme_kernels.jit import kernel
+from trireme_kernels.jit import inner, kernel
 
 _M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
@@ -43,7 +43,7 @@ def uniform(seed: np.uint64, position: np.uint64) -> float:
     return np.float64(c0 >> _11) * _ULP
 
 
-@kernel
+@inner
 def _multiply_high(a: np.uint64, b: np.uint64) -> np.uint64:
     """The upper 64 bits of the 128-bit product."""
     a0, a1, b0, b1 = a & _LOW, a >> _32, b & _LOW, b >> _32

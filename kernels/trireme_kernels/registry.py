@@ -28,6 +28,7 @@ from trireme_kernels import (
     sampling,
 )
 from trireme_kernels.naive import attention as naive_attention
+from trireme_kernels.naive import gates as naive_gates
 from trireme_kernels.naive import layer_program as naive_program
 from trireme_kernels.naive import layers as naive_layers
 from trireme_kernels.naive import packing as naive_packing
@@ -59,6 +60,7 @@ REGISTRY = (
     Row("block_cols", packing.block_cols, naive_packing.block_cols, cases.layouts),
     Row("embed", head.embed, naive_tokens.embed, cases.lookup),
     Row("first_pass", head_first_pass.first_pass, naive_tokens.first_pass, cases.first_passes),
+    Row("gated_product", gates.gated_product, naive_gates.gated_product, cases.gate),
     Row("head_logits", head.head_logits, naive_tokens.head_logits, cases.logits),
     Row("int8_head_logits", head_int8.int8_head_logits, naive_tokens.int8_head_logits, cases.int8_logits),
     Row("interleave_gate_up", packing.interleave_gate_up, naive_packing.interleave_gate_up, cases.interleave),
@@ -79,8 +81,6 @@ REGISTRY = (
     Row("rope_tables", rotary.rope_tables, naive_attention.rope_tables, cases.tables, tolerance=6e-8),
     Row("run_layers", layer_program.run_layers, naive_program.run_layers, cases.layer_runs),
     Row("sample", sampling.sample, naive_tokens.sample, cases.sampling),
-    Row("silu_gate", gates.silu_gate, naive_layers.silu_gate, cases.gate),
-    Row("squared_relu_gate", gates.squared_relu_gate, naive_layers.squared_relu_gate, cases.gate),
     Row("ternary_linear", linear.ternary_linear, naive_layers.ternary_linear, cases.linear),
     Row("threshold", head_first_pass.threshold, naive_tokens.threshold, cases.thresholds),
     Row("unpack", packing.unpack, naive_packing.unpack, cases.unpacking),

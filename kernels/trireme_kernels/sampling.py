@@ -18,7 +18,7 @@ from trireme_kernels.arrays import ANY, F32, I64, frozen, require, require_array
 from trireme_kernels.errors import KernelInputError
 from trireme_kernels.exponential import exp_nonpositive
 from trireme_kernels.half import magnitude_bits, order_bits
-from trireme_kernels.jit import kernel
+from trireme_kernels.jit import inlined, kernel
 from trireme_kernels.philox import check_draw, uniform
 from trireme_kernels.selection import BUCKETS, ONE, fill_buckets, prefix
 
@@ -80,7 +80,7 @@ def _draw(
     if top_k or top_p < 1.0:
         counts, sums = np.zeros(BUCKETS, np.int64), np.zeros(BUCKETS, np.int64)
         fill_buckets(masses, counts, sums)
-        last_logit, last_id, mass = prefix(logits, masses, counts, sums, top_k or logits.size, _NO_LIMIT)
+        last_logit, last_id, mass = prefix(logits, masses, counts, sums, top_k or logits.size, int(np.int64(_NO_LIMIT)))
         if top_p < 1.0:
             limit = int(np.ceil(top_p * mass))
             last_logit, last_id, mass = prefix(logits, masses, counts, sums, logits.size, limit)
@@ -90,14 +90,14 @@ def _draw(
     return _find(logits, masses, last_logit, last_id, target)
 
 
-@kernel
+@inlined
 def _weigh(logits: F32, top: np.float32, temperature: float, masses: I64) -> None:
     for i in range(logits.size):
         z = np.float32((np.float64(logits[i]) - np.float64(top)) / temperature)
         masses[i] = np.int64(np.float64(exp_nonpositive(z)) * ONE)
 
 
-@kernel
+@inlined
 def _find(logits: F32, masses: I64, last_logit: np.float32, last_id: int, target: int) -> int:
     """The first kept token, by ascending id, at which the running mass exceeds `target`."""
     mass, found = 0, 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from trireme_kernels.arrays import F32, I64
 from trireme_kernels.half import magnitude_bits, order_bits
-from trireme_kernels.jit import kernel
+from trireme_kernels.jit import inlined, inner
 
 ONE = 1 << 40
 """The mass of the most likely token.  Below 2**-40 of it a token has mass 0 and is never drawn."""
@@ -20,7 +20,7 @@ _LOWEST_BITS = 127 << 7
 BUCKETS = ((127 + 40 << 7) - _LOWEST_BITS) + 2
 
 
-@kernel
+@inner
 def bucket_of(mass: int) -> int:
     """0 for mass 0; otherwise by the exponent and 7 bits of the mantissa of the mass as a float32."""
     if mass == 0:
@@ -28,7 +28,7 @@ def bucket_of(mass: int) -> int:
     return (magnitude_bits(np.float32(mass)) >> 16) - _LOWEST_BITS + 1  # type: ignore[no-any-return]
 
 
-@kernel
+@inlined
 def fill_buckets(masses: I64, counts: I64, sums: I64) -> None:
     """Count the tokens of each bucket and add their masses."""
     for i in range(masses.size):
@@ -37,7 +37,7 @@ def fill_buckets(masses: I64, counts: I64, sums: I64) -> None:
         sums[bucket] += masses[i]
 
 
-@kernel
+@inner
 def prefix(logits: F32, masses: I64, counts: I64, sums: I64, most: int, limit: int) -> tuple[np.float32, int, int]:
     """The shortest prefix of the ranking that has `most` tokens or a mass of at least `limit`.
 
@@ -56,7 +56,7 @@ def prefix(logits: F32, masses: I64, counts: I64, sums: I64, most: int, limit: i
     return np.float32(-np.inf), logits.size, mass
 
 
-@kernel
+@inner
 def _ranked(logits: F32, masses: I64, bucket: int, count: int) -> I64:
     """The tokens of a bucket in rank order, as keys: falling logits in the upper 32 bits, the id in the lower."""
     keys = np.empty(count, np.int64)

@@ -44,7 +44,8 @@ def test_the_process_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("field", dataclasses.fields(ServeConfig), ids=lambda f: f.name)
 def test_every_field_can_come_from_the_environment(field: dataclasses.Field[Any]) -> None:
-    text = {"listen": "h:1", "kv_dtype": "float16", "speculation": "off", "name": "x"}.get(field.name, "17")
+    texts = {"listen": "h:1", "kv_dtype": "float16", "layout": "packed", "speculation": "off", "name": "x"}
+    text = texts.get(field.name, "17")
     config = from_environment({}, {f"TRIREME_{field.name.upper()}": text})
     assert getattr(config, field.name) == type(field.default)(text)
 
@@ -106,6 +107,12 @@ def test_no_kv_tokens_means_that_the_model_decides() -> None:
 def test_names_that_are_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="name is"):
         ServeConfig(name=name)
+
+
+@pytest.mark.parametrize("layout", ["", "3bit", "2bit ", "AUTO"])
+def test_layouts_that_are_refused(layout: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"it must be one of auto, 2bit, 1.6bit, packed\.$"):
+        ServeConfig(layout=layout)
 
 
 @pytest.mark.parametrize("name", ["t", "a.b-c_9", "x" * 64])

@@ -46,7 +46,7 @@ def engine_logits(checkpoint: Path, windows: NDArray) -> NDArray[np.float32]:
     """Converts the checkpoint and runs our engine over windows [..., width]: [..., width, vocabulary]."""
     folder = checkpoint.with_name(f"{checkpoint.name}.pack")
     if not folder.exists():
-        convert(checkpoint, folder)
+        convert(checkpoint, folder, head="bf16")  # as transformers computes it
     pack = Pack.open(folder)
     model = StageModel(pack, range(pack.config.layers), kv_tokens=windows.shape[-1], slots=1)
     try:

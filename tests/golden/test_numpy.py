@@ -27,7 +27,7 @@ def pair(request, tmp_path_factory):
     """The reference and the pack of one random checkpoint of each kind."""
     folder = tmp_path_factory.mktemp("models")
     checkpoint = random_checkpoint(folder / request.param, KINDS[request.param], seed=7)
-    convert(checkpoint, folder / "pack")
+    convert(checkpoint, folder / "pack", head="bf16")
     cache = KVCache(layers=1, pages=1, kv_heads=1, head_dim=2, slots=1, context=1)
     half = cache.format.dtype == "float16"  # the reference rounds keys and values as the engine's cache does
     return Reference(checkpoint, integer=True, half_kv=half), Pack.open(folder / "pack")

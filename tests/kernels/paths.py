@@ -21,8 +21,7 @@ DEPENDENT = (
     "int8_head_logits",
     "largest_logits",
     "rms_norm_quantise",
-    "silu_gate",
-    "squared_relu_gate",
+    "gated_product",
     "ternary_linear",
     "run_layers",
 )

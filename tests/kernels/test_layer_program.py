@@ -128,19 +128,26 @@ def test_a_closed_program_refuses_and_leaves_no_threads(model) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity")
-def test_helpers_are_pinned_and_the_caller_is_not(model, monkeypatch) -> None:
+def test_threads_are_pinned_and_the_caller_while_it_computes(model, monkeypatch) -> None:
     pinned = []
-    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: pinned.append((pid, cpus)))
     before = os.sched_getaffinity(0)
-    model(SHAPE, threads=3, cpus=[4, 5]).run(prompt(SHAPE, 1), [0], [0])
-    assert sorted(cpus.pop() for _, cpus in pinned) == [4, 5]
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, cpus: pinned.append(set(cpus)))
+    model(SHAPE, threads=3, cpus=[4, 5, 6]).run(prompt(SHAPE, 1), [0], [0])
+    assert sorted(map(sorted, pinned[:-1])) == [[4], [5], [6]]
+    assert pinned[-1] == before
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {7, 8})
+    pinned.clear()
     model(SHAPE, threads=2).run(prompt(SHAPE, 1), [0], [0])
-    assert [cpus for _, cpus in pinned[2:]] == [{8}]
+    assert {8} in pinned
+    assert [cpus for cpus in pinned if cpus != {8}] == [{7}, {7, 8}]
+    pinned.clear()
     model(SHAPE, threads=3).run(prompt(SHAPE, 1), [0], [0])
-    assert len(pinned) == 3
-    monkeypatch.undo()
-    assert os.sched_getaffinity(0) == before
+    assert pinned == []
+
+
+def test_cpus_are_as_many_as_threads(model) -> None:
+    with pytest.raises(k.KernelInputError, match="cpus"):
+        model(SHAPE, threads=3, cpus=[4, 5])
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_interleaved_gate_and_up_meet_in_the_gated_product() -> None:
     merged = k.interleave_gate_up(gate, up)
     w = k.PackedMatrix(k.pack(merged), np.ones(4, np.float32), *merged.shape)
     out = cases.blank(3, 32)
-    k.squared_relu_gate(product(w, x), out)
+    k.gated_product(product(w, x), "relu2", out)
     parts = [product(k.PackedMatrix(k.pack(half), np.ones(2, np.float32), 20, 40), x)[:, :20] for half in (gate, up)]
     positive = np.maximum(parts[0], 0)
     assert (out[:, :20] == positive * positive * parts[1]).all()

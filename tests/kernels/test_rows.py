@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 import trireme_kernels as k
 from trireme_kernels import cases
 from trireme_kernels.exponential import exp_nonpositive
+from trireme_kernels.gates import ACTIVATIONS
 from trireme_kernels.naive import summation as naive
 
 finite = st.floats(-(2.0**100), 2.0**100, width=32)
@@ -100,10 +101,10 @@ def test_norm_of_zeros_is_zero() -> None:
     assert (out == 0).all()
 
 
-def gated(gate_kernel, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+def gated(activation: str, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     merged = np.ascontiguousarray(k.interleave_gate_up(gate, up)[None])
     out = cases.blank(1, merged.size // 2)
-    gate_kernel(merged, out)
+    k.gated_product(merged, activation, out)
     return out[0, : gate.size]
 
 
@@ -113,14 +114,14 @@ def test_gates_against_float64(values: list[float]) -> None:
     gate = np.array(values, np.float32)
     up = np.linspace(-2, 3, gate.size, dtype=np.float32)
     wide = gate.astype(np.float64)
-    assert np.allclose(gated(k.squared_relu_gate, gate, up), np.maximum(wide, 0) ** 2 * up, rtol=3e-7, atol=1e-30)
-    assert np.allclose(gated(k.silu_gate, gate, up), wide / (1 + np.exp(-wide)) * up, rtol=8e-7, atol=1e-35)
+    assert np.allclose(gated("relu2", gate, up), np.maximum(wide, 0) ** 2 * up, rtol=3e-7, atol=1e-30)
+    assert np.allclose(gated("silu", gate, up), wide / (1 + np.exp(-wide)) * up, rtol=8e-7, atol=1e-35)
 
 
 def test_gates_keep_nan() -> None:
     gate, up = np.array([np.nan, 1], np.float32), np.ones(2, np.float32)
-    for gate_kernel in (k.squared_relu_gate, k.silu_gate):
-        assert np.isnan(gated(gate_kernel, gate, up)).tolist() == [True, False]
+    for activation in ACTIVATIONS:
+        assert np.isnan(gated(activation, gate, up)).tolist() == [True, False]
 
 
 def test_exponential_is_accurate_everywhere() -> None:

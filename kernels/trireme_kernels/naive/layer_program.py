@@ -6,9 +6,10 @@ import numpy as np
 
 from trireme_kernels.arrays import F32, I32, U8
 from trireme_kernels.kv_format import KvFormat
-from trireme_kernels.layer_program import Layer, LayerShape
+from trireme_kernels.layer_shape import Layer, LayerShape
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.naive import attention as naive_attention
+from trireme_kernels.naive import gates as naive_gates
 from trireme_kernels.naive import layers as naive_layers
 
 
@@ -54,6 +55,5 @@ def run_layers(
         hidden += _linear(layer.output, _norm(attended, layer.attention_sub_norm, eps))
         gate_up = _linear(layer.gate_up, _norm(hidden, layer.ffn_norm, eps))
         gated = np.empty((len(hidden), shape.ffn_size), np.float32)
-        gate = {"relu2": naive_layers.squared_relu_gate, "silu": naive_layers.silu_gate}[shape.activation]
-        gate(gate_up, gated)
+        naive_gates.gated_product(gate_up, shape.activation, gated)
         hidden += _linear(layer.down, _norm(gated, layer.ffn_sub_norm, eps))

@@ -1,11 +1,11 @@
-"""Twins of the linear layer, the quantiser, the norm, the gates and the residual sum."""
+"""Twins of the linear layer, the quantiser, the norm and the residual sum."""
 
 import numpy as np
 
 from trireme_kernels.arrays import F32, I8, I32
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.naive.packing import unpack
-from trireme_kernels.naive.summation import exp_nonpositive, lane_sum
+from trireme_kernels.naive.summation import lane_sum
 
 
 def quantise_rows(x: F32, q: I8, scale: F32, total: I32) -> None:
@@ -49,23 +49,3 @@ def rms_norm_quantise(x: F32, gain: F32, eps: float, q: I8, scale: F32, total: I
 def add_rows(x: F32, y: F32) -> None:
     """Add the first columns of y."""
     x[:] = x + y[:, : x.shape[1]]
-
-
-def _halves(gate_up: F32) -> tuple[F32, F32]:
-    groups = gate_up.reshape(gate_up.shape[0], gate_up.shape[1] // 32, 2, 16)
-    gate, up = groups[:, :, 0], groups[:, :, 1]
-    return gate.reshape(len(gate_up), gate_up.shape[1] // 2), up.reshape(len(gate_up), gate_up.shape[1] // 2)
-
-
-def squared_relu_gate(gate_up: F32, out: F32) -> None:
-    """relu(gate)^2 * up."""
-    gate, up = _halves(gate_up)
-    positive = np.maximum(gate, np.float32(0))
-    out[:] = positive * positive * up
-
-
-def silu_gate(gate_up: F32, out: F32) -> None:
-    """Gate times its sigmoid, times up."""
-    gate, up = _halves(gate_up)
-    e = exp_nonpositive(-np.abs(gate))
-    out[:] = np.where(gate < 0, gate * e, gate) / (np.float32(1) + e) * up

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trireme.cli import lazy, main
-from trireme_worker.bench import limits
+from trireme_worker.bench import limits, suite
 from trireme_worker.commands.bench import progress
 from trireme_worker.pack import default_pack
 
@@ -26,6 +26,7 @@ def joined(monkeypatch):
     monkeypatch.setattr(lazy, "entry_points", lambda group: [point] if group == lazy.GROUP else [])
     monkeypatch.setattr(limits, "READ_BYTES", 1 << 16)
     monkeypatch.setattr(limits, "DOT_STEPS", 10)
+    monkeypatch.setattr(suite, "HEAD_SHAPE", (1000, 64))
 
 
 def test_the_group_is_listed_with_its_commands(capsys):
@@ -37,7 +38,7 @@ def test_the_group_is_listed_with_its_commands(capsys):
         assert re.search(f"{command} +{words}", shown)
     assert main(["bench", "decode", "--help"]) == 0
     shown = capsys.readouterr().out
-    for option in ("--threads", "--layout", "--context", "--batch", "--json"):
+    for option in ("--threads", "--layout", "--context", "--batch", "--head", "--kv", "--json"):
         assert option in shown
 
 
@@ -54,8 +55,10 @@ PREFILL_KEYS = {"tokens_per_s", "gmac_s", "of_vnni_peak"}
 
 def test_decode_prints_json_for_machines(capsys):
     command = ["bench", "decode", str(default_pack()), "--threads", "2", "--layout", "1.6bit", "--context", "20"]
-    assert main([*command, "--batch", "3", "--rounds", "5", "--json"]) == 0
+    command += ["--batch", "3", "--head", "int8", "--kv", "float16"]
+    assert main([*command, "--rounds", "5", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert (found["head"], found["kv"]) == ("int8", "float16")
     assert set(found) >= DECODE_KEYS
     assert (found["threads"], found["layout"], found["context"], found["batch"]) == (2, "1.6bit", 20, 3)
 
@@ -69,9 +72,10 @@ def test_decode_prints_a_table_for_people(capsys):
 
 def test_prefill_prints_both(capsys):
     command = ["bench", "prefill", str(default_pack()), "--threads", "1", "--tokens", "9", "--rounds", "5"]
-    assert main([*command, "--json"]) == 0
+    assert main([*command, "--json", "--head", "int8+4bit", "--kv", "int8"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) >= PREFILL_KEYS
+    assert (found["head"], found["kv"]) == ("int8+4bit", "int8")
     assert found["tokens"] == 9
     assert main(command) == 0
     assert "of dot product peak" in capsys.readouterr().out
@@ -94,6 +98,8 @@ def test_kernels_prints_dispatch_limits_and_targets(capsys):
         (["decode", "9b"], "'9b' is neither a shape"),
         (["decode", "700m", "--layout", "3bit"], "3bit"),
         (["prefill", "700m", "--rounds", "4"], "rounds"),
+        (["decode", "700m", "--head", "int4"], "int4"),
+        (["decode", "700m", "--kv", "int4"], "int4"),
         (["kernels", "--only", "nothing"], "--only: 'nothing' is none of"),
         (["decode"], "SHAPE|PACK"),
     ],

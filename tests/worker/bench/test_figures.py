@@ -1,6 +1,7 @@
 """Figures follow from times and bytes, and say the same thing in every field."""
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,14 +14,18 @@ PEAKS = Peaks({1: 40.0, 2: 50.0}, {1: 500.0, 2: 1000.0})
 SIZES = StepBytes(layer=80_000_000, kv=20_000_000, head=300_000_000, rows=1000)
 
 
+def made(config, layout):
+    return SimpleNamespace(config=config, layout=layout, head_kind="int8")
+
+
 def times(layers, head):
     return {"layers": Timing((9.0, layers, 0.0)), "head": Timing((0.0, head, 9.0))}
 
 
 def test_decode_of_a_whole_model(model):
     config = replace(model.config, layers=10)
-    case = decode.Case(threads=2, layers=10, context=300, batch=4, rounds=3)
-    found = decode.decode_result(config, "2bit", case, times(0.03, 0.01), PEAKS, SIZES, 0.25)
+    case = decode.Case(threads=2, layers=10, context=300, batch=4, rounds=3, kv="int8")
+    found = decode.decode_result(made(config, "2bit"), case, times(0.03, 0.01), PEAKS, SIZES, 0.25)
     assert found.tokens_per_s == pytest.approx(100.0)
     assert found.bytes_per_token == pytest.approx(1_300_001_000 / 4)
     assert found.read_gb_s == 50.0
@@ -29,13 +34,14 @@ def test_decode_of_a_whole_model(model):
     assert found.layers_of_read == pytest.approx(1.0 / 0.03 / 50.0)
     assert (found.step_ms, found.layers_ms, found.head_ms) == pytest.approx((40.0, 30.0, 10.0))
     assert found.of_vnni_peak == pytest.approx(config.ternary_parameters * 4 / 0.04 / 1e12)
+    assert (found.head, found.kv) == ("int8", "int8")
     assert (found.threads, found.layout, found.batch, found.context, found.other_cpus) == (2, "2bit", 4, 300, 0.25)
 
 
 def test_layers_that_were_not_timed_are_in_proportion(model):
     config = replace(model.config, layers=80)
     case = decode.Case(threads=1, layers=4)
-    found = decode.decode_result(config, "1.6bit", case, times(0.01, 0.05), PEAKS, SIZES, 0.0)
+    found = decode.decode_result(made(config, "1.6bit"), case, times(0.01, 0.05), PEAKS, SIZES, 0.0)
     assert found.step_ms == pytest.approx(20 * 10.0 + 50.0)
     assert found.bytes_per_token == 80 * 100_000_000 + 300_001_000
     assert found.layers_of_read == pytest.approx(4 * 0.1 / 0.01 / 40.0)
@@ -45,7 +51,7 @@ def test_layers_that_were_not_timed_are_in_proportion(model):
 def test_prefill(model):
     config = replace(model.config, layers=40)
     case = prefill.Case(threads=2, layers=20, tokens=500)
-    found = prefill.prefill_result(config, "2bit", case, times(0.2, 0.1), PEAKS, 0.0)
+    found = prefill.prefill_result(made(config, "2bit"), case, times(0.2, 0.1), PEAKS, 0.0)
     assert found.tokens_per_s == pytest.approx(1000.0)
     assert found.prefill_ms == pytest.approx(500.0)
     assert found.gmac_s == pytest.approx(config.ternary_parameters * 1000 / 1e9)

@@ -12,15 +12,17 @@ from trireme_worker.convert import convert
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """kind -> (checkpoint, pack), shared: not to be changed."""
+    """kind, head, layout -> (checkpoint, pack), shared: not to be changed."""
     folder, found = tmp_path_factory.mktemp("made"), {}
 
-    def make(kind: str) -> tuple[Path, Path]:
-        if kind not in found:
-            checkpoint = random_checkpoint(folder / kind, KINDS[kind], seed=3)
-            convert(checkpoint, folder / f"{kind}.pack", name="small")
-            found[kind] = checkpoint, folder / f"{kind}.pack"
-        return found[kind]
+    def make(kind: str, head: str = "bf16", layout: str = "2bit") -> tuple[Path, Path]:
+        checkpoint, pack = folder / kind, folder / f"{kind}.{head}.{layout}.pack"
+        if not checkpoint.exists():
+            random_checkpoint(checkpoint, KINDS[kind], seed=3)
+        if pack not in found:
+            convert(checkpoint, pack, name="small", head=head, layout=layout)
+            found[pack] = checkpoint, pack
+        return found[pack]
 
     return make
 

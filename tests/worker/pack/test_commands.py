@@ -27,10 +27,25 @@ def test_convert_says_what_it_made(made, tmp_path):
     result = run("convert", made("packed")[0], tmp_path / "pack", "--name", "small", FORCE_COLOR="1")
     assert result.exit_code == 0
     assert result.stdout == (
-        f"{tmp_path}/pack: small, 189.2 K parameters in 2 layers, 0.1 MB, 2.29 bits per ternary weight\n"
+        f"{tmp_path}/pack: small, 189.2 K parameters in 2 layers, 0.1 MB, 1.96 bits per ternary weight\n"
     )
     assert "Converting" in result.stderr  # the bar, which a terminal shows and then clears
     assert Pack.open(tmp_path / "pack").config.name == "small"
+
+
+def test_convert_takes_the_kinds_of_head_and_layout(made, tmp_path):
+    run("convert", made("packed")[0], tmp_path / "default")
+    assert (Pack.open(tmp_path / "default").head_kind, Pack.open(tmp_path / "default").layout) == (
+        "int8+4bit",
+        "1.6bit",
+    )
+    result = run("convert", made("packed")[0], tmp_path / "pack", "--head", "int8", "--layout", "2bit")
+    assert result.exit_code == 0
+    assert "2.29 bits per ternary weight" in result.stdout
+    assert (Pack.open(tmp_path / "pack").head_kind, Pack.open(tmp_path / "pack").layout) == ("int8", "2bit")
+    for wrong in (("--head", "int4"), ("--layout", "3bit")):
+        assert run("convert", made("packed")[0], tmp_path / "no", *wrong).exit_code == 2
+    assert not (tmp_path / "no").exists()
 
 
 def test_convert_says_when_it_rounds(made, tmp_path):

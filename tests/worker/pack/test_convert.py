@@ -5,14 +5,17 @@ import json
 import numpy as np
 import pytest
 from tests.reference import read_tensors
-from tests.reference_checkpoints import KINDS, hf_config, packed_projection, stored, write_checkpoint
+from tests.reference_checkpoints import KINDS, hf_config, packed_projection, random_checkpoint, stored, write_checkpoint
 
 import trireme_kernels as kernels
-from trireme_proto.errors import ConfigurationError
+from trireme_proto.errors import CheckpointUnsupported, ConfigurationError
 from trireme_worker.convert import convert, ternary
 from trireme_worker.convert.checkpoint import Checkpoint
+from trireme_worker.convert.conversion import HEAD, LAYOUT
 from trireme_worker.convert.ternary import absmean, pack_matrix, unpack_quarters
 from trireme_worker.pack import GenerationDefaults, Pack, default_pack
+
+DEFAULTS = HEAD, LAYOUT
 
 
 def tensors_of(checkpoint):
@@ -26,7 +29,7 @@ def manifest(folder):
 
 
 def test_shards(made, tmp_path):
-    checkpoint, folder = made("packed")
+    checkpoint, folder = made("packed", *DEFAULTS)
     config = json.loads((checkpoint / "config.json").read_text())
     sharded = write_checkpoint(tmp_path / "sharded", config, tensors_of(checkpoint), shards=3)
     assert len(list(sharded.glob("model-*.safetensors"))) == 3
@@ -42,12 +45,42 @@ def test_the_summary(made, tmp_path):
     assert summary.ternary_parameters == 2 * 96 * (96 + 32 + 32 + 96 + 3 * 208)
     files = [path for path in (tmp_path / "pack").rglob("*") if path.is_file() and path.name != "trireme.json"]
     assert summary.bytes == sum(path.stat().st_size for path in files)
-    assert 2 < summary.bits_per_weight < 2.7
+    assert 1.6 < summary.bits_per_weight < 2.3
     assert not summary.rounded_tables
     done = [report[0] for report in seen]
     assert done == sorted(done)
     assert len(set(done)) >= 3
     assert 0.99 < seen[-1][0] / seen[-1][1] <= 1
+
+
+@pytest.mark.parametrize("kind", ["packed", "llama-bitlinear"])
+@pytest.mark.parametrize("head", ["bf16", "int8", "int8+4bit"])
+def test_progress_goes_on_while_the_head_is_quantised(made, tmp_path, monkeypatch, kind, head):
+    """It rises with each chunk of each pass over the table, and ends at the whole."""
+    monkeypatch.setattr("trireme_worker.convert.checkpoint._CHUNK_VALUES", 1000)  # 10 rows of 200
+    seen = []
+    convert(made(kind)[0], tmp_path / "pack", head=head, progress=lambda *report: seen.append(report))
+    done, total = [report[0] for report in seen], seen[-1][1]
+    assert done == sorted(done)
+    assert {report[1] for report in seen} == {total}
+    passes = {"bf16": 0, "int8": 1, "int8+4bit": 2}[head]
+    assert len([step for step in done if step > total - passes * 200 * 96 * 2]) >= 20 * passes
+    assert 0.99 < done[-1] / total <= 1
+
+
+@pytest.mark.parametrize("option", ["head", "layout"])
+def test_an_unknown_kind_is_one_sentence(made, tmp_path, option):
+    with pytest.raises(ConfigurationError, match=f"^{option} is 'int4'; it must be one of"):
+        convert(made("packed")[0], tmp_path / "pack", **{option: "int4"})
+
+
+def test_values_that_bfloat16_cannot_hold_are_refused(tmp_path):
+    checkpoint = random_checkpoint(tmp_path / "wide", KINDS["master-f32"], seed=1)
+    tensors = {name: stored(array, "F32") for name, array in read_tensors(checkpoint).items()}
+    tensors["model.embed_tokens.weight"][1][0, 0] = np.float32(3.4e38)
+    config = json.loads((checkpoint / "config.json").read_text())
+    with pytest.raises(CheckpointUnsupported, match=r"embed_tokens\.weight holds values that are too large"):
+        convert(write_checkpoint(tmp_path / "large", config, tensors), tmp_path / "pack")
 
 
 def test_wide_tables_are_reported(made, tmp_path):
@@ -120,7 +153,7 @@ def settings(**changes):
 def test_the_same_said_in_other_words(made, checkpoint, edit, tmp_path, changes):
     edit(checkpoint / "config.json", settings(**changes))
     convert(checkpoint, tmp_path / "pack", name="small")
-    assert manifest(tmp_path / "pack") == manifest(made("packed")[1])
+    assert manifest(tmp_path / "pack") == manifest(made("packed", *DEFAULTS)[1])
 
 
 def test_head_dim_and_kv_heads_can_be_left_out(tmp_path):
@@ -158,7 +191,7 @@ def test_a_head_saved_beside_the_embedding_it_is_tied_to(made, checkpoint, tmp_p
     config = json.loads((checkpoint / "config.json").read_text())
     twice = tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"]}
     convert(write_checkpoint(tmp_path / "twice", config, twice), tmp_path / "pack", name="small")
-    assert manifest(tmp_path / "pack") == manifest(made("packed")[1])
+    assert manifest(tmp_path / "pack") == manifest(made("packed", *DEFAULTS)[1])
 
 
 def test_a_name_for_people(checkpoint, tmp_path):
@@ -185,15 +218,16 @@ def test_scales_of_both_classes(made):
         assert set(found.tolist()) == {float(rule(scale))}
 
 
-def test_large_matrices_are_packed_in_chunks(monkeypatch):
+@pytest.mark.parametrize("layout", ["2bit", "1.6bit"])
+def test_large_matrices_are_packed_in_chunks(monkeypatch, layout):
     weights = np.random.RandomState(0).randint(-1, 2, (150, 40)).astype(np.int8)
     scales = np.arange(1, 11, dtype=np.float32)
-    whole = pack_matrix(weights, scales)
+    whole = pack_matrix(weights, scales, layout)
     assert ternary._PACK_ROWS % 32 == 0  # whole tiles
     monkeypatch.setattr(ternary, "_PACK_ROWS", 64)
-    parts = pack_matrix(weights, scales)
+    parts = pack_matrix(weights, scales, layout)
     assert np.array_equal(parts.data, whole.data)
-    assert np.array_equal(kernels.unpack(np.array(parts.data), 150, 40), weights)
+    assert np.array_equal(kernels.unpack(np.array(parts.data), 150, 40, layout), weights)
     assert parts.scales.tolist() == [*scales, *[0] * (len(parts.scales) - 10)]
 
 

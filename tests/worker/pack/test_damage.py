@@ -2,11 +2,15 @@
 
 import hashlib
 import os
+import shutil
+from dataclasses import replace
 
 import pytest
 
 from trireme_proto.errors import PackCorrupt, PackNotFound
-from trireme_worker.pack import Pack
+from trireme_worker.pack import Pack, default_pack
+from trireme_worker.pack.jsontext import Malformed
+from trireme_worker.pack.tensors import file_tensors
 
 
 def refused(folder, match, **how):
@@ -128,7 +132,11 @@ LAYER = ("files", "layers/00000.safetensors")
         (put("config", "bos_token_id", value=-1), "config.bos_token_id"),
         (put("config", "name", value="\x1b[2J"), "printable"),
         (put("config", value=[]), "config is not a JSON object"),
-        (put("quantisation", "layout", value="3bit"), "layout must be 2bit"),
+        (put("quantisation", "layout", value="3bit"), "layout must be 2bit or 1.6bit"),
+        (put("quantisation", "layout", value="1.6bit"), "lists other tensors for layers/00000"),
+        (put("quantisation", "head", value="int4"), r"head must be bf16 or int8 or int8\+4bit"),
+        (put("quantisation", "head", value="int8"), "lists other tensors for head"),
+        (drop("quantisation", "head"), "does not say quantisation.head"),
         (put("generation", "top_p", value=0), "generation.top_p"),
         (put("generation", "temperature", value=-1), "generation.temperature"),
         (put(*LAYER, "sha256", value="0" * 63), "64 hexadecimal digits"),
@@ -149,6 +157,37 @@ LAYER = ("files", "layers/00000.safetensors")
 def test_a_manifest_that_is_wrong(pack_folder, edit, change, match):
     edit(pack_folder / "trireme.json", change)
     refused(pack_folder, match)
+
+
+HEAD = ("files", "head.safetensors", "tensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (put("quantisation", "head", value="bf16"), "lists other tensors for head"),
+        (put("quantisation", "head", value="int8"), "lists other tensors for head"),
+        (drop(*HEAD, "head.levels"), "lists other tensors for head"),
+        (drop(*HEAD, "head.dither"), "lists other tensors for head"),
+        (put(*HEAD, "head.levels", "shape", value=[200, 96]), "lists other tensors for head"),
+        (put(*HEAD, "head.levels", "dtype", value="U8"), "lists other tensors for head"),
+        (put(*HEAD, "head.codes", "shape", value=[7 * 16 * 128]), "lists other tensors for head"),
+        (put(*HEAD, "head.codes", "shape", value=[7, 16, 32, 4, 1]), "at most 4 integers"),
+    ],
+)
+def test_a_manifest_whose_head_is_wrong(made, tmp_path, edit, change, match):
+    folder = shutil.copytree(made("packed", "int8+4bit")[1], tmp_path / "pack")
+    Pack.open(folder).head()
+    edit(folder / "trireme.json", change)
+    refused(folder, match)
+
+
+def test_a_head_that_is_too_wide_for_integers():
+    """Sums would overflow."""
+    wide = replace(Pack.open(default_pack()).config, hidden_size=(1 << 16) + 1)
+    file_tensors(wide, "2bit", "bf16")
+    with pytest.raises(Malformed, match="hidden_size is above 65536"):
+        file_tensors(wide, "2bit", "int8")
 
 
 @pytest.mark.parametrize(

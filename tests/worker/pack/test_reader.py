@@ -14,7 +14,7 @@ from trireme_worker.pack import Pack
 
 def scaled(matrix):
     """The real values of a packed matrix, float32 [rows, cols]."""
-    ternary = kernels.unpack(np.array(matrix.data), matrix.rows, matrix.cols).astype(np.float32)
+    ternary = kernels.unpack(np.array(matrix.data), matrix.rows, matrix.cols, matrix.layout).astype(np.float32)
     return ternary * np.repeat(matrix.scales, 16)[: matrix.rows, None]
 
 
@@ -22,10 +22,12 @@ def bfloat16(bits):
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+@pytest.mark.parametrize("layout", ["2bit", "1.6bit"])
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_weights_are_those_of_the_checkpoint(made, kind):
-    checkpoint, folder = made(kind)
+def test_weights_are_those_of_the_checkpoint(made, kind, layout):
+    checkpoint, folder = made(kind, "bf16", layout)
     reference, pack = Reference(checkpoint, integer=True), Pack.open(folder)
+    assert pack.layout == pack.layer(0).down.layout == layout
 
     def expected(*names):
         parts = [reference.projections[f"model.layers.1.{name}_proj"] for name in names]
@@ -60,6 +62,29 @@ def test_tables(made, kind):
     assert np.array_equal(pack.embedding(), pack.head()) == pack.config.tied_head
 
 
+@pytest.mark.parametrize("head", ["int8", "int8+4bit"])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_an_integer_head_is_the_quantised_table(made, kind, head):
+    """Also where the head is tied: the embedding stays in bfloat16, bit by bit."""
+    plain, pack = Pack.open(made(kind)[1]), Pack.open(made(kind, head)[1])
+    assert pack.head_kind == head
+    expected, found = kernels.quantise_head(plain.head(), head), pack.head()
+    for name in ("levels", "scales", "totals", "codes", "dither"):
+        array, wanted = getattr(found, name), getattr(expected, name)
+        assert (array is None) == (wanted is None)
+        assert array is None or np.array_equal(array, wanted)
+    assert (found.hidden_size, found.vocabulary, found.width) == (96, 200, 128)
+    assert np.array_equal(pack.embedding(), plain.embedding())
+
+
+def test_an_integer_head_is_mapped_and_aligned(made):
+    head = Pack.open(made("packed", "int8+4bit")[1]).head()
+    for array in (head.levels, head.codes, head.dither, head.scales):
+        assert array.ctypes.data % 64 == 0
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
 def test_config(made):
     config = Pack.open(made("llama-bitlinear")[1]).config
     assert (config.name, config.layers, config.hidden_size, config.ffn_size) == ("small", 2, 96, 208)
@@ -88,20 +113,25 @@ def test_sizes(made):
     assert pack.head_bytes() == (folder / "head.safetensors").stat().st_size
     tied = Pack.open(made("packed")[1])
     head = tied.path / "head.safetensors"
-    assert tied.head_bytes() == head.stat().st_size + tied.embedding_bytes()
+    assert tied.head_bytes() == tied.head_read_bytes() == head.stat().st_size + tied.embedding_bytes()
+    for kind, unread in (("int8", 0), ("int8+4bit", 200 * 128)):
+        pack = Pack.open(made("packed", kind)[1])
+        assert pack.head_bytes() == (pack.path / "head.safetensors").stat().st_size
+        assert pack.head_read_bytes() == pack.head_bytes() - unread
 
 
 @pytest.mark.parametrize(
-    ("kind", "layers", "files"),
+    ("kind", "head", "layers", "files"),
     [
-        ("packed", range(2), ["embedding", "head", "layers/00000", "layers/00001"]),
-        ("packed", range(1), ["embedding", "layers/00000"]),
-        ("packed", range(1, 2), ["embedding", "head", "layers/00001"]),
-        ("llama-bitlinear", range(1, 2), ["head", "layers/00001"]),
+        ("packed", "bf16", range(2), ["embedding", "head", "layers/00000", "layers/00001"]),
+        ("packed", "bf16", range(1), ["embedding", "layers/00000"]),
+        ("packed", "bf16", range(1, 2), ["embedding", "head", "layers/00001"]),
+        ("packed", "int8", range(1, 2), ["head", "layers/00001"]),
+        ("llama-bitlinear", "bf16", range(1, 2), ["head", "layers/00001"]),
     ],
 )
-def test_a_stage_needs_only_its_own_files(made, kind, layers, files):
-    pack = Pack.open(made(kind)[1], layers=layers)
+def test_a_stage_needs_only_its_own_files(made, kind, head, layers, files):
+    pack = Pack.open(made(kind, head)[1], layers=layers)
     assert sorted(pack.files_for(layers)) == [f"{file}.safetensors" for file in files]
 
 

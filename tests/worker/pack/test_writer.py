@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trireme_proto.errors import ConfigurationError
-from trireme_worker.pack import Pack, PackContents, write_pack
+from trireme_worker.pack import Pack, PackContents, quantised_head, write_pack
 
 
 @pytest.fixture
@@ -30,6 +30,39 @@ def test_the_same_parts_make_the_same_pack(made, contents, tmp_path):
     for file in (path for path in original.rglob("*") if path.is_file()):
         assert (tmp_path / "copy" / file.relative_to(original)).read_bytes() == file.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+@pytest.mark.parametrize("head", ["int8", "int8+4bit"])
+@pytest.mark.parametrize("kind", ["packed", "llama-bitlinear"])
+def test_a_quantised_head_does_not_depend_on_the_chunks(made, tmp_path, kind, head, monkeypatch):
+    """Rows come in chunks of any size and are quantised in whole tiles, some at a time."""
+    monkeypatch.setattr(quantised_head, "ROWS_AT_A_TIME", 64)
+    original, pack = made(kind, head, "1.6bit")[1], Pack.open(made(kind)[1])
+    largest = []
+
+    def rows():
+        for at in range(0, 200, 37):
+            yield pack.head()[at : at + 37]
+
+    def watched(table):
+        largest.append(len(table))
+        return real(table)
+
+    real = quantised_head.quantise_table_rows
+    monkeypatch.setattr(quantised_head, "quantise_table_rows", watched)
+    contents = PackContents(
+        config=pack.config,
+        embedding=[pack.embedding()],
+        layers=[pack.layer(i).relaid("1.6bit") for i in range(2)],
+        final_norm=pack.final_norm(),
+        quantised_head=quantised_head.QuantisedHead(pack.config, head, rows),
+        layout="1.6bit",
+        extra_files={"tokenizer.json": (original / "tokenizer.json").read_bytes()},
+    )
+    write_pack(tmp_path / "copy", contents)
+    assert largest == [64, 64, 64, 8] * quantised_head.passes(head)
+    for name in ("head.safetensors", "layers/00000.safetensors"):
+        assert (tmp_path / "copy" / name).read_bytes() == (original / name).read_bytes()
 
 
 def test_an_empty_folder_may_be_there(contents, tmp_path):
@@ -94,6 +127,7 @@ def test_parts_must_fit_the_configuration(contents, tmp_path):
     for wrong, match in (
         (replace(contents, layers=contents.layers[:1]), "1 layers were given, the configuration says 2"),
         (replace(contents, head=None), "head.safetensors holds"),
+        (replace(contents, layout="1.6bit"), "qkv has .* bytes, its shape says"),
         (replace(contents, embedding=contents.embedding[:1]), "embedding has 9600 bytes"),
         (replace(contents, extra_files={}), "does not list tokenizer.json"),
     ):

@@ -1,8 +1,8 @@
 # ruff: noqa: PLC0415  # imports are part of what is timed
 """How long the kernels take to compile, and to start once they are in the cache: in processes of their own.
 
-A process counts from the first import of a kernel to the end of a prompt and a decode step of a small model on one
-thread; NumPy and Numba themselves were imported before.
+A process counts from the first import of a kernel to the end of `warmup.compile_kernels` for what a worker runs by
+default; NumPy and Numba themselves were imported before.
 """
 
 from __future__ import annotations
@@ -42,18 +42,10 @@ def _start(cache: str) -> float:
 
 
 def _run_everything() -> None:
-    """A prompt, whose last group of tokens is not a full one, and a step."""
-    from trireme_kernels.packing import preferred_layout
-    from trireme_worker.bench.engine import Engine
-    from trireme_worker.bench.random_weights import RandomPack
-    from trireme_worker.bench.shapes import tiny
+    """What a worker of default settings compiles before it is ready."""
+    from trireme_worker.warmup import HEADS, compile_kernels, kernel_groups
 
-    weights = RandomPack(tiny(), preferred_layout())
-    for context, count in ((20, 20), (21, 1)):
-        engine = Engine(weights, layers=weights.config.layers, threads=1, context=context, count=count)
-        engine.run_layers()
-        engine.run_head()
-        engine.close()
+    compile_kernels(kernel_groups(("float32",), HEADS[:1]))
 
 
 def main() -> None:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from trireme_kernels.isa import ISA
 from trireme_worker.bench.bystanders import Bystanders
-from trireme_worker.bench.engine import Engine, Weights
+from trireme_worker.bench.engine import KV_DTYPE, Engine, Made, Weights
 from trireme_worker.bench.interleave import ROUNDS, Report, Timing, Trial, Watch, interleaved, silent
 from trireme_worker.bench.limits import Limits, Peaks
 from trireme_worker.bench.traffic import StepBytes
-from trireme_worker.pack import ModelConfig
 
 LAYERS, HEAD = "layers", "head"
 CONTEXT = 256
@@ -24,6 +23,7 @@ class Case:
     layers   timed; fewer than the model's: the time of all is in proportion
     context  positions that a new token attends to, itself included
     batch    sequences that take each step together
+    kv       how keys and values are kept: float32, float16 or int8
     """
 
     threads: int
@@ -31,6 +31,7 @@ class Case:
     context: int = CONTEXT
     batch: int = 1
     rounds: int = ROUNDS
+    kv: str = KV_DTYPE
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class DecodeResult:
     of_read: float
     threads: int
     layout: str
+    head: str
+    kv: str
     isa: str
     context: int
     batch: int
@@ -72,14 +75,15 @@ def measure_decode(
     weights: Weights, case: Case, *, limits: Limits, watch: Watch | None = None, report: Report = silent
 ) -> DecodeResult:
     """Times steps in turns with the limits, which must hold 1 and `case.threads` threads."""
-    engine = Engine(weights, layers=case.layers, threads=case.threads, context=case.context, batch=case.batch)
+    sequences = {"context": case.context, "batch": case.batch}
+    engine = Engine(weights, layers=case.layers, threads=case.threads, kv=case.kv, **sequences)
     bystanders = Bystanders()
     try:
         timings = interleaved(limits.trials() | trials(engine), rounds=case.rounds, watch=watch, report=report)
         sizes = engine.step_bytes()
     finally:
         engine.close()
-    return decode_result(weights.config, weights.layout, case, timings, limits.peaks(timings), sizes, bystanders.cpus())
+    return decode_result(weights, case, timings, limits.peaks(timings), sizes, bystanders.cpus())
 
 
 def trials(engine: Engine, prefix: str = "") -> dict[str, Trial]:
@@ -88,8 +92,7 @@ def trials(engine: Engine, prefix: str = "") -> dict[str, Trial]:
 
 
 def decode_result(
-    config: ModelConfig,
-    layout: str,
+    weights: Made,
     case: Case,
     timings: Mapping[str, Timing],
     peaks: Peaks,
@@ -98,6 +101,7 @@ def decode_result(
     prefix: str = "",
 ) -> DecodeResult:
     """The figures that follow from times and bytes."""
+    config = weights.config
     layers_s = timings[prefix + LAYERS].median * config.layers / case.layers
     head_s = timings[prefix + HEAD].median
     step_s, step_bytes = layers_s + head_s, sizes.total(config.layers)
@@ -109,7 +113,9 @@ def decode_result(
         read_gb_s=read,
         of_read=step_bytes / step_s / 1e9 / read,
         threads=case.threads,
-        layout=layout,
+        layout=weights.layout,
+        head=weights.head_kind,
+        kv=case.kv,
         isa=ISA.name,
         context=case.context,
         batch=case.batch,

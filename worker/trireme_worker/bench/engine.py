@@ -9,26 +9,34 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 import trireme_kernels as kernels
 from trireme_kernels.arrays import F32, U8, U16
 from trireme_worker.bench import memory
 from trireme_worker.bench.traffic import StepBytes, layer_bytes
+from trireme_worker.head import OutputHead
 from trireme_worker.pack import LayerWeights, ModelConfig
+from trireme_worker.pack.reader import Head
 from trireme_worker.team import Team
 
 KV_DTYPE = "float32"
 """As the server keeps keys and values by default."""
+HEAD = "int8+4bit"
+"""As a pack keeps its head by default."""
 _STORED = {"float32": np.float32, "float16": np.float16, "int8": np.int8}
 _SMALL = 2.0**-9
 
 
-class Weights(Protocol):
-    """What a stage takes out of a pack; `Pack` and `RandomPack` are both of that kind."""
+class Made(Protocol):
+    """What is to be told of weights beside their figures."""
 
     config: ModelConfig
     layout: str
+    head_kind: str
+
+
+class Weights(Made, Protocol):
+    """What a stage takes out of a pack; `Pack` and `RandomPack` are both of that kind."""
 
     def layer(self, index: int) -> LayerWeights:
         """Weights of a layer."""
@@ -36,8 +44,8 @@ class Weights(Protocol):
     def embedding(self) -> U16:
         """The embedding table, bfloat16 bits."""
 
-    def head(self) -> U16:
-        """The head's table, bfloat16 bits."""
+    def head(self) -> Head:
+        """The head, of kind `head_kind`."""
 
     def final_norm(self) -> F32:
         """Gain of the norm before the head."""
@@ -76,7 +84,8 @@ class Engine:
         bound = [weights.layer(i) for i in range(layers)]
         pages = (self._format, self._pages)
         self._program = kernels.LayerProgram(_shape(config), bound, cos, sin, *pages, threads=threads)
-        self._head, self._gain, self._team = weights.head(), weights.final_norm(), Team(threads)
+        self._team = Team(threads)
+        self._head = OutputHead(weights.head(), weights.final_norm(), config.norm_eps, self._team)
         self._embedding = weights.embedding()
 
     def run_layers(self) -> None:
@@ -84,18 +93,9 @@ class Engine:
         kernels.embed(self._embedding, self._tokens, self._hidden)
         self._program.run(self._hidden, self._table, self._slots, self._positions)
 
-    def run_head(self) -> NDArray[np.intp]:
-        """The most likely token to follow each sequence's last, intp[batch]; after `run_layers`."""
-        last = np.ascontiguousarray(self._hidden[self._count - 1 :: self._count])
-        normed = np.empty_like(last)
-        kernels.rms_norm(last, self._gain, self.config.norm_eps, normed)
-        logits = np.empty((self._batch, self.config.vocabulary), np.float32)
-        self._team.run(
-            -(-self.config.vocabulary // kernels.HEAD_ROWS),
-            lambda begin, end: kernels.head_logits(normed, self._head, logits, begin, end),
-        )
-        chosen: NDArray[np.intp] = logits.argmax(axis=1)
-        return chosen
+    def run_head(self) -> list[int]:
+        """The most likely token to follow each sequence's last, greedily as a stage does it; after `run_layers`."""
+        return [int(logits.argmax()) for logits in self._logits()]
 
     def run_step(self) -> None:
         """Layers and head."""
@@ -103,13 +103,17 @@ class Engine:
         self.run_head()
 
     def step_bytes(self) -> StepBytes:
-        """What a step reads."""
+        """What a step reads; after a step, which decides how many rows of the head a first pass leaves."""
         return StepBytes(
             layer=layer_bytes(self._weights.layer(0), self.config),
             kv=self._batch * self._context * self._format.token_bytes,
-            head=self._head.nbytes + self._gain.nbytes,
+            head=self._head.read_bytes(self._logits()),
             rows=self._tokens.size * self.config.hidden_size * self._embedding.itemsize,
         )
+
+    def _logits(self) -> list[F32]:
+        last = np.ascontiguousarray(self._hidden[self._count - 1 :: self._count])
+        return self._head.largest(last, [1] * self._batch)
 
     def close(self) -> None:
         """Ends the threads."""

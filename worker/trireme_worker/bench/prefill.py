@@ -8,22 +8,24 @@ from dataclasses import dataclass
 from trireme_kernels.isa import ISA
 from trireme_worker.bench.bystanders import Bystanders
 from trireme_worker.bench.decode import HEAD, LAYERS, trials
-from trireme_worker.bench.engine import Engine, Weights
+from trireme_worker.bench.engine import KV_DTYPE, Engine, Made, Weights
 from trireme_worker.bench.interleave import ROUNDS, Report, Timing, Watch, interleaved, silent
 from trireme_worker.bench.limits import Limits, Peaks
-from trireme_worker.pack import ModelConfig
 
 TOKENS = 512
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is to be measured: `layers` timed (the time of all is in proportion), `tokens` of the prompt."""
+    """What is to be measured: `layers` timed (the time of all is in proportion), `tokens` of the prompt, and keys and
+    values kept as `kv`.
+    """
 
     threads: int
     layers: int
     tokens: int = TOKENS
     rounds: int = ROUNDS
+    kv: str = KV_DTYPE
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class PrefillResult:
     read_gb_s: float
     threads: int
     layout: str
+    head: str
+    kv: str
     isa: str
     tokens: int
     layers: int
@@ -57,18 +61,18 @@ def measure_prefill(
     weights: Weights, case: Case, *, limits: Limits, watch: Watch | None = None, report: Report = silent
 ) -> PrefillResult:
     """Times prefills of an empty sequence in turns with the limits, which must hold `case.threads` threads."""
-    engine = Engine(weights, layers=case.layers, threads=case.threads, context=case.tokens, count=case.tokens)
+    prompt = {"context": case.tokens, "count": case.tokens}
+    engine = Engine(weights, layers=case.layers, threads=case.threads, kv=case.kv, **prompt)
     bystanders = Bystanders()
     try:
         timings = interleaved(limits.trials() | trials(engine), rounds=case.rounds, watch=watch, report=report)
     finally:
         engine.close()
-    return prefill_result(weights.config, weights.layout, case, timings, limits.peaks(timings), bystanders.cpus())
+    return prefill_result(weights, case, timings, limits.peaks(timings), bystanders.cpus())
 
 
 def prefill_result(
-    config: ModelConfig,
-    layout: str,
+    weights: Made,
     case: Case,
     timings: Mapping[str, Timing],
     peaks: Peaks,
@@ -76,6 +80,7 @@ def prefill_result(
     prefix: str = "",
 ) -> PrefillResult:
     """The figures that follow from times."""
+    config = weights.config
     seconds = timings[prefix + LAYERS].median * config.layers / case.layers + timings[prefix + HEAD].median
     gmac_s, peak = config.ternary_parameters * case.tokens / seconds / 1e9, peaks.dot_gmac_s[case.threads]
     return PrefillResult(
@@ -86,7 +91,9 @@ def prefill_result(
         vnni_peak_gmac_s=peak,
         read_gb_s=peaks.read_gb_s[case.threads],
         threads=case.threads,
-        layout=layout,
+        layout=weights.layout,
+        head=weights.head_kind,
+        kv=case.kv,
         isa=ISA.name,
         tokens=case.tokens,
         layers=config.layers,

@@ -10,12 +10,14 @@ import math
 
 import numpy as np
 
-from trireme_kernels.arrays import F32, U8, U16
+from trireme_kernels.arrays import F32, U8, U16, round_up
+from trireme_kernels.head_weights import ROWS_AT_A_TIME, HeadWeights, codes_of, draw_dither
 from trireme_kernels.large_pages import large_empty
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.packing import packed_bytes
 from trireme_worker.bench.interleave import Report, silent
 from trireme_worker.pack import LayerWeights, ModelConfig
+from trireme_worker.pack.reader import Head
 from trireme_worker.pack.tensors import matrices, norms, padded_scales
 
 _PIECE = 1 << 24
@@ -54,17 +56,41 @@ def random_table(rng: np.random.Generator, rows: int, cols: int) -> U16:
     return table.reshape(rows, cols)
 
 
+def random_head(rng: np.random.Generator, rows: int, cols: int, kind: str) -> HeadWeights:
+    """An "int8" or "int8+4bit" head with levels of all sizes: for the first pass, the hardest there is."""
+    width, tiles = round_up(cols, 64), round_up(rows, 32) // 32
+    levels = large_empty(rows * width).view(np.int8).reshape(rows, width)
+    codes = large_empty(tiles * width * 16).reshape(tiles, width // 8, 32, 4) if kind == "int8+4bit" else None
+    totals, dither = np.empty(rows, np.int32), draw_dither(width) if kind == "int8+4bit" else None
+    for at in range(0, rows, ROWS_AT_A_TIME):
+        some = levels[at : at + ROWS_AT_A_TIME]
+        some[:, :cols] = rng.integers(-127, 128, (len(some), cols), np.int8)
+        totals[at : at + len(some)] = some.sum(axis=1, dtype=np.int32)
+        if codes is not None and dither is not None:
+            made = codes_of(some, dither)
+            codes[at // 32 : at // 32 + len(made)] = made
+    scales = np.full(rows, 1 / (127 * math.sqrt(cols)), np.float32)
+    return HeadWeights(cols, levels, scales, totals, codes, dither)
+
+
 class RandomPack:
     """Random weights of a shape, the first `layers` layers of it; the parts of `Pack` that a stage uses.
 
-    Deterministic in `seed`. Embedding and head are one table, also where the shape has two: a step reads one row of the
-    embedding and all of the head.
+    Deterministic in `seed`. A head of kind "bf16" is the embedding's table, also where the shape has two: a step reads
+    one row of the embedding and all of the head. Other heads are made as integers.
     """
 
     def __init__(
-        self, config: ModelConfig, layout: str, *, layers: int | None = None, seed: int = 0, report: Report = silent
+        self,
+        config: ModelConfig,
+        layout: str,
+        *,
+        head: str = "int8+4bit",
+        layers: int | None = None,
+        seed: int = 0,
+        report: Report = silent,
     ) -> None:
-        self.config, self.layout = config, layout
+        self.config, self.layout, self.head_kind = config, layout, head
         self._rng = np.random.default_rng(seed)
         count = config.layers if layers is None else layers
         self._layers = []
@@ -73,6 +99,9 @@ class RandomPack:
             self._layers.append(self._layer())
         report(count, count, "random weights, head")
         self._table = random_table(self._rng, config.vocabulary, config.hidden_size)
+        self._head: Head = self._table
+        if head != "bf16":
+            self._head = random_head(self._rng, config.vocabulary, config.hidden_size, head)
 
     def layer(self, index: int) -> LayerWeights:
         """Weights of layer `index`."""
@@ -82,9 +111,9 @@ class RandomPack:
         """bfloat16 bits, uint16 [vocabulary, hidden_size]."""
         return self._table
 
-    def head(self) -> U16:
-        """As `embedding`."""
-        return self._table
+    def head(self) -> Head:
+        """The embedding's table, or integers."""
+        return self._head
 
     def final_norm(self) -> F32:
         """Gain of the norm before the head, float32 [hidden_size]."""

@@ -22,7 +22,11 @@ def decode_table(result: DecodeResult) -> Table:
     table.add_row("tokens/s", f"{result.tokens_per_s:.1f}", _scaled(result.layers_timed, result.layers))
     table.add_row("a step", f"{result.step_ms:.2f} ms", f"layers {result.layers_ms:.2f}, head {result.head_ms:.2f}")
     table.add_row("sequences", str(result.batch), f"at {result.context} positions{each}")
-    table.add_row("bytes a token", f"{result.bytes_per_token / 1e6:.1f} MB", f"{result.layout} weights")
+    table.add_row(
+        "bytes a token",
+        f"{result.bytes_per_token / 1e6:.1f} MB",
+        f"{result.layout} weights, {result.head} head, {result.kv} keys and values",
+    )
     table.add_row("plain read", f"{result.read_gb_s:.1f} GB/s", f"{result.read_gb_s_1:.1f} on one thread")
     table.add_row("of plain read", _share(result.of_read), f"layers alone {_share(result.layers_of_read)}")
     table.add_row("of dot product peak", _share(result.of_vnni_peak), result.isa)
@@ -74,13 +78,12 @@ def kernels_table(found: Sequence[Line]) -> Table:
     table = columns("targets", ("", "goal", "measured", ""))
     for line in found:
         target = line.target
-        goal = f"{'>=' if target.at_least else '<='} {target.goal:g} {target.unit}".rstrip()
+        goal = "-" if target.goal is None else f"{'>=' if target.at_least else '<='} {target.goal:g} {target.unit}"
         if line.measured is None:
-            table.add_row(target.what, goal, "-", line.why_not)
+            table.add_row(target.what, goal.rstrip(), "-", line.why_not)
         else:
-            table.add_row(
-                target.what, goal, f"{line.measured:.2f} {target.unit}".rstrip(), "met" if line.met else "missed"
-            )
+            measured = f"{line.measured:.2f} {target.unit}".rstrip()
+            table.add_row(target.what, goal.rstrip(), measured, {True: "met", False: "missed", None: ""}[line.met])
     return table
 
 

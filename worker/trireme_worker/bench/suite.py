@@ -6,8 +6,11 @@ Each section is one interleaved run with the limits in it; its ratios are of tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from trireme_kernels.isa import ISA, Choice, isa_table
 from trireme_kernels.packing import preferred_layout
@@ -19,9 +22,20 @@ from trireme_worker.bench.engine import Engine
 from trireme_worker.bench.interleave import Report, Timing, Trial, interleaved
 from trireme_worker.bench.limits import Limits, Peaks
 from trireme_worker.bench.models import find
+from trireme_worker.bench.random_weights import random_head
 from trireme_worker.bench.targets import Line, lines
+from trireme_worker.head import OutputHead
+from trireme_worker.team import Team
 
 LONG_CONTEXT = 4096
+HEAD_SHAPE = 128_256, 2_560
+"""Rows and columns of the head of 2b4t."""
+ATTENTION = {
+    "int8": "attention_4096_ms",
+    "float16": "attention_4096_float16_ms",
+    "float32": "attention_4096_float32_ms",
+}
+"""Keys of the table by how keys and values are kept."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +85,7 @@ def _shares(setting: Setting, model: str, key: str) -> Found:
         peaks = setting.limits.peaks(timings)
         for name, case in cases.items():
             sizes = engines[name].step_bytes()
-            result = decode_result(
-                weights.config, weights.layout, case, timings, peaks, sizes, 0.0, f"{model}, {name}: "
-            )
+            result = decode_result(weights, case, timings, peaks, sizes, 0.0, f"{model}, {name}: ")
             found.measured[f"{key}_{name}"] = result.layers_of_read if "layers" in key else result.of_read
     finally:
         for engine in engines.values():
@@ -84,18 +96,34 @@ def _shares(setting: Setting, model: str, key: str) -> Found:
 def _attention(setting: Setting) -> Found:
     """The time that a layer takes longer at 4,096 positions than at one, on one thread, for all layers."""
     weights, layers = find("2b4t", None, setting.report)
-    near, far = (Engine(weights, layers=layers, threads=1, context=c) for c in (1, LONG_CONTEXT))
+    found = Found()
+    for kv, key in ATTENTION.items():
+        near, far = (Engine(weights, layers=layers, threads=1, context=c, kv=kv) for c in (1, LONG_CONTEXT))
+        work = {f"1 position, {kv}": Trial(near.run_layers), f"4,096 positions, {kv}": Trial(far.run_layers)}
+        try:
+            timings = _timed(setting, work)
+        finally:
+            near.close()
+            far.close()
+        one, many = (timings[name].median for name in work)
+        found.measured[key] = (many - one) * 1e3 * weights.config.layers / layers
+    return found
+
+
+def _head(setting: Setting) -> Found:
+    """The largest logit of a token on one thread, by an int8 head and by the same behind a 4-bit first pass."""
+    rows, cols = HEAD_SHAPE
+    setting.report(0, 1, "random weights, head")
+    head = random_head(np.random.default_rng(0), rows, cols, "int8+4bit")
+    team, gain = Team(1), np.ones(cols, np.float32)
+    hidden = np.random.default_rng(1).standard_normal((1, cols), np.float32)
+    both = (OutputHead(each, gain, 1e-5, team) for each in (replace(head, codes=None, dither=None), head))
+    work = {name: Trial(partial(each.largest, hidden, [1])) for name, each in zip(("int8", "4bit"), both, strict=True)}
     try:
-        timings = _timed(setting, {"1 position": Trial(near.run_layers), "4,096 positions": Trial(far.run_layers)})
+        timings = _timed(setting, work)
     finally:
-        near.close()
-        far.close()
-    more = timings["4,096 positions"].median - timings["1 position"].median
-    return Found({"attention_4096_ms": more * 1e3 * weights.config.layers / layers})
-
-
-def _head(_setting: Setting) -> Found:
-    return Found({}, {"head_4bit_over_int8": "this version has no 4-bit first pass"})
+        team.close()
+    return Found({"head_4bit_over_int8": timings["int8"].median / timings["4bit"].median})
 
 
 def _contention(setting: Setting) -> Found:

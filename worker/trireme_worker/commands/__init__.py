@@ -3,5 +3,6 @@
 from trireme_worker.commands.bench import bench
 from trireme_worker.commands.convert import convert
 from trireme_worker.commands.logits import logits
+from trireme_worker.commands.warmup import warmup
 
-__all__ = ["bench", "convert", "logits"]
+__all__ = ["bench", "convert", "logits", "warmup"]

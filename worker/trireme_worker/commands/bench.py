@@ -30,6 +30,11 @@ Threads = Annotated[int | None, typer.Option(min=1, max=128, help="Kernel thread
 Layout = Annotated[
     Literal["2bit", "1.6bit"] | None, typer.Option(help="Of the weights. Default: the pack's, or the faster one here.")
 ]
+Head = Annotated[
+    Literal["bf16", "int8", "int8+4bit"] | None,
+    typer.Option(help="Of the output head. Default: the pack's, or int8+4bit."),
+]
+Kv = Annotated[Literal["float32", "float16", "int8"], typer.Option(help="How keys and values are kept.")]
 Rounds = Annotated[int, typer.Option(min=5, max=1001, help="Medians are taken over so many rounds.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Report = Callable[[int, int, str], None]
@@ -44,6 +49,8 @@ def decode(
     layout: Layout = None,
     context: Annotated[int, typer.Option(min=1, help="Positions that each new token attends to.")] = 256,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Sequences that take each step together.")] = 1,
+    head: Head = None,
+    kv: Kv = "float32",
     rounds: Rounds = 7,
     as_json: AsJson = False,
 ) -> None:
@@ -55,8 +62,8 @@ def decode(
 
     count = threads or cpus()
     with progress() as bar:
-        weights, layers = find(model, layout, bar)
-        case = Case(count, layers, context, batch, rounds)
+        weights, layers = find(model, layout, bar, head=head)
+        case = Case(count, layers, context, batch, rounds, kv)
         with Limits((1, count)) as limits:
             result = measure_decode(weights, case, limits=limits, report=bar)
     show(asdict(result), [report.decode_table(result)], as_json, report.busy_note(result.other_cpus))
@@ -68,6 +75,8 @@ def prefill(
     threads: Threads = None,
     layout: Layout = None,
     tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
+    head: Head = None,
+    kv: Kv = "float32",
     rounds: Rounds = 7,
     as_json: AsJson = False,
 ) -> None:
@@ -79,9 +88,10 @@ def prefill(
 
     count = threads or cpus()
     with progress() as bar:
-        weights, layers = find(model, layout, bar)
+        weights, layers = find(model, layout, bar, head=head)
+        case = Case(count, layers, tokens, rounds, kv)
         with Limits((1, count)) as limits:
-            result = measure_prefill(weights, Case(count, layers, tokens, rounds), limits=limits, report=bar)
+            result = measure_prefill(weights, case, limits=limits, report=bar)
     show(asdict(result), [report.prefill_table(result)], as_json, report.busy_note(result.other_cpus))
 
 
@@ -119,7 +129,12 @@ def peers(
     threads: Annotated[
         list[int] | None, typer.Option(min=1, max=128, help="Default: 1, then one for each CPU.")
     ] = None,
-    batch: Annotated[list[int] | None, typer.Option(min=2, help="Batched decode. Default: 4, 8 and 16.")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="Batched decode; 1: none. Default: 4, 8 and 16.")
+    ] = None,
+    form: Annotated[
+        Literal["TQ1_0", "TQ2_0"] | None, typer.Option("--format", help="Of llama.cpp. Default: both.")
+    ] = None,
     context: Annotated[int, typer.Option(min=1, help="Positions that each decoded token attends to.")] = 256,
     tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
     rounds: Rounds = 5,
@@ -133,6 +148,7 @@ def peers(
 
     try:
         from trireme_worker.bench.peers.compare import Plan, compare
+        from trireme_worker.bench.peers.gguf_file import FORMATS
     except ModuleNotFoundError as error:
         if error.name in {"llama_cpp", "gguf"}:
             raise ConfigurationError(
@@ -142,7 +158,8 @@ def peers(
     from trireme_worker.bench import report
 
     counts = tuple(dict.fromkeys(threads or (1, cpus())))
-    plan = Plan(counts, tuple(batch if batch is not None else (4, 8, 16)), context, tokens, rounds)
+    batches, kinds = tuple(batch or (4, 8, 16)), (form,) if form else FORMATS
+    plan = Plan(counts, batches, context, tokens, rounds, kinds)
     with progress() as bar:
         found = list(compare(shapes or ["2b4t", "8b"], plan, bar))
     busiest = max(line.other_cpus for line in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,6 +12,14 @@ def convert(
     src: Annotated[Path, typer.Argument(help="Folder of a Hugging Face BitNet checkpoint (safetensors).")],
     dst: Annotated[Path, typer.Argument(help="Folder to make; it must not exist, or be empty.")],
     name: Annotated[str | None, typer.Option(help="Name of the model. [default: the name of SRC]")] = None,
+    head: Annotated[
+        Literal["bf16", "int8", "int8+4bit"],
+        typer.Option(help="How to store the output head; +4bit: with a first pass that greedy and top-k requests use."),
+    ] = "int8+4bit",
+    layout: Annotated[
+        Literal["2bit", "1.6bit"],
+        typer.Option(help="How to store the ternary weights. Workers use the one that suits their CPU."),
+    ] = "1.6bit",
 ) -> None:
     """Convert a Hugging Face checkpoint into a pack.
 
@@ -27,7 +35,12 @@ def convert(
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("convert", total=None)
         made = convert_checkpoint(
-            src, dst, name=name, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            src,
+            dst,
+            name=name,
+            head=head,
+            layout=layout,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print(
         f"{dst}: {made.name}, {_count(made.parameters)} parameters in {made.layers} layers, "

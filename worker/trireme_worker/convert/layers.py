@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.packing import interleave_gate_up
 from trireme_proto.errors import CheckpointUnsupported
 from trireme_worker.convert.checkpoint import Checkpoint
@@ -22,10 +23,13 @@ from trireme_worker.pack.weights import Float, LayerWeights
 
 
 class Layers:
-    """Assembles the layers of `checkpoint`. CheckpointUnsupported, at once: its tensors are not those of `config`."""
+    """Assembles the layers of `checkpoint`, packed in `layout`. CheckpointUnsupported, at once: its tensors are not
+    those of `config`.
+    """
 
-    def __init__(self, checkpoint: Checkpoint, config: ModelConfig, quantisation: Quantisation) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: ModelConfig, quantisation: Quantisation, layout: str) -> None:
         self._checkpoint, self._config, self._quantisation = checkpoint, config, quantisation
+        self._layout = layout
         self._check()
 
     def __iter__(self) -> Iterator[LayerWeights]:
@@ -39,14 +43,17 @@ class Layers:
         output, down = self._ternary(f"{attention}o_proj"), self._ternary(f"{mlp}down_proj")
         return LayerWeights(
             attention_norm=self._floats(f"{prefix}input_layernorm.weight"),
-            qkv=pack_matrix(np.concatenate([w for w, _ in parts]), np.concatenate([s for _, s in parts])),
+            qkv=self._packed(np.concatenate([w for w, _ in parts]), np.concatenate([s for _, s in parts])),
             attention_sub_norm=self._floats(f"{attention}attn_sub_norm.weight") if config.sub_norms else None,
-            output=pack_matrix(*output),
+            output=self._packed(*output),
             ffn_norm=self._floats(f"{prefix}post_attention_layernorm.weight"),
-            gate_up=pack_matrix(_alternating(gate[0], up[0]), np.stack([gate[1], up[1]], axis=1).reshape(-1)),
+            gate_up=self._packed(_alternating(gate[0], up[0]), np.stack([gate[1], up[1]], axis=1).reshape(-1)),
             ffn_sub_norm=self._floats(f"{mlp}ffn_sub_norm.weight") if config.sub_norms else None,
-            down=pack_matrix(*down),
+            down=self._packed(*down),
         )
+
+    def _packed(self, weights: Ternary, scales: Float) -> PackedMatrix:
+        return pack_matrix(weights, scales, self._layout)
 
     def _ternary(self, name: str) -> tuple[Ternary, Float]:
         """Ternary weights of a projection and its scale for each 16 rows."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.packing import SCALE_ROWS, pack
-from trireme_worker.pack.tensors import LAYOUT, padded_scales
+from trireme_worker.pack.tensors import padded_scales
 
 Ternary = NDArray[np.int8]
 _MIN_MEAN = np.float32(1e-5)
@@ -50,13 +50,13 @@ def absmean(chunks: Callable[[], Iterable[NDArray[np.float32]]]) -> tuple[Ternar
     return np.concatenate(rows), np.float32(1.0) / inverse
 
 
-def pack_matrix(weights: Ternary, scales: NDArray[np.float32]) -> PackedMatrix:
+def pack_matrix(weights: Ternary, scales: NDArray[np.float32], layout: str) -> PackedMatrix:
     """int8 [rows, cols] with one scale for 16 rows, float32 [rows / 16], as a packed matrix."""
     rows, cols = weights.shape
-    data = np.concatenate([pack(weights[at : at + _PACK_ROWS], LAYOUT) for at in range(0, rows, _PACK_ROWS)])
+    data = np.concatenate([pack(weights[at : at + _PACK_ROWS], layout) for at in range(0, rows, _PACK_ROWS)])
     padded = np.zeros(padded_scales(rows), np.float32)
     padded[: len(scales)] = scales
-    return PackedMatrix(data, padded, rows, cols, LAYOUT)
+    return PackedMatrix(data, padded, rows, cols, layout)
 
 
 def row_scales(rows: int, scale: np.float32) -> NDArray[np.float32]:

@@ -4,7 +4,8 @@
         trireme.json                  configuration, layout, generation defaults, files with size, SHA-256 and tensors
         embedding.safetensors         bfloat16 table
         layers/00000.safetensors ...  one file per layer: packed ternary matrices, scales, norms
-        head.safetensors              final norm, and the head's bfloat16 table unless it is the embedding's
+        head.safetensors              final norm, and the head: in int8, with or without 4-bit codes, or in bfloat16
+                                      unless it is the embedding's table
         tokenizer.json, ...           the tokenizer's files, as the model's makers published them
 
 Reads and writes that folder; knows nothing of checkpoints (`convert` does) and computes nothing.

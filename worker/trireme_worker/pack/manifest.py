@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trireme_kernels.packing import LAYOUTS
 from trireme_worker.pack.config import ModelConfig
 from trireme_worker.pack.jsontext import Fields, Malformed, shown
-from trireme_worker.pack.tensors import DTYPE_BYTES, HEAD_KIND, LAYOUT, TensorSpec, file_tensors
+from trireme_worker.pack.tensors import DTYPE_BYTES, HEAD_KINDS, TensorSpec, file_tensors
 
 MANIFEST_FILE = "trireme.json"
 FORMAT, VERSION = "trireme-pack", 1
@@ -29,6 +30,7 @@ EXTRA_FILES = (
 )
 """Files beside the weights that a pack may hold; the tokenizer must be there."""
 _MAX_BYTES = 1 << 53
+_MAX_DIMENSIONS = 4
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -72,8 +74,10 @@ class Manifest:
     config: ModelConfig
     generation: GenerationDefaults
     files: Mapping[str, FileEntry]
-    layout: str = LAYOUT
-    head: str = HEAD_KIND
+    layout: str
+    """Of the ternary weights, one of `LAYOUTS`."""
+    head: str
+    """How the output head is stored, one of `HEAD_KINDS`."""
 
     @classmethod
     def from_json(cls, value: object) -> Manifest:
@@ -84,13 +88,13 @@ class Manifest:
             raise Malformed(f"is of pack version {version}, this program reads version {VERSION}")
         config = ModelConfig.from_json(fields.take("config"))
         quantisation = fields.fields("quantisation")
-        layout, head = quantisation.choice("layout", (LAYOUT,)), quantisation.choice("head", (HEAD_KIND,))
+        layout, head = quantisation.choice("layout", LAYOUTS), quantisation.choice("head", HEAD_KINDS)
         quantisation.finish()
         generation = GenerationDefaults.take(fields.fields("generation"))
         listed = fields.fields("files")
         files = {name: _file(name, listed.fields(name)) for name in listed.names()}
         fields.finish()
-        _check_files(config, files)
+        _check_files(file_tensors(config, layout, head), files)
         return cls(config, generation, files, layout, head)
 
     def to_json(self) -> dict[str, Any]:
@@ -124,14 +128,15 @@ def _file(name: str, fields: Fields) -> FileEntry:
 
 
 def _tensor(fields: Fields) -> TensorSpec:
-    spec = TensorSpec(fields.choice("dtype", tuple(DTYPE_BYTES)), fields.integers("shape", 0, _MAX_BYTES, 2))
+    spec = TensorSpec(
+        fields.choice("dtype", tuple(DTYPE_BYTES)), fields.integers("shape", 0, _MAX_BYTES, _MAX_DIMENSIONS)
+    )
     fields.finish()
     return spec
 
 
-def _check_files(config: ModelConfig, files: Mapping[str, FileEntry]) -> None:
+def _check_files(expected: Mapping[str, Mapping[str, TensorSpec]], files: Mapping[str, FileEntry]) -> None:
     """Exactly the weight files that the sizes imply, with exactly their tensors, and no file that is not known."""
-    expected = file_tensors(config)
     for name, tensors in expected.items():
         if name not in files:
             raise Malformed(f"does not list {name}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trireme_kernels.head_weights import HeadWeights
 from trireme_kernels.matrix import PackedMatrix
 from trireme_proto.errors import PackNotFound
 from trireme_worker.pack.config import ModelConfig
@@ -22,6 +23,8 @@ from trireme_worker.pack.weights import Float, LayerWeights
 
 Bits = NDArray[np.uint16]
 """bfloat16 values as their bits."""
+Head = Bits | HeadWeights
+"""An output head: a table in bfloat16, uint16 [vocabulary, hidden_size], or one of integers."""
 
 
 class Pack:
@@ -30,7 +33,9 @@ class Pack:
     config: ModelConfig
     generation: GenerationDefaults
     layout: str
-    """Layout of the ternary weights: "2bit"."""
+    """Layout of the ternary weights: "2bit" or "1.6bit"."""
+    head_kind: str
+    """How the output head is stored: "bf16", "int8" or "int8+4bit"."""
     path: Path
     sha256: str
     """Of trireme.json, which lists those of all other files: it identifies the model."""
@@ -38,6 +43,7 @@ class Pack:
     def __init__(self, path: Path, manifest: Manifest, sha256: str, *, verify: bool) -> None:
         self.path, self.sha256, self.manifest = path, sha256, manifest
         self.config, self.generation, self.layout = manifest.config, manifest.generation, manifest.layout
+        self.head_kind = manifest.head
         self._files = PackFiles(path, manifest)
         self._verify = verify
 
@@ -72,7 +78,7 @@ class Pack:
             raise ValueError(f"{layers} is not a range of the model's {config.layers} layers")
         first, last = layers.start == 0, layers.stop == config.layers
         names = [layer_file(i) for i in layers]
-        names += [EMBEDDING_FILE] if first or (last and config.tied_head) else []
+        names += [EMBEDDING_FILE] if first or (last and self._head_is_embedding) else []
         return tuple(names + ([HEAD_FILE] if last else []))
 
     def verify_files(self, names: Iterable[str], progress: ProgressCallback = ignore_progress) -> None:
@@ -106,9 +112,20 @@ class Pack:
         """The embedding table: bfloat16 bits, uint16 [vocabulary, hidden_size]."""
         return self._table(EMBEDDING_FILE, "embedding")
 
-    def head(self) -> Bits:
-        """The head's table: bfloat16 bits, uint16 [vocabulary, hidden_size]; the embedding's where they are tied."""
-        return self.embedding() if self.config.tied_head else self._table(HEAD_FILE, "head")
+    def head(self) -> Head:
+        """The head; of kind bf16 and tied, it is the embedding's table."""
+        if self.head_kind == "bf16":
+            return self.embedding() if self.config.tied_head else self._table(HEAD_FILE, "head")
+        arrays = self._tensors(HEAD_FILE)
+        shapes = {name: spec.shape for name, spec in self.manifest.files[HEAD_FILE].tensors.items()}
+        return HeadWeights(
+            self.config.hidden_size,
+            levels=arrays["head.levels"].view(np.int8).reshape(shapes["head.levels"]),
+            scales=arrays["head.scales"].view(np.float32),
+            totals=arrays["head.totals"].view(np.int32),
+            codes=arrays["head.codes"].reshape(shapes["head.codes"]) if "head.codes" in arrays else None,
+            dither=arrays.get("head.dither"),
+        )
 
     def final_norm(self) -> Float:
         """Gain of the norm before the head, float32 [hidden_size]."""
@@ -123,13 +140,25 @@ class Pack:
         return self.manifest.files[EMBEDDING_FILE].size
 
     def head_bytes(self) -> int:
-        """Bytes that the head reads: its file's, and the embedding's where they are tied."""
-        return self.manifest.files[HEAD_FILE].size + (self.embedding_bytes() if self.config.tied_head else 0)
+        """Bytes of the files that the head needs: its own, and the embedding's where that is its table."""
+        return self.manifest.files[HEAD_FILE].size + (self.embedding_bytes() if self._head_is_embedding else 0)
+
+    def head_read_bytes(self) -> int:
+        """Bytes that the head reads for a token: of kind int8+4bit, when only the largest logits are wanted, the levels
+        stay unread but for a few rows.
+        """
+        tensors = self.manifest.files[HEAD_FILE].tensors
+        unread = tensors["head.levels"].nbytes if self.head_kind == "int8+4bit" else 0
+        return self.head_bytes() - unread
 
     def tokenizer_path(self) -> Path:
         """The tokenizer.json of the pack, verified."""
         self._ensure_verified(TOKENIZER_FILE)
         return self._files.path(TOKENIZER_FILE)
+
+    @property
+    def _head_is_embedding(self) -> bool:
+        return self.config.tied_head and self.head_kind == "bf16"
 
     def _table(self, file: str, name: str) -> Bits:
         return self._tensors(file)[name].view(np.uint16).reshape(self.config.vocabulary, self.config.hidden_size)

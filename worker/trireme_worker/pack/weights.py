@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trireme_kernels.large_pages import large_empty
+from trireme_kernels.local_weights import local_copies
 from trireme_kernels.matrix import PackedMatrix, relayout
 from trireme_kernels.packing import packed_bytes
 from trireme_worker.pack.config import ModelConfig
@@ -47,6 +49,14 @@ class LayerWeights:
         sizes = [packed_bytes(m.rows, m.cols, str(layout)) for m in old]
         parts = np.split(large_empty(sum(sizes)), np.cumsum(sizes[:-1]))
         new = (relayout(m, str(layout), part) for m, part in zip(old, parts, strict=True))
+        changed: dict[str, Any] = dict(zip(_MATRICES, new, strict=True))
+        return replace(self, **changed)
+
+    def local(self, cpus: Sequence[int]) -> LayerWeights:
+        """With the matrices copied to the memory nearest to the CPUs of the threads; itself where `cpus` is empty."""
+        if not cpus:
+            return self
+        new = local_copies([getattr(self, name) for name in _MATRICES], cpus)
         changed: dict[str, Any] = dict(zip(_MATRICES, new, strict=True))
         return replace(self, **changed)
 

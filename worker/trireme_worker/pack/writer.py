@@ -22,6 +22,7 @@ from trireme_proto.errors import ConfigurationError
 from trireme_worker.pack.config import ModelConfig
 from trireme_worker.pack.files import place
 from trireme_worker.pack.manifest import EXTRA_FILES, MANIFEST_FILE, FileEntry, GenerationDefaults, Manifest
+from trireme_worker.pack.quantised_head import QuantisedHead
 from trireme_worker.pack.reader import Bits
 from trireme_worker.pack.safetensors_file import write_file
 from trireme_worker.pack.tensors import EMBEDDING_FILE, HEAD_FILE, TensorSpec, file_tensors, layer_file
@@ -38,7 +39,11 @@ class PackContents:
     layers: Iterable[LayerWeights]
     final_norm: Float
     head: Iterable[Bits] | None = None
-    """As `embedding`; None where the head is tied to it."""
+    """As `embedding`; None where the head is tied to it, or quantised."""
+    layout: str = "2bit"
+    """Layout of the layers' matrices."""
+    quantised_head: QuantisedHead | None = None
+    """The head in integers; then `head` is None."""
     generation: GenerationDefaults = field(default_factory=GenerationDefaults)
     extra_files: Mapping[str, bytes] = field(default_factory=dict)
     """tokenizer.json, and what else of `EXTRA_FILES` there is."""
@@ -72,19 +77,21 @@ def _cannot_write(path: Path, fault: OSError) -> ConfigurationError:
 class _Writer:
     def __init__(self, folder: Path, contents: PackContents) -> None:
         self._folder, self._contents = folder, contents
-        self._specs = file_tensors(contents.config)
+        head = contents.quantised_head
+        self._head_kind = "bf16" if head is None else head.kind
+        self._specs = file_tensors(contents.config, contents.layout, self._head_kind)
         self._files: dict[str, FileEntry] = {}
 
     def write(self) -> Manifest:
         contents = self._contents
         self._tensors(EMBEDDING_FILE, {"embedding": contents.embedding})
         self._layers()
-        head: dict[str, Iterable[NDArray[Any]]] = {} if contents.head is None else {"head": contents.head}
-        self._tensors(HEAD_FILE, head | {"final_norm": [contents.final_norm]})
+        self._tensors(HEAD_FILE, _head_tensors(contents) | {"final_norm": [contents.final_norm]})
         for name in (name for name in EXTRA_FILES if name in contents.extra_files):
             (self._folder / name).write_bytes(contents.extra_files[name])
             self._enter(name, {})
-        manifest = Manifest(contents.config, contents.generation, dict(sorted(self._files.items())))
+        files = dict(sorted(self._files.items()))
+        manifest = Manifest(contents.config, contents.generation, files, contents.layout, self._head_kind)
         Manifest.from_json(manifest.to_json())  # what is written is readable, or nothing is written
         text = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n"
         (self._folder / MANIFEST_FILE).write_text(text, "utf-8")
@@ -110,6 +117,12 @@ class _Writer:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self._files[name] = FileEntry(digest, path.stat().st_size, tensors)
+
+
+def _head_tensors(contents: PackContents) -> dict[str, Iterable[NDArray[Any]]]:
+    if contents.quantised_head is not None:
+        return contents.quantised_head.tensors()
+    return {} if contents.head is None else {"head": contents.head}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from trireme_worker.bench import memory
 from trireme_worker.bench.bystanders import Bystanders
 from trireme_worker.bench.engine import Engine, Weights
 from trireme_worker.bench.interleave import Report, Timing, Trial, Watch, interleaved
-from trireme_worker.bench.peers.gguf_file import FORMATS, check_widths, write_model
+from trireme_worker.bench.peers.gguf_file import FORMATS, Format, check_widths, write_model
 from trireme_worker.bench.peers.llama import LlamaModel, LlamaStep
 from trireme_worker.bench.random_weights import RandomPack
 from trireme_worker.bench.shapes import shape
@@ -27,8 +27,8 @@ from trireme_worker.pack import ModelConfig
 OURS = "trireme"
 _BYTES_PER_WEIGHT = 0.72
 """Of all three models together: 0.2 to 0.25 ours, 0.21 and 0.26 theirs."""
-_BYTES_PER_TABLE_ENTRY = 5.3
-"""One bfloat16 table of ours, two Q6_K tables in each of their two files."""
+_BYTES_PER_TABLE_ENTRY = 6.8
+"""A bfloat16 table and a head of int8 and 4 bits of ours, two Q6_K tables in each of their two files."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Plan:
     context: int
     prompt: int
     rounds: int
+    formats: tuple[Format, ...] = FORMATS
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class PeerLine:
 def works(plan: Plan) -> Iterator[Work]:
     """Every line, in order: decode, batched decode, prefill; on each number of threads."""
     for threads in plan.threads:
-        for batch in (1, *plan.batches):
+        for batch in dict.fromkeys((1, *plan.batches)):
             yield Work("decode", threads, plan.context, 1, batch)
         yield Work("prefill", threads, plan.prompt, plan.prompt, 1)
 
@@ -90,7 +91,7 @@ def compare(names: Sequence[str], plan: Plan, report: Report, watch: Watch | Non
         check_widths(config)
         _check_memory(config)
     for config in configs:
-        with _models(config, report) as (weights, peers):
+        with _models(config, plan.formats, report) as (weights, peers):
             for work in works(plan):
                 yield _line(weights, peers, work, plan.rounds, report, watch)
 
@@ -128,10 +129,12 @@ def _line(
 
 
 @contextmanager
-def _models(config: ModelConfig, report: Report) -> Iterator[tuple[Weights, Mapping[str, LlamaModel]]]:
+def _models(
+    config: ModelConfig, formats: Sequence[Format], report: Report
+) -> Iterator[tuple[Weights, Mapping[str, LlamaModel]]]:
     with tempfile.TemporaryDirectory(prefix="trireme-bench-") as folder, ExitStack() as stack:
         peers = {}
-        for kind in FORMATS:
+        for kind in formats:
             path = Path(folder) / f"{kind}.gguf"
             write_model(path, config, kind, report=report)
             peers[f"llama.cpp {kind}"] = stack.enter_context(LlamaModel(path, config))

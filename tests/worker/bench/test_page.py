@@ -1,0 +1,61 @@
+"""The benchmark page shows the figures of the files that lie beside it, and nothing older."""
+
+import json
+
+import pytest
+
+from trireme_worker.bench.page import main, render
+
+DECODE = {
+    "model": "2b4t", "threads": 2, "batch": 8, "context": 256, "tokens_per_s": 41.26,
+    "bytes_per_token": 6.04e8, "of_read": 0.912, "of_vnni_peak": 0.5,
+}  # fmt: skip
+TARGET = {"what": "speed", "goal": 0.9, "at_least": True, "unit": "", "measured": 0.95, "met": True, "why_not": None}
+PAGE = "Before.\n<!-- {} -->\nold | table\n<!-- end -->\nAfter.\n"
+
+
+def page(tmp_path, kind, result):
+    (tmp_path / "a.json").write_text(json.dumps(result))
+    return render(PAGE.format(f"{kind}: a.json"), tmp_path)
+
+
+def test_a_block_is_replaced_and_the_rest_is_kept(tmp_path):
+    text = page(tmp_path, "decode", DECODE)
+    assert text.startswith("Before.\n<!-- decode: a.json -->\n| shape |")
+    assert "| 2b4t | 2 | 8 | 256 | 41.3 | 604 MB | 0.91 | 0.50 |\n<!-- end -->\nAfter." in text
+    assert "old" not in text
+    assert render(text, tmp_path) == text
+
+
+@pytest.mark.parametrize(
+    ("change", "row"),
+    [
+        ({}, "| speed | ≥ 0.9 | 0.95 | yes |"),
+        ({"at_least": False, "unit": "ms", "met": False}, "| speed | ≤ 0.9 ms | 0.95 ms | no |"),
+        ({"measured": None, "why_not": "one CPU"}, "| speed | ≥ 0.9 | one CPU |  |"),
+    ],
+)
+def test_targets_say_whether_they_are_met(tmp_path, change, row):
+    assert row in page(tmp_path, "targets", {"targets": [TARGET | change]})
+
+
+def test_peers_stand_side_by_side(tmp_path):
+    line = {
+        "model": "8b", "what": "decode", "threads": 1, "batch": 4,
+        "tokens_per_s": {"trireme": 12.0, "TQ1_0": 4.0, "TQ2_0": 6.0}, "over": {"TQ1_0": 3.0, "TQ2_0": 2.0},
+    }  # fmt: skip
+    text = page(tmp_path, "peers", {"results": [line]})
+    assert "| 8b | decode | 1 | 4 | 12.0 | 4.0 | 6.0 | 3.00 | 2.00 |" in text
+
+
+@pytest.mark.parametrize(("kind", "named"), [("nonsense: a.json", "nonsense"), ("decode: b.json", "b.json")])
+def test_what_cannot_be_shown_is_named(tmp_path, kind, named):
+    with pytest.raises(ValueError, match=named):
+        render(PAGE.format(kind), tmp_path)
+
+
+def test_the_command_rewrites_the_page(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(DECODE))
+    (tmp_path / "page.md").write_text(PAGE.format("decode: a.json"))
+    main(tmp_path / "page.md")
+    assert "| 41.3 |" in (tmp_path / "page.md").read_text()
