@@ -121,6 +121,11 @@ class Engine:
                 await self._serve(self.pipeline)
         except TriremeError as error:
             log.warning("pipeline lost, rebuilding it: %s", error.message)
+        except asyncio.CancelledError:  # gRPC raises it too, for a call that the other side cancelled
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            log.warning("pipeline lost, rebuilding it: a stage cancelled its call")
         except Exception:  # the one task that serves everybody: it must not die, nor leave anybody waiting for ever
             log.exception("the engine failed in a way that it should not have")
             self._fail_all(Internal(_FAULT))
@@ -157,7 +162,8 @@ class Engine:
     async def _woken(self, after_ns: int) -> None:
         """Something happened, or so much time has passed (0: however long it takes)."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), after_ns / 1e9 if after_ns else None)
+            async with asyncio.timeout(after_ns / 1e9 if after_ns else None):
+                await self._wake.wait()
 
     async def _collect(self, pipeline: Pipeline) -> Never:
         while True:
