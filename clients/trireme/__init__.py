@@ -39,7 +39,18 @@ from trireme._aio.client import AsyncClient, AsyncSessions
 from trireme._aio.stream import AsyncGenerationStream
 from trireme._blocking.client import Client, Sessions
 from trireme._blocking.stream import GenerationStream
-from trireme.cluster import Load, Model, Stage, Status
+from trireme.cluster import (
+    LeftOutNode,
+    Load,
+    Model,
+    NodeSpec,
+    PlacementChange,
+    PlacementFigures,
+    PlacementPreview,
+    PlannedStage,
+    Stage,
+    Status,
+)
 from trireme.errors import TriremeError
 from trireme.results import FinishReason, Generation, Session, TokenChunk, Usage
 
@@ -51,8 +62,14 @@ __all__ = [
     "FinishReason",
     "Generation",
     "GenerationStream",
+    "LeftOutNode",
     "Load",
     "Model",
+    "NodeSpec",
+    "PlacementChange",
+    "PlacementFigures",
+    "PlacementPreview",
+    "PlannedStage",
     "Session",
     "Sessions",
     "Stage",

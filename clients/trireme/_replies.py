@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC
 
-from trireme.cluster import Load, Model, Stage, Status
+from trireme.cluster import (
+    LeftOutNode,
+    Load,
+    Model,
+    PlacementChange,
+    PlacementFigures,
+    PlacementPreview,
+    PlannedStage,
+    Stage,
+    Status,
+)
 from trireme.results import FinishReason, Session, Usage
 from trireme_proto.v1 import cluster_pb2 as cluster
 from trireme_proto.v1 import inference_pb2 as inference
@@ -93,3 +103,35 @@ def _load(message: cluster.Load) -> Load:
         kv_pages_total=message.kv_pages_total,
         sessions_cached=message.sessions_cached,
     )
+
+
+def placement(message: cluster.PreviewPlacementResponse) -> PlacementPreview:
+    """A plan."""
+    return PlacementPreview(
+        stages=tuple(map(_planned, message.stages)),
+        left_out=tuple(LeftOutNode(each.node, each.reason, each.spare) for each in message.left_out),
+        figures=_figures(message.figures),
+        what_if=tuple(map(_change, message.what_if)),
+    )
+
+
+def _planned(message: cluster.PlannedStage) -> PlannedStage:
+    return PlannedStage(
+        node=message.node,
+        first_layer=message.first_layer,
+        end_layer=message.end_layer,
+        step_seconds=message.step_seconds,
+        ram_bytes=message.ram_bytes,
+        kv_tokens=message.kv_tokens,
+    )
+
+
+def _figures(message: cluster.PlacementFigures) -> PlacementFigures:
+    return PlacementFigures(
+        message.tokens_per_s_single, message.tokens_per_s_aggregate, message.ttft_seconds, message.kv_tokens
+    )
+
+
+def _change(message: cluster.PlacementChange) -> PlacementChange:
+    figures = _figures(message.figures) if message.HasField("figures") else None
+    return PlacementChange(message.add, message.node, figures)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
+from trireme.cluster import NodeSpec
 from trireme_proto.errors import InvalidRequest, PromptTooLong
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import cluster_pb2 as cluster
@@ -87,6 +89,17 @@ def delete_session(session_id: str) -> sessions.DeleteSessionRequest:
 def status() -> cluster.StatusRequest:
     """The state of the server."""
     return cluster.StatusRequest()
+
+
+def preview_placement(
+    nodes: Iterable[NodeSpec], prompt_tokens: int | None, context_tokens: int | None
+) -> cluster.PreviewPlacementRequest:
+    """A plan for some machines. Raises InvalidRequest."""
+    return cluster.PreviewPlacementRequest(
+        nodes=[cluster.NodeSpec(**asdict(node)) for node in nodes],
+        prompt_tokens=_unsigned("prompt_tokens", prompt_tokens, 32) or 0,
+        context_tokens=_unsigned("context_tokens", context_tokens, 32) or 0,
+    )
 
 
 def _unsigned(name: str, value: int | None, bits: int) -> int | None:

@@ -80,3 +80,81 @@ class Status:
     version: str
     """Of the server."""
     session_store_ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """A machine by what it can do, for `preview_placement`. A GB is 10**9 bytes."""
+
+    name: str
+    ram_gb: float
+    """Free memory."""
+    read_gb_s: float
+    """Plain read bandwidth of all cores together."""
+    int8_gmac_s: float
+    """Peak of the int8 dot product of all cores together, 10**9 multiply-adds a second."""
+    cores: int | None = None
+    rtt_ms: float | None = None
+    """Round trip to its neighbours. Default: 0.2."""
+    link_gbit_s: float | None = None
+    """Default: 10."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """A stage of a plan."""
+
+    node: str
+    first_layer: int
+    end_layer: int
+    """It gets the layers [first_layer, end_layer)."""
+    step_seconds: float
+    """Of a decode step of one sequence, hop included."""
+    ram_bytes: int
+    """Weights, tables and the process, without keys and values."""
+    kv_tokens: int
+    """Tokens that the rest of the memory has room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOutNode:
+    """A machine that gets no layers."""
+
+    node: str
+    reason: str
+    spare: bool
+    """Whether it has the memory to take over a stage that is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementFigures:
+    """What an assignment will do."""
+
+    tokens_per_s_single: float
+    tokens_per_s_aggregate: float
+    """Of as many sequences together as are best."""
+    ttft_s: float
+    kv_tokens: int
+    """Tokens of all sequences together that the stages have room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementChange:
+    """The same with one machine more or less."""
+
+    add: bool
+    """Whether a copy of `node` is added; else `node` is removed."""
+    node: str
+    figures: PlacementFigures | None
+    """None where the model does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementPreview:
+    """What a set of machines would do with the model that is served."""
+
+    stages: tuple[PlannedStage, ...]
+    """In pipeline order."""
+    left_out: tuple[LeftOutNode, ...]
+    figures: PlacementFigures
+    what_if: tuple[PlacementChange, ...]

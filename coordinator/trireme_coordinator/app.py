@@ -15,18 +15,21 @@ from pathlib import Path
 from trireme_coordinator.config import ServeConfig, check_frames, split_address
 from trireme_coordinator.embedded_redis import EmbeddedRedis
 from trireme_coordinator.engine import Engine, Launch
-from trireme_coordinator.placement import Node, Placed, place
+from trireme_coordinator.model_costs import model_costs
+from trireme_coordinator.placement import Machine, ModelCosts, Node, Placed, place
+from trireme_coordinator.probing import alike, machine_of, named, place_measured
 from trireme_coordinator.public_server import PublicServer, check_free
 from trireme_coordinator.ray_cluster import RayCluster
 from trireme_coordinator.scheduler import SchedulerConfig
 from trireme_coordinator.scheduler.budget import pages_for
 from trireme_coordinator.self_test import one_token
+from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.store import ModelIdentity, RedisSessionStore, SessionWriter
 from trireme_coordinator.telemetry import setup_telemetry
 from trireme_coordinator.text import TextCodec
-from trireme_proto.errors import StartupError
-from trireme_worker.actor import StageSettings
+from trireme_proto.errors import ConfigurationError, PipelineUnavailable, StartupError
+from trireme_worker.actor import StageSettings, chosen_layout
 from trireme_worker.pack import Pack, default_pack
 
 Say = Callable[[str], None]
@@ -58,14 +61,16 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
         cluster = await _cluster(config, stack, say)
-        placed = _place(config, pack, await asyncio.to_thread(cluster.nodes))
+        costs = model_costs(pack.config, layout=_layout(config, pack), head=pack.head_kind, kv_dtype=config.kv_dtype)
+        placed = await asyncio.to_thread(_place_on, config, pack, cluster, costs, say)
         engine = await _engine(config, pack, cluster, placed, stack, say)
         telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
         public = PublicServer(*split_address(config.listen))
         stack.push_async_callback(public.stop)
         gate = SessionGate(store, writer, config.session_ttl)
-        await public.start(engine, codec, gate, telemetry, pack, placed, threads=config.threads)
+        previews = Previews(costs, lambda: _machines(config, cluster))
+        await public.start(engine, codec, gate, telemetry, pack, placed, previews, threads=config.threads)
         await _background(_announce(engine, public), stack)
         yield Running(public.address, pack, placed, engine)
 
@@ -112,6 +117,30 @@ async def _engine(
 def _place(config: ServeConfig, pack: Pack, nodes: Sequence[Node]) -> list[Placed]:
     layer_bytes = [pack.layer_bytes(i) for i in range(pack.config.layers)]
     return place(layer_bytes, pack.head_read_bytes(), nodes, config.stages)
+
+
+def _place_on(config: ServeConfig, pack: Pack, cluster: RayCluster, costs: ModelCosts, say: Say) -> list[Placed]:
+    """By what the nodes can do, where there is a choice and they differ; else evenly."""
+    nodes = cluster.nodes()
+    if len({node.host for node in nodes}) > 1 and config.stages <= len(nodes):
+        say(f"Measuring {len(nodes)} nodes")
+        try:
+            measured = cluster.measure(nodes, config.threads)
+            if not alike([machine_of(node.node_id, measured[node.node_id]) for node in nodes]):
+                return place_measured(costs, nodes, measured, config.stages)
+        except (ConfigurationError, PipelineUnavailable) as error:
+            say(f"{error.message} Layers are placed evenly")
+    return _place(config, pack, nodes)
+
+
+def _machines(config: ServeConfig, cluster: RayCluster) -> tuple[Machine, ...]:
+    nodes = cluster.nodes()
+    return named(nodes, cluster.measure(nodes, config.threads))
+
+
+def _layout(config: ServeConfig, pack: Pack) -> str:
+    """The layout that weights will have in memory, as far as the coordinator can tell: its CPU may be another."""
+    return chosen_layout(config.layout) or pack.layout
 
 
 def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed]) -> Launch:

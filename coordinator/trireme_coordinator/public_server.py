@@ -15,6 +15,7 @@ from trireme_coordinator.engine import Engine
 from trireme_coordinator.placement import Placed
 from trireme_coordinator.service.cluster import ClusterService
 from trireme_coordinator.service.inference import InferenceService
+from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.service.requests import Bounds
 from trireme_coordinator.service.sessions import SessionGate, SessionsService
 from trireme_coordinator.telemetry import Telemetry
@@ -71,6 +72,7 @@ class PublicServer:
         telemetry: Telemetry,
         pack: Pack,
         placed: list[Placed],
+        previews: Previews,
         *,
         threads: int,
     ) -> None:
@@ -94,7 +96,7 @@ class PublicServer:
             layers=[(stage.layers.start, stage.layers.stop) for stage in placed],
         )
         version = importlib.metadata.version("trireme-inference")
-        cluster = ClusterService(engine, gate.store, placed, model_of(pack), threads=threads, version=version)
+        cluster = ClusterService(engine, gate.store, placed, model_of(pack), previews, threads=threads, version=version)
         add_InferenceServicer_to_server(inference, self._server)
         add_SessionsServicer_to_server(SessionsService(gate, engine), self._server)
         add_ClusterServicer_to_server(cluster, self._server)

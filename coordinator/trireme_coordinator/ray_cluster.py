@@ -22,10 +22,12 @@ from trireme_coordinator.config import split_address
 from trireme_coordinator.placement import Node, Placed
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, TriremeError
 from trireme_worker.actor import StageProcess, StageSettings
+from trireme_worker.probe import Measured, measure
 
 NAMESPACE = "trireme"
 _OBJECT_STORE_BYTES = 80 << 20  # the least that Ray allows: weights are mapped from files, frames go over gRPC
 _LOOPBACK = "127.0.0.1"
+_MEASURE_SECONDS = 120  # the process starts and compiles two kernels first
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # by default Ray lets its workers step back behind everything else on the machine
@@ -48,6 +50,7 @@ class RayCluster:
         self._actors: dict[int, Any] = {}
         self._starting = threading.Lock()
         self._folder = ""
+        self._measured: dict[str, Measured] = {}
 
     def start(self) -> None:
         """Connects or starts. ConfigurationError when nothing answers at the address."""
@@ -77,8 +80,32 @@ class RayCluster:
         import ray  # noqa: PLC0415
 
         return [
-            Node(node["NodeID"], node["NodeName"], node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]
+            Node(node["NodeID"], node["NodeName"], node["NodeManagerAddress"], node["NodeManagerHostname"])
+            for node in ray.nodes()
+            if node["Alive"]
         ]
+
+    def measure(self, nodes: Sequence[Node], threads: int) -> dict[str, Measured]:
+        """What each node can do on so many threads, by node id; takes seconds, once. PipelineUnavailable.
+
+        Each machine is measured once: side by side, nodes on it would take it from each other.
+        """
+        import ray  # noqa: PLC0415
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
+
+        machines = {node.host: node.node_id for node in nodes if node.node_id not in self._measured}
+        calls = [
+            ray.remote(measure)
+            .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
+            .remote(threads)
+            for node_id in machines.values()
+        ]
+        try:
+            found = dict(zip(machines, ray.get(calls, timeout=_MEASURE_SECONDS), strict=True))
+        except ray.exceptions.RayError as error:
+            raise PipelineUnavailable("The nodes could not be measured.") from error
+        self._measured |= {node.node_id: found[node.host] for node in nodes if node.host in found}
+        return {node.node_id: self._measured[node.node_id] for node in nodes}
 
     def launch(self, placed: Sequence[Placed], settings: Settings) -> list[str]:
         """Starts the stages that do not run yet, all at once; addresses in pipeline order once all of them serve."""

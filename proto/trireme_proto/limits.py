@@ -43,6 +43,10 @@ class Limits:
     """Most guessed tokens in a row of a frame."""
     manifest_bytes: int = 16 << 20
     """Largest manifest (trireme.json) or safetensors header of a pack or checkpoint."""
+    nodes_file_bytes: int = 256 << 10
+    """Largest file of nodes for a plan."""
+    plan_nodes: int = 512
+    """Most nodes of a plan."""
 
 
 LIMITS = Limits()

@@ -6,10 +6,11 @@ depends on the model; it only has to hold a context of some hundred tokens.
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
-from trireme import Client, FinishReason, errors
+from trireme import Client, FinishReason, NodeSpec, errors
 
 PROMPT = "Once upon a time, there was"
 GREEDY: dict = {"temperature": 0.0, "ignore_eos": True}
@@ -237,5 +238,35 @@ class StatusContract(_Connected):
         assert all(stage.kv_pages_used <= stage.kv_pages_total for stage in status.stages)
 
 
-class Contract(GenerateContract, RefusalContract, SessionContract, StatusContract):
+class PreviewContract(_Connected):
+    """What other machines would do."""
+
+    NODES = tuple(NodeSpec(name, ram_gb=64, read_gb_s=40, int8_gmac_s=2000, cores=8) for name in ("one", "two"))
+
+    def test_a_plan_covers_the_layers_once_and_each_node_has_a_place_or_a_reason(self, client):
+        found = client.preview_placement(self.NODES, prompt_tokens=32, context_tokens=64)
+        ends = [0, *(stage.end_layer for stage in found.stages)]
+        assert [stage.first_layer for stage in found.stages] == ends[:-1]
+        assert ends[-1] == client.status().model.layers
+        used, idle = {stage.node for stage in found.stages}, {each.node for each in found.left_out}
+        assert used | idle == {"one", "two"}
+        assert not used & idle
+        assert all(each.reason for each in found.left_out)
+        assert found.figures.tokens_per_s_aggregate >= found.figures.tokens_per_s_single > 0
+        assert found.figures.ttft_s > 0
+        assert found.figures.kv_tokens > 0
+        assert {each.add for each in found.what_if} == {True, False}
+
+    def test_without_nodes_it_is_for_those_of_the_cluster(self, client):
+        found = client.preview_placement(prompt_tokens=32, context_tokens=64)
+        assert found.stages[-1].end_layer == client.status().model.layers
+
+    @pytest.mark.parametrize("count", [2, 513])
+    def test_names_must_differ_and_be_few(self, client, count):
+        names = ["same"] * 2 if count == 2 else [f"node-{i}" for i in range(count)]
+        with pytest.raises(errors.InvalidRequest):
+            client.preview_placement([replace(self.NODES[0], name=name) for name in names])
+
+
+class Contract(GenerateContract, RefusalContract, SessionContract, StatusContract, PreviewContract):
     """All of it."""

@@ -10,7 +10,7 @@ from typing import Self
 from trireme import _replies, _requests
 from trireme._aio.connection import Connection
 from trireme._aio.stream import AsyncGenerationStream
-from trireme.cluster import Status
+from trireme.cluster import NodeSpec, PlacementPreview, Status
 from trireme.results import Session
 
 
@@ -95,6 +95,24 @@ class AsyncClient:
         """What runs where, and how full it is."""
         reply = await self._connection.unary(self._connection.link.cluster.Status, _requests.status(), timeout)
         return _replies.status(reply)
+
+    async def preview_placement(
+        self,
+        nodes: Iterable[NodeSpec] = (),
+        *,
+        prompt_tokens: int | None = None,
+        context_tokens: int | None = None,
+        timeout: float | None = None,
+    ) -> PlacementPreview:
+        """What some machines would do with the model that is served; without any, those of the cluster itself. Changes
+        nothing.
+
+        prompt_tokens: of the prompt that the first token is predicted for. context_tokens: positions that each new
+        token attends to. Raises InvalidRequest where the model does not fit, too.
+        """
+        request = _requests.preview_placement(nodes, prompt_tokens, context_tokens)
+        reply = await self._connection.unary(self._connection.link.cluster.PreviewPlacement, request, timeout)
+        return _replies.placement(reply)
 
     async def close(self) -> None:
         """Cancels what is under way and closes the connection."""

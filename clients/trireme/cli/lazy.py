@@ -20,7 +20,10 @@ from trireme_proto.errors import ConfigurationError
 GROUP = "trireme.commands"
 _HELP = {
     "serve": "Serve a model: start workers and coordinator, and answer over gRPC.",
+    "plan": "Predict what a set of machines will do with a model.",
+    "probe": "Measure this machine for a plan.",
     "convert": "Convert a Hugging Face BitNet checkpoint into a pack.",
+    "synth": "Make a pack of random weights at a public model's sizes.",
     "bench": "Measure the kernels on this machine, beside the machine's own limits.",
     "logits": "Write a model's logits for given tokens to a .npy file.",
     "warmup": "Compile the kernels ahead, for container images and first starts.",

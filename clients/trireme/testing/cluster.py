@@ -9,6 +9,7 @@ from trireme.testing.handlers import scripted
 from trireme.testing.model import FakeModel
 from trireme.testing.script import Script
 from trireme.testing.store import Store
+from trireme_proto.errors import InvalidRequest
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import cluster_pb2 as cluster
 from trireme_proto.v1.cluster_pb2_grpc import ClusterServicer
@@ -16,6 +17,9 @@ from trireme_proto.v1.cluster_pb2_grpc import ClusterServicer
 _LAYERS = (0, 2, 4)
 _PAGES = 1024
 _PAGES_A_REQUEST = 4
+_FIGURES = cluster.PlacementFigures(
+    tokens_per_s_single=100.0, tokens_per_s_aggregate=200.0, ttft_seconds=0.1, kv_tokens=1 << 14
+)
 
 
 class FakeCluster(ClusterServicer):
@@ -40,6 +44,35 @@ class FakeCluster(ClusterServicer):
             ready=True,
             version="fake",
             session_store_ok=True,
+        )
+
+    @scripted
+    def PreviewPlacement(
+        self, request: cluster.PreviewPlacementRequest, context: grpc.ServicerContext
+    ) -> cluster.PreviewPlacementResponse:
+        """Layers are spread evenly, in the order of the nodes; figures are made up."""
+        names = [node.name for node in request.nodes] or ["fake-node-0", "fake-node-1"]
+        if len(names) > LIMITS.plan_nodes or len(set(names)) < len(names) or not all(names):
+            raise InvalidRequest(f"A plan is for 1 to {LIMITS.plan_nodes} nodes with names of their own.")
+        used, layers = names[: _LAYERS[-1]], _LAYERS[-1]
+        return cluster.PreviewPlacementResponse(
+            stages=[
+                cluster.PlannedStage(
+                    node=name,
+                    first_layer=layers * i // len(used),
+                    end_layer=layers * (i + 1) // len(used),
+                    step_seconds=0.001,
+                    ram_bytes=1 << 30,
+                    kv_tokens=1 << 14,
+                )
+                for i, name in enumerate(used)
+            ],
+            left_out=[
+                cluster.LeftOutNode(node=name, reason="there are more nodes than layers", spare=True)
+                for name in names[layers:]
+            ],
+            figures=_FIGURES,
+            what_if=[cluster.PlacementChange(add=add, node=names[0], figures=_FIGURES) for add in (True, False)],
         )
 
     def _described(self) -> cluster.Model:

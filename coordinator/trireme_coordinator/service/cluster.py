@@ -1,4 +1,4 @@
-"""Cluster: what runs where, and how full it is."""
+"""Cluster: what runs where, how full it is, and what other machines would do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import grpc
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.placement import Placed
 from trireme_coordinator.service.calls import answered
+from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.store import SessionStore
 from trireme_proto.v1 import cluster_pb2 as pb
 from trireme_proto.v1 import stage_pb2
@@ -27,12 +28,13 @@ class ClusterService(ClusterServicer):
         store: SessionStore,
         placed: Sequence[Placed],
         model: pb.Model,
+        previews: Previews,
         *,
         threads: int,
         version: str,
     ) -> None:
         self._engine, self._store, self._placed, self._model = engine, store, placed, model
-        self._threads, self._version = threads, version
+        self._previews, self._threads, self._version = previews, threads, version
 
     @answered
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
@@ -49,6 +51,13 @@ class ClusterService(ClusterServicer):
             version=self._version,
             session_store_ok=await self._store.ping(),
         )
+
+    @answered
+    async def PreviewPlacement(
+        self, request: pb.PreviewPlacementRequest, context: Context
+    ) -> pb.PreviewPlacementResponse:
+        """See the service's definition in cluster.proto."""
+        return await self._previews.answer(request)
 
     def _load(self) -> pb.Load:
         scheduler = self._engine.scheduler

@@ -220,3 +220,248 @@ class Load(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Load: _TypeAlias = Load  # noqa: Y015
+
+@_typing.final
+class PreviewPlacementRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    prompt_tokens: _builtins.int
+    """Of the prompt that the first token is predicted for. 0: 512, or half of the model's context where that is less."""
+    context_tokens: _builtins.int
+    """Positions that each new token attends to. 0: 1024, or the model's context where that is less."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeSpec]:
+        """Up to 512, names all different. Empty: the nodes of this cluster, as they measured themselves."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___NodeSpec] | None = ...,
+        prompt_tokens: _builtins.int = ...,
+        context_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "nodes", b"nodes", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewPlacementRequest: _TypeAlias = PreviewPlacementRequest  # noqa: Y015
+
+@_typing.final
+class NodeSpec(_message.Message):
+    """A machine by what it can do. A GB is 10^9 bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RAM_GB_FIELD_NUMBER: _builtins.int
+    READ_GB_S_FIELD_NUMBER: _builtins.int
+    INT8_GMAC_S_FIELD_NUMBER: _builtins.int
+    CORES_FIELD_NUMBER: _builtins.int
+    RTT_MS_FIELD_NUMBER: _builtins.int
+    LINK_GBIT_S_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    ram_gb: _builtins.float
+    """Free memory."""
+    read_gb_s: _builtins.float
+    """Plain read bandwidth of all cores together."""
+    int8_gmac_s: _builtins.float
+    """Peak of the int8 dot product of all cores together, 10^9 multiply-adds a second."""
+    cores: _builtins.int
+    rtt_ms: _builtins.float
+    """Round trip to its neighbours. Default: 0.2."""
+    link_gbit_s: _builtins.float
+    """Default: 10."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        ram_gb: _builtins.float = ...,
+        read_gb_s: _builtins.float = ...,
+        int8_gmac_s: _builtins.float = ...,
+        cores: _builtins.int | None = ...,
+        rtt_ms: _builtins.float | None = ...,
+        link_gbit_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_link_gbit_s", b"_link_gbit_s", "_rtt_ms", b"_rtt_ms", "cores", b"cores", "link_gbit_s", b"link_gbit_s", "rtt_ms", b"rtt_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cores", b"_cores", "_link_gbit_s", b"_link_gbit_s", "_rtt_ms", b"_rtt_ms", "cores", b"cores", "int8_gmac_s", b"int8_gmac_s", "link_gbit_s", b"link_gbit_s", "name", b"name", "ram_gb", b"ram_gb", "read_gb_s", b"read_gb_s", "rtt_ms", b"rtt_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cores: _TypeAlias = _typing.Literal["cores"]  # noqa: Y015
+    _WhichOneofArgType__cores: _TypeAlias = _typing.Literal["_cores", b"_cores"]  # noqa: Y015
+    _WhichOneofReturnType__link_gbit_s: _TypeAlias = _typing.Literal["link_gbit_s"]  # noqa: Y015
+    _WhichOneofArgType__link_gbit_s: _TypeAlias = _typing.Literal["_link_gbit_s", b"_link_gbit_s"]  # noqa: Y015
+    _WhichOneofReturnType__rtt_ms: _TypeAlias = _typing.Literal["rtt_ms"]  # noqa: Y015
+    _WhichOneofArgType__rtt_ms: _TypeAlias = _typing.Literal["_rtt_ms", b"_rtt_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cores) -> _WhichOneofReturnType__cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__link_gbit_s) -> _WhichOneofReturnType__link_gbit_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rtt_ms) -> _WhichOneofReturnType__rtt_ms | None: ...
+
+Global___NodeSpec: _TypeAlias = NodeSpec  # noqa: Y015
+
+@_typing.final
+class PreviewPlacementResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGES_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    WHAT_IF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedStage]:
+        """In pipeline order."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOutNode]: ...
+    @_builtins.property
+    def figures(self) -> Global___PlacementFigures: ...
+    @_builtins.property
+    def what_if(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacementChange]: ...
+    def __init__(
+        self,
+        *,
+        stages: _abc.Iterable[Global___PlannedStage] | None = ...,
+        left_out: _abc.Iterable[Global___LeftOutNode] | None = ...,
+        figures: Global___PlacementFigures | None = ...,
+        what_if: _abc.Iterable[Global___PlacementChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "left_out", b"left_out", "stages", b"stages", "what_if", b"what_if"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewPlacementResponse: _TypeAlias = PreviewPlacementResponse  # noqa: Y015
+
+@_typing.final
+class PlannedStage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    FIRST_LAYER_FIELD_NUMBER: _builtins.int
+    END_LAYER_FIELD_NUMBER: _builtins.int
+    STEP_SECONDS_FIELD_NUMBER: _builtins.int
+    RAM_BYTES_FIELD_NUMBER: _builtins.int
+    KV_TOKENS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    first_layer: _builtins.int
+    """Layers [first_layer, end_layer)."""
+    end_layer: _builtins.int
+    step_seconds: _builtins.float
+    """Of a decode step of one sequence, hop included."""
+    ram_bytes: _builtins.int
+    """Weights, tables and the process, without keys and values."""
+    kv_tokens: _builtins.int
+    """Tokens that the rest of the memory has room for."""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        first_layer: _builtins.int = ...,
+        end_layer: _builtins.int = ...,
+        step_seconds: _builtins.float = ...,
+        ram_bytes: _builtins.int = ...,
+        kv_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_layer", b"end_layer", "first_layer", b"first_layer", "kv_tokens", b"kv_tokens", "node", b"node", "ram_bytes", b"ram_bytes", "step_seconds", b"step_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedStage: _TypeAlias = PlannedStage  # noqa: Y015
+
+@_typing.final
+class LeftOutNode(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SPARE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    reason: _builtins.str
+    """One sentence for a person."""
+    spare: _builtins.bool
+    """Whether it has the memory to take over a stage that is lost."""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        spare: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "reason", b"reason", "spare", b"spare"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOutNode: _TypeAlias = LeftOutNode  # noqa: Y015
+
+@_typing.final
+class PlacementFigures(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_PER_S_SINGLE_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_S_AGGREGATE_FIELD_NUMBER: _builtins.int
+    TTFT_SECONDS_FIELD_NUMBER: _builtins.int
+    KV_TOKENS_FIELD_NUMBER: _builtins.int
+    tokens_per_s_single: _builtins.float
+    tokens_per_s_aggregate: _builtins.float
+    """Of as many sequences together as are best."""
+    ttft_seconds: _builtins.float
+    kv_tokens: _builtins.int
+    """Tokens of all sequences together that the stages have room for."""
+    def __init__(
+        self,
+        *,
+        tokens_per_s_single: _builtins.float = ...,
+        tokens_per_s_aggregate: _builtins.float = ...,
+        ttft_seconds: _builtins.float = ...,
+        kv_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_tokens", b"kv_tokens", "tokens_per_s_aggregate", b"tokens_per_s_aggregate", "tokens_per_s_single", b"tokens_per_s_single", "ttft_seconds", b"ttft_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacementFigures: _TypeAlias = PlacementFigures  # noqa: Y015
+
+@_typing.final
+class PlacementChange(_message.Message):
+    """The same with one machine more or less."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADD_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    add: _builtins.bool
+    """Whether a copy of `node` is added; else `node` is removed."""
+    node: _builtins.str
+    @_builtins.property
+    def figures(self) -> Global___PlacementFigures:
+        """Unset where the model does not fit."""
+
+    def __init__(
+        self,
+        *,
+        add: _builtins.bool = ...,
+        node: _builtins.str = ...,
+        figures: Global___PlacementFigures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "figures", b"figures", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacementChange: _TypeAlias = PlacementChange  # noqa: Y015

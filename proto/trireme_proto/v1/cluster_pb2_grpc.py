@@ -39,6 +39,11 @@ class ClusterStub:
                 request_serializer=trireme__proto_dot_v1_dot_cluster__pb2.StatusRequest.SerializeToString,
                 response_deserializer=trireme__proto_dot_v1_dot_cluster__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.PreviewPlacement = channel.unary_unary(
+                '/trireme.v1.Cluster/PreviewPlacement',
+                request_serializer=trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -50,6 +55,13 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewPlacement(self, request, context):
+        """What a set of machines would do with the model that is served. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -57,6 +69,11 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=trireme__proto_dot_v1_dot_cluster__pb2.StatusRequest.FromString,
                     response_serializer=trireme__proto_dot_v1_dot_cluster__pb2.StatusResponse.SerializeToString,
+            ),
+            'PreviewPlacement': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewPlacement,
+                    request_deserializer=trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +103,33 @@ class Cluster:
             '/trireme.v1.Cluster/Status',
             trireme__proto_dot_v1_dot_cluster__pb2.StatusRequest.SerializeToString,
             trireme__proto_dot_v1_dot_cluster__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewPlacement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trireme.v1.Cluster/PreviewPlacement',
+            trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementResponse.FromString,
             options,
             channel_credentials,
             insecure,

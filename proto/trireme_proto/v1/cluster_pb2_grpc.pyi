@@ -32,11 +32,15 @@ class ClusterStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ClusterAsyncStub: ...
     Status: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.StatusRequest, _cluster_pb2.StatusResponse]
+    PreviewPlacement: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.PreviewPlacementRequest, _cluster_pb2.PreviewPlacementResponse]
+    """What a set of machines would do with the model that is served. Changes nothing."""
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Status: _aio.UnaryUnaryMultiCallable[_cluster_pb2.StatusRequest, _cluster_pb2.StatusResponse]  # type: ignore[assignment]
+    PreviewPlacement: _aio.UnaryUnaryMultiCallable[_cluster_pb2.PreviewPlacementRequest, _cluster_pb2.PreviewPlacementResponse]  # type: ignore[assignment]
+    """What a set of machines would do with the model that is served. Changes nothing."""
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -45,5 +49,13 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.StatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.StatusResponse, _abc.Awaitable[_cluster_pb2.StatusResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PreviewPlacement(
+        self,
+        request: _cluster_pb2.PreviewPlacementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.PreviewPlacementResponse, _abc.Awaitable[_cluster_pb2.PreviewPlacementResponse]]:
+        """What a set of machines would do with the model that is served. Changes nothing."""
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

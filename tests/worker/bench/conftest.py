@@ -6,7 +6,7 @@ from trireme_kernels.packing import preferred_layout
 from trireme_worker.bench.interleave import Watch
 from trireme_worker.bench.limits import Limits
 from trireme_worker.bench.random_weights import RandomPack
-from trireme_worker.bench.shapes import tiny
+from trireme_worker.synth.shapes import tiny
 
 
 class Clock:

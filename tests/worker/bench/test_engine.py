@@ -10,9 +10,9 @@ from trireme_worker.batch import Batch, Row
 from trireme_worker.bench.engine import Engine
 from trireme_worker.bench.models import find
 from trireme_worker.bench.random_weights import RandomPack
-from trireme_worker.bench.shapes import tiny
 from trireme_worker.pack import default_pack
 from trireme_worker.stage import StageModel
+from trireme_worker.synth.shapes import tiny
 
 HEADS = ("bf16", "int8", "int8+4bit")
 

@@ -10,47 +10,10 @@ from trireme_kernels.head_weights import codes_of
 from trireme_proto.errors import ConfigurationError
 from trireme_worker.bench import memory, models
 from trireme_worker.bench.engine import Engine
-from trireme_worker.bench.random_weights import RandomPack, draw_codes, random_head, random_table
-from trireme_worker.bench.shapes import SHAPES, shape, tiny
+from trireme_worker.bench.random_weights import RandomPack, random_head
 from trireme_worker.pack import Pack, default_pack
 from trireme_worker.pack.tensors import matrices, norms
-
-SIZES = {"700m": 0.7, "1.3b": 1.3, "3b": 3.3, "2b4t": 2.4, "7b": 6.7, "8b": 8.0, "13b": 13.0, "30b": 32.5, "70b": 70.6}
-
-
-def test_shapes_are_consistent_and_as_large_as_their_names():
-    assert set(SHAPES) == set(SIZES)
-    for name, config in SHAPES.items():
-        config.check()
-        assert config.parameters / 1e9 == pytest.approx(SIZES[name], rel=0.05)
-    assert SHAPES["2b4t"].parameters == 2_412_820_480  # of the published checkpoint
-    tiny().check()
-
-
-@pytest.mark.parametrize(("name", "hint"), [("8B", "8b"), ("2bt4", "2b4t"), ("nowhere/at/all", None)])
-def test_an_unknown_shape_is_one_sentence_with_the_closest(name, hint):
-    with pytest.raises(ConfigurationError, match="neither a shape") as caught:
-        shape(name)
-    assert (f"did you mean {hint}?" in str(caught.value)) == (hint is not None)
-
-
-@pytest.mark.parametrize("layout", ["2bit", "1.6bit"])
-def test_random_codes_are_every_possible_byte_and_no_other(layout):
-    rows, cols = 32, kernels.block_cols(layout) * 64
-    data = np.empty(kernels.packed_bytes(rows, cols, layout), np.uint8)
-    draw_codes(np.random.default_rng(1), data, layout)
-    weights = kernels.unpack(data, rows, cols, layout)  # refuses an impossible byte
-    assert len(np.unique(data)) == (81 if layout == "2bit" else 243)
-    assert np.bincount(weights.ravel() + 1, minlength=3) / weights.size == pytest.approx([1 / 3] * 3, abs=0.02)
-
-
-def test_random_tables_hold_small_finite_numbers():
-    table = random_table(np.random.default_rng(1), 50, 70)
-    values = (table.astype(np.uint32) << 16).view(np.float32)
-    assert table.shape == (50, 70)
-    assert ((abs(values) >= 2.0**-7) & (abs(values) < 2.0**-5)).all()
-    assert (values < 0).any()
-    assert (values > 0).any()
+from trireme_worker.synth.shapes import SHAPES, tiny
 
 
 @pytest.mark.parametrize("layout", ["2bit", "1.6bit"])

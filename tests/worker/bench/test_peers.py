@@ -7,7 +7,7 @@ import pytest
 
 from trireme_proto.errors import ConfigurationError
 from trireme_worker.bench.interleave import Timing
-from trireme_worker.bench.shapes import SHAPES, tiny
+from trireme_worker.synth.shapes import SHAPES, tiny
 
 EXTRA = "pip install 'trireme-inference[bench]'"
 

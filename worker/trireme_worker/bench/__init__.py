@@ -2,7 +2,7 @@
 
     interleave  bystanders            timing: rounds of trials, medians; what else the CPUs were doing
     limits                            plain read bandwidth and dot product peak: what the kernels are held against
-    shapes  random_weights  models    public model sizes, random weights at them, SHAPE or PACK of a command
+    random_weights  models            random weights in memory, SHAPE or PACK of a command
     engine  memory                    a model that stands at a context; is there room for it
     traffic  decode  prefill          bytes of a step; tokens/s and shares of the limits
     targets  products  suite          the table of goals, and what is measured for each line

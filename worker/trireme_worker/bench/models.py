@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from trireme_kernels.head_weights import HeadWeights, codes_of, draw_dither, quantise_head
-from trireme_kernels.packing import packed_bytes, preferred_layout
+from trireme_kernels.packing import preferred_layout
 from trireme_proto.errors import ConfigurationError
 from trireme_worker.bench import memory
 from trireme_worker.bench.engine import HEAD, Weights
 from trireme_worker.bench.interleave import Report, silent
 from trireme_worker.bench.random_weights import RandomPack
-from trireme_worker.bench.shapes import SHAPES, shape
 from trireme_worker.pack import LayerWeights, ModelConfig, Pack
 from trireme_worker.pack.reader import Head
-from trireme_worker.pack.tensors import matrices
+from trireme_worker.synth.shapes import SHAPES, shape
+from trireme_worker.synth.weights import layer_bytes
 
 _HEAD_BYTES = {"bf16": 0.0, "int8": 1.0, "int8+4bit": 1.5}
 """For each weight, beside the embedding, which a bfloat16 head shares."""
@@ -37,17 +37,13 @@ def find(model: str, layout: str | None, report: Report = silent, *, head: str |
     config, chosen, kind = shape(model), layout or preferred_layout(), head or HEAD
     layers = timed_layers(config, chosen)
     tables = config.vocabulary * config.hidden_size * (2 + _HEAD_BYTES[kind])
-    memory.require(config.name, layers * _layer_bytes(config, chosen) + tables)
+    memory.require(config.name, layers * layer_bytes(config, chosen) + tables)
     return RandomPack(config, chosen, head=kind, layers=layers, report=report), layers
 
 
 def timed_layers(config: ModelConfig, layout: str, budget: int = WEIGHTS_BYTES) -> int:
     """As many of a model's layers as `budget` bytes hold, at least one."""
-    return max(1, min(config.layers, budget // _layer_bytes(config, layout)))
-
-
-def _layer_bytes(config: ModelConfig, layout: str) -> int:
-    return sum(packed_bytes(rows, cols, layout) for rows, cols in matrices(config).values())
+    return max(1, min(config.layers, budget // layer_bytes(config, layout)))
 
 
 class Relaid:

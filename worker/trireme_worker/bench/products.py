@@ -17,9 +17,9 @@ from trireme_kernels.matrix import PackedMatrix
 from trireme_kernels.packing import Layout, preferred_layout
 from trireme_worker.bench.interleave import Timing, Trial
 from trireme_worker.bench.limits import Peaks
-from trireme_worker.bench.random_weights import random_matrix
-from trireme_worker.bench.shapes import SHAPES
 from trireme_worker.pack.tensors import matrices
+from trireme_worker.synth.shapes import SHAPES
+from trireme_worker.synth.weights import random_matrix, source
 from trireme_worker.team import Team
 
 LAYOUTS: tuple[Layout, ...] = ("2bit", "1.6bit")
@@ -34,9 +34,9 @@ class Products:
     def __init__(self, threads: Sequence[int], rows: int | None = None, cols: int | None = None) -> None:
         self.threads = tuple(sorted(set(threads)))
         big = matrices(SHAPES["70b"])["gate_up"]
-        rng = np.random.default_rng(0)
+        bits = source(0, 0)
         shape = rows or big[0], cols or big[1]
-        self._matrices = {layout: random_matrix(rng, *shape, layout) for layout in LAYOUTS}
+        self._matrices = {layout: random_matrix(bits, *shape, layout) for layout in LAYOUTS}
         self._teams = {n: Team(n) for n in self.threads}
 
     def trials(self) -> dict[str, Trial]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
+
+from trireme_worker.commands.signals import ended_by_signals
 
 bench = typer.Typer(
     help="Measure the kernels on this machine, beside the machine's own limits.",
@@ -194,21 +194,6 @@ def progress() -> Iterator[Report]:
 
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
     console = Console(stderr=True, markup=False)
-    with _ended_by_signals(), Progress(*columns, console=console, transient=True) as bar:
+    with ended_by_signals(), Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does: busy processes and large files of ours would outlive us."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

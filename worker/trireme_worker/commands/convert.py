@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from trireme_worker.commands.signals import ended_by_signals
+from trireme_worker.commands.words import count
+
 
 def convert(
     src: Annotated[Path, typer.Argument(help="Folder of a Hugging Face BitNet checkpoint (safetensors).")],
@@ -32,7 +35,7 @@ def convert(
     from trireme_worker.convert import convert as convert_checkpoint
 
     columns = TextColumn("Converting"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with ended_by_signals(), Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("convert", total=None)
         made = convert_checkpoint(
             src,
@@ -43,16 +46,8 @@ def convert(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print(
-        f"{dst}: {made.name}, {_count(made.parameters)} parameters in {made.layers} layers, "
+        f"{dst}: {made.name}, {count(made.parameters)} parameters in {made.layers} layers, "
         f"{made.bytes / 1e6:,.1f} MB, {made.bits_per_weight:.2f} bits per ternary weight"
     )
     if made.rounded_tables:
         print("Embedding and head were rounded to bfloat16.")
-
-
-def _count(parameters: int) -> str:
-    """5776640 -> "5.8 M"."""
-    for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
-        if parameters >= size:
-            return f"{parameters / size:.1f} {unit}"
-    return str(parameters)

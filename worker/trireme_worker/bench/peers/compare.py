@@ -21,8 +21,8 @@ from trireme_worker.bench.interleave import Report, Timing, Trial, Watch, interl
 from trireme_worker.bench.peers.gguf_file import FORMATS, Format, check_widths, write_model
 from trireme_worker.bench.peers.llama import LlamaModel, LlamaStep
 from trireme_worker.bench.random_weights import RandomPack
-from trireme_worker.bench.shapes import shape
 from trireme_worker.pack import ModelConfig
+from trireme_worker.synth.shapes import shape
 
 OURS = "trireme"
 _BYTES_PER_WEIGHT = 0.72

@@ -19,8 +19,8 @@ import numpy as np
 from trireme_kernels.arrays import U8
 from trireme_proto.errors import ConfigurationError
 from trireme_worker.bench.interleave import Report, silent
-from trireme_worker.bench.random_weights import FIELDS_2BIT
 from trireme_worker.pack import ModelConfig
+from trireme_worker.synth.weights import FIELDS_2BIT
 
 Format = Literal["TQ1_0", "TQ2_0"]
 FORMATS: tuple[Format, ...] = ("TQ1_0", "TQ2_0")

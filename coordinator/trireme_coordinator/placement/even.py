@@ -20,6 +20,8 @@ class Node:
     node_id: str
     name: str
     address: str
+    host: str = ""
+    """Name of the machine: nodes with the same one share its CPUs and memory."""
 
 
 @dataclass(frozen=True, slots=True)
