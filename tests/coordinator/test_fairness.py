@@ -140,7 +140,7 @@ def test_a_flood_of_one_tenant_does_not_starve_another(
 
     before = served("flood")
     while s.waiting.count("flood"):
-        while s.waiting.count("other") < 2:
+        while s.waiting.count("other") <= slots:
             everybody["other"].append(request("other", prompt, answer, seed=len(everybody["other"])))
             s.submit(everybody["other"][-1])
         work(s, pipeline, 1)
