@@ -30,6 +30,7 @@ def generate(
     stop: str | Sequence[str],
     ignore_eos: bool | None,
     request_id: str | None,
+    priority: int | None,
 ) -> inference.GenerateRequest:
     """The request of one generation. Raises InvalidRequest, PromptTooLong."""
     request = inference.GenerateRequest(
@@ -44,6 +45,7 @@ def generate(
         request_id=_text("request_id", request_id or ""),
         stop=[_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)],
         ignore_eos=ignore_eos,
+        priority=_unsigned("priority", priority, 32),
     )
     if isinstance(prompt, str):
         request.text = _text("prompt", prompt)

@@ -200,6 +200,7 @@ def _scheduling(config: ServeConfig, pack: Pack) -> SchedulerConfig:
         context=min(pack.config.context, kv_tokens),
         prefill_chunk=config.prefill_chunk,
         queue=config.queue,
+        speculation=config.speculation != "off",
     )
 
 

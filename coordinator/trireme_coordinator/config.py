@@ -30,6 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LEAST_KV_TOKENS = 16
 KV_DTYPES = ("float32", "float16", "int8")
 """As in trireme_kernels, which is not imported here because it loads the kernels."""
+SPECULATION = ("auto", "off")
 LAYOUTS = ("auto", "2bit", "1.6bit", "packed")
 
 
@@ -67,7 +68,10 @@ class ServeConfig:
     slots: int = 64
     """Sequences that can be computed at once."""
     queue: int = LIMITS.queue
-    """Requests that may wait for a slot."""
+    """Requests of one tenant that may wait for a slot."""
+    speculation: str = "auto"
+    """"auto": next tokens are guessed from the text so far and verified together, where that pays; answers are the same
+    as with "off"."""
     session_ttl: int = 24 * 3600
     """Seconds without use after which a session is forgotten, unless it was made with another time."""
     data_dir: str = ""
@@ -94,6 +98,8 @@ class ServeConfig:
             raise ConfigurationError(f"name is '{self.name}'; it must be 1 to 64 letters, digits and . _ or -.")
         if self.kv_dtype not in KV_DTYPES:
             raise ConfigurationError(f"kv-dtype is '{self.kv_dtype}'; it must be one of {', '.join(KV_DTYPES)}.")
+        if self.speculation not in SPECULATION:
+            raise ConfigurationError(f"speculation is '{self.speculation}'; it must be {' or '.join(SPECULATION)}.")
         if self.layout not in LAYOUTS:
             raise ConfigurationError(f"layout is '{self.layout}'; it must be one of {', '.join(LAYOUTS)}.")
         split_address(self.listen)

@@ -7,7 +7,10 @@ each token and says whether the answer goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from collections.abc import Sequence as Items
 from contextlib import contextmanager
@@ -52,13 +55,16 @@ class Engine:
     Every listener is told of its sequence's end, whatever happens, unless the sequence is dropped.
     """
 
-    def __init__(self, config: SchedulerConfig, launch: Launch) -> None:
+    def __init__(
+        self, config: SchedulerConfig, launch: Launch, clock: Callable[[], int] = time.perf_counter_ns
+    ) -> None:
         self.scheduler = Scheduler(config)
         self.pipeline: Pipeline | None = None
         self.epoch = 0
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()  # the opposite of `ready`, to wait for
-        self._launch = launch
+        self._launch, self._clock = launch, clock
+        self._sent: deque[int] = deque()  # when the micro-batches under way were handed to the pipeline
         self._started = self._ended = False
         self._listeners: dict[Sequence, Listener] = {}
         self._queued: set[Sequence] = set()
@@ -115,6 +121,11 @@ class Engine:
                 await self._serve(self.pipeline)
         except TriremeError as error:
             log.warning("pipeline lost, rebuilding it: %s", error.message)
+        except asyncio.CancelledError:  # gRPC raises it too, for a call that the other side cancelled
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            log.warning("pipeline lost, rebuilding it: a stage cancelled its call")
         except Exception:  # the one task that serves everybody: it must not die, nor leave anybody waiting for ever
             log.exception("the engine failed in a way that it should not have")
             self._fail_all(Internal(_FAULT))
@@ -135,16 +146,24 @@ class Engine:
         """Feeds and collects until something is lost."""
         self._started = True
         self.lost.clear()
+        self._sent.clear()
         self.ready.set()
         await first_to_end(self._feed(pipeline), self._collect(pipeline), pipeline.lost())
 
     async def _feed(self, pipeline: Pipeline) -> Never:
         while True:
             self._wake.clear()
-            while (batch := self.scheduler.schedule()) is not None:
+            while (batch := self.scheduler.schedule(self._clock())) is not None:
                 self._tell_admitted(batch)
+                self._sent.append(self._clock())
                 await pipeline.send(batch)
-            await self._wake.wait()
+            await self._woken(self.scheduler.wait_ns(self._clock()))
+
+    async def _woken(self, after_ns: int) -> None:
+        """Something happened, or so much time has passed (0: however long it takes)."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(after_ns / 1e9 if after_ns else None):
+                await self._wake.wait()
 
     async def _collect(self, pipeline: Pipeline) -> Never:
         while True:
@@ -154,15 +173,23 @@ class Engine:
     def _apply(self, result: pb.StepResult) -> None:
         """Takes in one step's result and tells everybody concerned."""
         batch, tokens = self.scheduler.complete(result.step, [(t.slot, t.token_id) for t in result.tokens])
+        self._learn(batch, result.timings)
         for row in batch.rows:
             with self._telling(row.sequence) as listener:
                 if listener is not None:
                     listener.timed(prefill=row.prefill, tokens=row.count, timings=result.timings)
-                    self._tell_token(row.sequence, listener, tokens.get(row.sequence))
+                    self._tell_tokens(row.sequence, listener, tokens.get(row.sequence, []))
 
-    def _tell_token(self, sequence: Sequence, listener: Listener, token_id: int | None) -> None:
-        if token_id is not None and (reason := listener.token(token_id)) is not None:
-            self.scheduler.finish(sequence, reason)
+    def _learn(self, batch: Batch, timings: Items[pb.StageTiming]) -> None:
+        round_ns = self._clock() - self._sent.popleft()
+        waited = sum(t.wait_ns for t in timings)
+        self.scheduler.learn(batch, [t.compute_ns for t in timings], round_ns - waited)
+
+    def _tell_tokens(self, sequence: Sequence, listener: Listener, tokens: list[int]) -> None:
+        for n, token_id in enumerate(tokens, 1):
+            if (reason := listener.token(token_id)) is not None:
+                self.scheduler.finish(sequence, reason, unread=len(tokens) - n)
+                break
         if sequence.finish is not None:
             self.drop(sequence)
             listener.finished(sequence.finish)

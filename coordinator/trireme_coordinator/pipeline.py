@@ -56,7 +56,7 @@ class Pipeline:
 
     async def send(self, batch: Batch) -> None:
         """Hands a micro-batch to the first stage. Raises as `lost`."""
-        await self._sender().send(_frame(batch, self.epoch))
+        await self._sender().send(frame_of(batch, self.epoch))
 
     async def receive(self) -> pb.StepResult:
         """The next step's result. Raises as `lost`."""
@@ -118,19 +118,22 @@ async def highest_epoch(addresses: Sequence[str]) -> int:
             raise PipelineUnavailable("A stage does not answer.") from error
 
 
-def _frame(batch: Batch, epoch: int) -> pb.Frame:
+def frame_of(batch: Batch, epoch: int) -> pb.Frame:
+    """The frame for the first stage."""
     rows = [
         pb.Row(
             slot=row.slot,
             position=row.position,
             count=row.count,
             sampling=_sampling(row.sequence.sampling) if row.samples else None,
+            drafts=len(row.drafts),
         )
         for row in batch.rows
     ]
     return pb.Frame(
         epoch=epoch,
         step=batch.step,
+        share=[pb.Share(slot=s.slot, from_slot=s.from_slot, pages=s.pages) for s in batch.share],
         release=batch.release,
         rows=rows,
         token_ids=batch.token_ids,

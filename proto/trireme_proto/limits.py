@@ -15,6 +15,8 @@ class Limits:
     """Most token ids in one request, before the model's own context window is looked at."""
     temperature: float = 100.0
     """Highest sampling temperature."""
+    priority: int = 9
+    """Highest priority of a request."""
     stop_texts: int = 8
     """Most stop texts in a request."""
     stop_bytes: int = 256
@@ -41,6 +43,8 @@ class Limits:
     """Most requests in one load of a benchmark or a simulation."""
     load_rate: int = 100_000
     """Most requests a second in such a load."""
+    draft_tokens: int = 8
+    """Most guessed tokens in a row of a frame."""
     manifest_bytes: int = 16 << 20
     """Largest manifest (trireme.json) or safetensors header of a pack or checkpoint."""
     nodes_file_bytes: int = 256 << 10

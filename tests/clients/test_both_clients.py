@@ -50,7 +50,15 @@ async def test_result_after_some_chunks_has_the_whole_answer(do, server):
 async def test_values_reach_the_server_and_none_stays_unset(do, server):
     await do(
         lambda client: client.generate(
-            [104, 105], max_tokens=1, temperature=0.0, top_k=0, top_p=1.0, seed=0, stop="end", ignore_eos=False
+            [104, 105],
+            max_tokens=1,
+            temperature=0.0,
+            top_k=0,
+            top_p=1.0,
+            seed=0,
+            stop="end",
+            ignore_eos=False,
+            priority=0,
         ).result()
     )
     await do(lambda client: client.generate("hi", stop=["a", "b"]).result())
@@ -59,10 +67,12 @@ async def test_values_reach_the_server_and_none_stays_unset(do, server):
     assert all(given.sampling.HasField(name) for name in ("temperature", "top_k", "top_p", "seed"))
     assert given.max_tokens == 1
     assert given.HasField("ignore_eos")
+    assert given.HasField("priority")
     assert list(given.stop) == ["end"]
     assert not any(bare.sampling.HasField(name) for name in ("temperature", "top_k", "top_p", "seed"))
     assert not bare.HasField("max_tokens")
     assert not bare.HasField("ignore_eos")
+    assert not bare.HasField("priority")
     assert (bare.text, list(bare.stop), bare.session_id) == ("hi", ["a", "b"], "")
 
 

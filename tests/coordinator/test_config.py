@@ -45,7 +45,8 @@ def test_the_process_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("field", dataclasses.fields(ServeConfig), ids=lambda f: f.name)
 def test_every_field_can_come_from_the_environment(field: dataclasses.Field[Any]) -> None:
-    text = {"listen": "h:1", "kv_dtype": "float16", "layout": "packed", "name": "x"}.get(field.name, "17")
+    texts = {"listen": "h:1", "kv_dtype": "float16", "layout": "packed", "speculation": "off", "name": "x"}
+    text = texts.get(field.name, "17")
     config = from_environment({}, {f"TRIREME_{field.name.upper()}": text})
     assert getattr(config, field.name) == type(field.default)(text)
 
@@ -92,6 +93,11 @@ def test_ranges(name: str, low: int, high: int) -> None:
     for value in (low - 1, high + 1, -1, -(1 << 70), 1 << 70):
         with pytest.raises(ConfigurationError, match=f"^{name.replace('_', '-')} is {value}; it must be"):
             ServeConfig(**{name: value})
+
+
+def test_speculation_is_auto_or_off() -> None:
+    with pytest.raises(ConfigurationError, match=r"^speculation is 'on'; it must be auto or off\.$"):
+        ServeConfig(speculation="on")
 
 
 def test_no_kv_tokens_means_that_the_model_decides() -> None:

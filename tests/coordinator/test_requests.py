@@ -24,6 +24,7 @@ def check(request: pb.GenerateRequest, prompt_tokens: int = 3) -> None:
     requests.check_prompt(request, BOUNDS)
     requests.check_max_tokens(request, BOUNDS)
     requests.stops(request)
+    requests.priority(request)
     requests.sampling(request, BOUNDS, SEED)
     requests.max_tokens(request, BOUNDS, prompt_tokens)
 
@@ -57,6 +58,7 @@ TAKEN: list[pb.GenerateRequest] = [
     with_ids(),
     with_ids(0, 4095),
     with_ids(*[1] * LIMITS.request_tokens),
+    *(pb.GenerateRequest(text="a", priority=v) for v in (0, LIMITS.priority)),
     *(with_sampling(temperature=v) for v in (0, -0.0, 1e-45, LIMITS.temperature)),
     *(with_sampling(top_k=v) for v in (0, 1, 4096)),
     *(with_sampling(top_p=v) for v in (1e-45, 0.5, 1)),
@@ -78,6 +80,7 @@ REFUSED: list[tuple[pb.GenerateRequest, type[TriremeError], str]] = [
     (with_ids(0, 4096), InvalidRequest, "^token id 4096 is not in the vocabulary of 4096 tokens.$"),
     (with_ids(UINT32, 0), InvalidRequest, "^token id 4294967295 is not in the vocabulary"),
     (with_ids(*[1] * (LIMITS.request_tokens + 1)), PromptTooLong, "^1048577 token ids were given; at most 1048576"),
+    (pb.GenerateRequest(text="a", priority=10), InvalidRequest, "^priority is 10; it must be 0 to 9.$"),
     (with_sampling(temperature=-0.5), InvalidRequest, "^temperature is -0.5; it must be 0 to 100.$"),
     (with_sampling(temperature=-1e-45), InvalidRequest, "^temperature is -1.4"),
     (with_sampling(temperature=100.00001), InvalidRequest, "^temperature is 100.000008; it must be 0 to 100.$"),
@@ -116,7 +119,7 @@ def test_beyond_the_bounds(request_: pb.GenerateRequest, error: type[TriremeErro
 def test_each_field_of_a_request_is_looked_at_here() -> None:
     """A new field must get its bounds, and its rows above."""
     assert {f.name for f in pb.GenerateRequest.DESCRIPTOR.fields} == {
-        *("text", "token_ids", "max_tokens", "sampling", "stop"),  # above
+        *("text", "token_ids", "max_tokens", "sampling", "stop", "priority"),  # above
         *("session_id", "request_id"),  # test_ids
         "ignore_eos",  # has no bounds
     }

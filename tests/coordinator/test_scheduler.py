@@ -11,7 +11,7 @@ CONTEXT = 100
 
 
 def scheduler(stages: int = 1, *, slots: int = 8, chunk: int = 10, queue: int = 8, pages: int = 80) -> Scheduler:
-    return Scheduler(SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue))
+    return Scheduler(SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue, speculation=False))
 
 
 def sequence(tokens: int, max_tokens: int = 10, session: str = "", eos: int = 99) -> Sequence:
@@ -24,7 +24,7 @@ def scheduled(s: Scheduler) -> Batch:
     return batch
 
 
-def answer(s: Scheduler, batch: Batch, token: int = 7) -> dict[Sequence, int]:
+def answer(s: Scheduler, batch: Batch, token: int = 7) -> dict[Sequence, list[int]]:
     """Completes a micro-batch with the same token for everybody."""
     return s.complete(batch.step, [(row.slot, token) for row in batch.rows if row.samples])[1]
 
@@ -41,7 +41,7 @@ def test_a_prompt_in_chunks_then_token_by_token() -> None:
     assert batches[1].token_ids == tuple(range(10, 20))
     assert [b.step for b in batches] == [1, 2, 3]
     assert s.schedule() is None  # its token is under way
-    assert [answer(s, b) for b in batches] == [{}, {}, {one: 7}]
+    assert [answer(s, b) for b in batches] == [{}, {}, {one: [7]}]
     row = scheduled(s).rows[0]
     assert (row.position, row.count, row.samples, row.prefill, row.token_ids) == (23, 1, True, False, [7])
 
@@ -56,7 +56,7 @@ def test_the_pipeline_is_full_with_one_micro_batch_more_than_stages() -> None:
     assert s.schedule() is None
 
 
-def test_decode_rows_come_first_and_prefill_shares_the_rest() -> None:
+def test_decode_rows_come_first_and_prompts_take_turns_with_the_rest() -> None:
     s = scheduler(chunk=10)
     old, long, short = sequence(3), sequence(15), sequence(4)
     s.submit(old)
@@ -66,7 +66,7 @@ def test_decode_rows_come_first_and_prefill_shares_the_rest() -> None:
     rows = scheduled(s).rows
     assert [(r.sequence, r.count, r.prefill) for r in rows] == [(old, 1, False), (long, 10, True)]
     rows = scheduled(s).rows
-    assert [(r.sequence, r.count, r.prefill) for r in rows] == [(long, 5, True), (short, 4, True)]
+    assert [(r.sequence, r.count, r.prefill) for r in rows] == [(short, 4, True), (long, 5, True)]
 
 
 def test_decode_rows_are_shared_out_over_the_stages() -> None:
@@ -142,7 +142,7 @@ def test_ends() -> None:
         while not (batch := scheduled(s)).rows[-1].samples:
             answer(s, batch)
         told = answer(s, batch, token)
-        assert told == ({} if one is eos else {one: 7})
+        assert told == ({} if one is eos else {one: [7]})
         s.drop(one)
     assert (eos.finish, length.finish, context.finish) == (Finish.EOS, Finish.LENGTH, Finish.CONTEXT)
     assert (eos.generated, length.generated, context.generated) == (0, 1, 1)
@@ -195,7 +195,7 @@ def test_a_result_that_is_not_the_one_that_is_due_changes_nothing(step: int, tok
     with pytest.raises(PipelineUnavailable):
         s.complete(step, tokens)
     assert [one.generated for one in both] == [0, 0]
-    assert answer(s, batch) == dict.fromkeys(both, 7)
+    assert answer(s, batch) == {one: [7] for one in both}
 
 
 def test_a_result_when_none_is_due() -> None:

@@ -19,6 +19,7 @@ from trireme_proto.errors import Overloaded, PipelineUnavailable
 
 CONTEXT = 70
 SESSIONS = ("", "a", "b", "c")
+TENANTS = ("x", "y")
 
 
 @dataclass
@@ -56,9 +57,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         extra_pages=st.integers(0, 12),
         chunk=st.integers(1, 40),
         queue=st.integers(1, 8),
+        sharing=st.booleans(),
+        speculation=st.booleans(),
     )
-    def begin(self, stages: int, slots: int, extra_pages: int, chunk: int, queue: int) -> None:
-        self.config = SchedulerConfig(stages, slots, pages_for(CONTEXT) + extra_pages, CONTEXT, chunk, queue)
+    def begin(
+        self, stages: int, slots: int, extra_pages: int, chunk: int, queue: int, sharing: bool, speculation: bool
+    ) -> None:
+        pages = pages_for(CONTEXT) + extra_pages
+        self.config = SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue, sharing, speculation)
         self.scheduler = Scheduler(self.config)
         self.pipeline = FakePipeline(self.config)
         self.live: list[Request] = []
@@ -73,19 +79,35 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_tokens=st.sampled_from([1, 2, 7, 40, 1000]),
         stop_after=st.none() | st.integers(1, 10),
         seed=st.integers(0, 2**64 - 1),
+        text=st.integers(0, 2),
+        tenant=st.sampled_from(TENANTS),
+        priority=st.integers(0, 2),
     )
     def submit(
-        self, session: str, length: int, change: int | None, max_tokens: int, stop_after: int | None, seed: int
+        self,
+        session: str,
+        length: int,
+        change: int | None,
+        max_tokens: int,
+        stop_after: int | None,
+        seed: int,
+        text: int = 0,
+        tenant: str = "x",
+        priority: int = 0,
     ) -> None:
-        """A prompt of `length` tokens; on a session after what it holds, in which one token may be changed."""
+        """A prompt of `length` tokens of one of three texts; on a session, which is a tenant's own, after what it
+        holds, in which one token may be changed.
+        """
+        tenant = TENANTS[SESSIONS.index(session) % 2] if session else tenant
         log = list(self.logs.get(session, [])) if session else []
         if change is not None and change < len(log):
             log[change] = (log[change] + 1) % VOCABULARY
-        tokens = log + [(seed + i * i) % VOCABULARY for i in range(length)]
+        tokens = log + [(text + i * i) % VOCABULARY for i in range(length)]
         if not 0 < len(tokens) < CONTEXT:
             tokens = [seed % VOCABULARY]
-        sequence = Sequence(list(tokens), SamplingParams(0.0, 0, 1.0, seed), max_tokens, frozenset({EOS}), session)
-        if len(self.scheduler.waiting) >= self.config.queue:
+        how = SamplingParams(0.0, 0, 1.0, seed)
+        sequence = Sequence(list(tokens), how, max_tokens, frozenset({EOS}), session, tenant, priority)
+        if self.scheduler.waiting.count(tenant) >= self.config.queue:
             with pytest.raises(Overloaded):
                 self.scheduler.submit(sequence)
             return
@@ -96,7 +118,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def crowd(self, how_many: int, seed: int) -> None:
         """Short prompts with answers that may become long."""
         for i in range(how_many):
-            self.submit(SESSIONS[i % len(SESSIONS)], 1, None, 1000, None, seed + i)
+            self.submit(SESSIONS[i % len(SESSIONS)], 1, None, 1000, None, seed + i, priority=i % 3)
 
     @rule()
     def fill(self) -> None:
@@ -142,7 +164,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(step=st.integers(-2, 2), slot=st.integers(0, 3))
     def wrong_result(self, step: int, slot: int) -> None:
         batch = self._under_way()[0]
-        asked = [row.slot for row in batch.rows if row.samples]
+        asked = [row.slot for row in batch.rows for _ in range(row.sampled)]
         if step == 0 and asked == [slot]:
             return
         with pytest.raises(PipelineUnavailable):
@@ -161,12 +183,26 @@ class SchedulerMachine(RuleBasedStateMachine):
         first, budget = self.pipeline.stages[0], self.scheduler.budget
         while self.pipeline.advance(0):
             pass
-        lengths = {s.slot: s.computed for s in self.scheduler.running}
-        lengths |= {parked.slot: len(parked.tokens) for parked in budget._parked.values()}
-        for slot in set(range(self.config.slots)) - set(budget.releases):
-            assert first.kv.lengths[slot] == lengths.get(slot, 0)
-        for parked in budget._parked.values():
-            assert first.held[parked.slot] == list(parked.tokens)
+        held = {s.slot: s.tokens[: s.computed] for s in self.scheduler.running}
+        held |= {parked.slot: list(parked.tokens) for parked in budget._parked.values()}
+        lengths = {s.slot: s.fed for s in self.scheduler.running}
+        lengths |= {parked.slot: parked.held for parked in budget._parked.values()}
+        for slot in set(range(self.config.slots)) - set(budget.releases) - {share.slot for share in budget.shares}:
+            assert first.held.get(slot, [])[: len(held.get(slot, []))] == held.get(slot, [])
+            assert first.kv.lengths[slot] == lengths.get(slot, 0) == len(first.held.get(slot, []))
+        if not (budget.releases or budget.shares):
+            assert first.kv.pages_used <= budget.pages_reserved
+
+    @invariant()
+    def tenants_share_nothing(self) -> None:
+        tenants = {s.slot: s.tenant for s in self.scheduler.running}
+        for session, parked in self.scheduler.budget._parked.items():
+            tenants[parked.slot] = TENANTS[SESSIONS.index(session) % 2]
+        first, owners = self.pipeline.stages[0], {}
+        for slot, tenant in tenants.items():
+            for page in first.kv.table[slot, : pages_for(int(first.kv.lengths[slot]))].tolist():
+                assert owners.setdefault(page, tenant) == tenant
+                assert self.config.sharing or first.kv._owners[page] == 1
 
     @invariant()
     def nothing_wrong_was_told(self) -> None:
@@ -195,8 +231,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(under_way) <= self.config.stages
         assert len({row.slot for row in batch.rows}) == len(batch.rows)
         assert sum(row.count for row in batch.rows if row.prefill) <= self.config.prefill_chunk
+        assert sum(len(row.drafts) for row in batch.rows) <= self.config.prefill_chunk
         assert all(
-            row.count == 1 and row.position >= row.sequence.prompt_length for row in batch.rows if not row.prefill
+            row.count == 1 + len(row.drafts) and row.position >= row.sequence.prompt_length
+            for row in batch.rows
+            if not row.prefill
         )
         awaited = {row.sequence for b in under_way for row in b.rows if row.samples and row.sequence.slot is not None}
         assert not awaited & {row.sequence for row in batch.rows}, "a sequence whose token is awaited was scheduled"
@@ -216,11 +255,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         batch, accepted = self.scheduler.complete(step, tokens)
         assert batch is self.pipeline.sent[step - 1]
         by_sequence = {request.sequence: request for request in self.live}
-        for sequence, token in accepted.items():
+        for sequence, found in accepted.items():
             request = by_sequence[sequence]  # a dropped one is told nothing
-            request.told.append(token)
-            if len(request.told) == request.stop_after and sequence.finish is None:
-                self.scheduler.finish(sequence, Finish.STOP)
+            for n, token in enumerate(found, 1):
+                request.told.append(token)
+                last = n == len(found) and sequence.finish is not None  # it would have ended anyway
+                if len(request.told) == request.stop_after and not last:
+                    self.scheduler.finish(sequence, Finish.STOP, unread=len(found) - n)
+                    break
         for row in batch.rows:
             if row.sequence.finish is not None and row.sequence in by_sequence:
                 self._end(by_sequence[row.sequence])

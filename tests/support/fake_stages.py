@@ -19,9 +19,11 @@ VOCABULARY = 23
 
 
 def next_token(tokens: Sequence[int], seed: int) -> int:
-    """What the "model" says after these tokens; EOS once in 60 times."""
+    """What the "model" says after these tokens; EOS once in 60 times. With an odd seed it mostly repeats itself."""
     drawn = zlib.crc32(bytes(tokens) + seed.to_bytes(8, "little"))
-    return 1 + drawn // 60 % (VOCABULARY - 1) if drawn % 60 else EOS
+    if drawn % 60 == 0:
+        return EOS
+    return 1 + (len(tokens) % 5 if seed % 2 and drawn % 8 else drawn // 60 % (VOCABULARY - 1))
 
 
 @dataclass
@@ -36,17 +38,20 @@ class FakeStage:
         """Takes in a frame as a stage would; returns (slot, token) of the rows that sample."""
         self.steps += 1
         assert batch.step == self.steps
+        for share in batch.share:
+            self.kv.share(share.slot, share.from_slot, share.pages)
+            self.held[share.slot] = self.held[share.from_slot][: 16 * share.pages]
         for slot in batch.release:
             self.kv.release(slot)
             self.held.pop(slot, None)
         ids = list(batch.token_ids)
         tokens = []
         for row in batch.rows:
-            self.kv.extend(row.slot, row.position, row.count)  # FrameRefused would fail the test
+            self.kv.extend(row.slot, row.position, row.count, len(row.drafts))  # FrameRefused would fail the test
             held = self.held.setdefault(row.slot, [])
-            held += [ids.pop(0) for _ in range(row.count)]
-            if row.samples:
-                tokens.append((row.slot, next_token(held, row.sequence.sampling.seed)))
+            held[row.position :] = [ids.pop(0) for _ in range(row.count)]
+            ends = range(len(held) + 1 - row.sampled, len(held) + 1)
+            tokens += [(row.slot, next_token(held[:end], row.sequence.sampling.seed)) for end in ends]
         assert ids == []
         assert self.kv.check_integrity() == ""
         return tokens

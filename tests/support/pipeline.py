@@ -91,7 +91,7 @@ class StageServer:
 class LocalPipeline:
     """Stages that can be lost, and an engine that runs on them."""
 
-    def __init__(self, pack: Pack, stages: int, *, threads: int, chunk: int, queue: int) -> None:
+    def __init__(self, pack: Pack, stages: int, *, threads: int, chunk: int, queue: int, speculation: bool) -> None:
         self.pack = pack
         self.ranges = partition([1] * pack.config.layers, stages)
         self.stages: list[StageServer] = []
@@ -99,7 +99,9 @@ class LocalPipeline:
         self.answers: list[tuple[Request, Answer]] = []
         self._threads = threads
         self._all: list[StageServer] = []
-        config = SchedulerConfig(stages, SLOTS, pages_for(KV_TOKENS), pack.config.context, chunk, queue)
+        config = SchedulerConfig(
+            stages, SLOTS, pages_for(KV_TOKENS), pack.config.context, chunk, queue, speculation=speculation
+        )
         self.engine = Engine(config, self.launch)
 
     async def launch(self) -> list[str]:
@@ -168,10 +170,10 @@ class LocalPipeline:
 
 @asynccontextmanager
 async def local_pipeline(
-    pack: Pack, stages: int = 2, *, threads: int = 1, chunk: int = 256, queue: int = 64
+    pack: Pack, stages: int = 2, *, threads: int = 1, chunk: int = 256, queue: int = 64, speculation: bool = True
 ) -> AsyncIterator[LocalPipeline]:
     """A running engine over `stages` stages; everything has ended when the context is left."""
-    local = LocalPipeline(pack, stages, threads=threads, chunk=chunk, queue=queue)
+    local = LocalPipeline(pack, stages, threads=threads, chunk=chunk, queue=queue, speculation=speculation)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(local.stop)
         async with running(local.engine):

@@ -41,7 +41,7 @@ def test_a_good_frame() -> None:
     assert batch.tokens == 4
     assert batch.slots().tolist() == [2, 2, 2, 7]
     assert batch.positions().tolist() == [10, 11, 12, 0]
-    assert batch.sampled() == [(3, batch.rows[1])]
+    assert batch.sampled() == [(3, batch.rows[1], 1)]
     values = frames.read_activations(good(), batch, EXPECTED)
     assert values.tolist() == np.arange(16).reshape(4, 4).tolist()
     assert values.dtype == np.float32
@@ -78,6 +78,13 @@ REFUSED: list[tuple[Change, str]] = [
     (lambda f: f.ClearField("timings"), "number of timings is 0, expected 1"),
     (lambda f: f.release.append(8), "a slot to release is out of range"),
     (lambda f: f.release.extend([0] * 7), "a slot to release is out of range"),
+    (lambda f: setattr(f.rows[0], "drafts", 1), "a row of 3 tokens cannot have 1 drafts"),  # it samples nothing
+    (lambda f: setattr(f.rows[1], "drafts", 1), "a row of 1 tokens cannot have 1 drafts"),
+    (lambda f: f.rows[0].MergeFrom(pb.Row(drafts=3, sampling=f.rows[1].sampling)), "cannot have 3 drafts"),
+    (
+        lambda f: f.rows[0].MergeFrom(pb.Row(count=30, drafts=LIMITS.draft_tokens + 1, sampling=f.rows[1].sampling)),
+        "cannot have 9 drafts",
+    ),
     (lambda f: setattr(f.rows[0], "slot", 8), "slot 8 is not below 8"),
     (lambda f: setattr(f.rows[0], "slot", 2**32 - 1), "slot 4294967295 is not below 8"),
     (lambda f: setattr(f.rows[0], "slot", 7), "two rows of one frame name the same slot"),
@@ -120,6 +127,7 @@ def test_frames_that_are_refused(change: Change, why: str) -> None:
         lambda f: setattr(f.rows[0], "position", LIMITS.request_tokens),
         lambda f: setattr(f.rows[0], "count", LIMITS.frame_tokens - 1),
         lambda f: setattr(f.rows[0], "slot", 0),
+        lambda f: f.rows[0].MergeFrom(pb.Row(drafts=2, sampling=f.rows[1].sampling)),
         lambda f: f.release.extend([1] * 6),
     ],
 )
@@ -135,6 +143,21 @@ def test_as_many_rows_as_allowed() -> None:
     assert (
         frames.read_batch(frame, dataclasses.replace(EXPECTED, slots=LIMITS.frame_rows)).tokens == LIMITS.frame_tokens
     )
+
+
+@pytest.mark.parametrize(("slot", "from_slot"), [(8, 1), (1, 8), (3, 3)])
+def test_shares_that_are_refused(slot: int, from_slot: int) -> None:
+    frame = good()
+    frame.share.add(slot=slot, from_slot=from_slot, pages=1)
+    with pytest.raises(FrameRefused, match=f"slot {slot} cannot share pages of slot {from_slot}"):
+        frames.read_shares(frame, EXPECTED)
+
+
+def test_too_many_shares() -> None:
+    frame = good()
+    frame.share.extend([pb.Share(slot=1, from_slot=2, pages=1)] * 9)
+    with pytest.raises(FrameRefused, match="9 shares, at most 8"):
+        frames.read_batch(frame, EXPECTED)
 
 
 def _flipped(data: bytes) -> bytes:

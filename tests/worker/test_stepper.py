@@ -131,6 +131,46 @@ def test_releases_come_before_rows() -> None:
     close([only])
 
 
+def test_shared_pages_give_the_same_tokens_as_computed_ones(whole: StageModel) -> None:
+    stages = pipeline((3,))
+    common, rng = [0, *range(300, 339)], random.Random(1)
+    through(stages, token_frame(1, [row(0, 0, 40)], common))
+    tails = {slot: [rng.randrange(4096) for _ in range(9 + slot)] for slot in (1, 2)}
+    frame = token_frame(2, [], [], release=[0])
+    for slot, tail in tails.items():
+        frame.share.add(slot=slot, from_slot=slot - 1, pages=2)
+        frame.rows.append(row(slot, 32, len(tail), SAMPLING))
+        frame.token_ids.extend(tail)
+    sampled = through(stages, frame)
+    assert [stage.model.kv.pages_used for stage in stages] == [2 + 1 + 1] * 2
+    for (slot, tail), found in zip(tails.items(), sampled, strict=True):
+        tokens = common[:32] + tail
+        how = (SAMPLING.temperature, SAMPLING.top_k, SAMPLING.top_p, SAMPLING.seed, len(tokens))
+        assert (found.slot, found.position) == (slot, len(tokens))
+        assert found.token_id == kernels.sample(whole.logits(tokens)[-1], *how)
+    close(stages)
+
+
+def test_drafts_are_sampled_at_every_position_and_may_be_written_again(whole: StageModel) -> None:
+    stages, tokens = pipeline((3,)), [0, *range(300, 315)]
+
+    def follows(tokens: list[int]) -> int:
+        how = (SAMPLING.temperature, SAMPLING.top_k, SAMPLING.top_p, SAMPLING.seed, len(tokens))
+        return kernels.sample(whole.logits(tokens)[-1], *how)
+
+    through(stages, token_frame(1, [row(0, 0, 15)], tokens[:15]))
+    first = follows(tokens)
+    second = follows([*tokens, first])
+    wrong = (second + 1) % 4096
+    fed = [tokens[15], first, wrong, 5]
+    sampled = through(stages, token_frame(2, [pb.Row(slot=0, position=15, count=4, sampling=SAMPLING, drafts=3)], fed))
+    assert [s.position for s in sampled] == [16, 17, 18, 19]
+    assert [s.token_id for s in sampled[:2]] == [first, second]
+    third = through(stages, token_frame(3, [row(0, 17, 1, SAMPLING)], [second]))
+    assert [(s.position, s.token_id) for s in third] == [(18, follows([*tokens, first, second]))]
+    close(stages)
+
+
 def test_steps_follow_each_other_without_gaps_and_refused_ones_do_not_count() -> None:
     only = stepper(range(6), stage=0)
     for step in (0, 2, 1):

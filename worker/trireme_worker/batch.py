@@ -20,12 +20,24 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`count` tokens of one sequence from `position` on; `sampling`: sample the token that follows the last of them."""
+    """`count` tokens of one sequence from `position` on, the last `drafts` of them guesses; `sampling`: sample the
+    token that follows the last of them, and those that follow the `drafts` before it.
+    """
 
     slot: int
     position: int
     count: int
     sampling: SamplingParams | None = None
+    drafts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`slot` gives up what it holds and gets the first `pages` pages of `from_slot`, which are full, to read."""
+
+    slot: int
+    from_slot: int
+    pages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,12 @@ class Batch:
         parts = [np.arange(r.position, r.position + r.count, dtype=np.int32) for r in self.rows]
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
-    def sampled(self) -> list[tuple[int, Row]]:
-        """(index of the row's last token, row) of each row that asks for a token."""
-        ends = np.cumsum([r.count for r in self.rows])
-        return [(int(end) - 1, row) for end, row in zip(ends, self.rows, strict=True) if row.sampling is not None]
+    def sampled(self) -> list[tuple[int, Row, int]]:
+        """(index of a token in the batch, its row, position of the token to sample after it), for each to sample."""
+        found, end = [], 0
+        for row in self.rows:
+            end += row.count
+            if row.sampling is not None:
+                after = row.position + row.count
+                found += [(end - back - 1, row, after - back) for back in range(row.drafts, -1, -1)]
+        return found

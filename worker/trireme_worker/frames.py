@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trireme_proto.errors import FrameRefused
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import stage_pb2 as pb
-from trireme_worker.batch import Batch, Row, SamplingParams
+from trireme_worker.batch import Batch, Row, SamplingParams, Share
 
 WIRE_FLOAT = np.dtype("<f4")
 
@@ -40,6 +40,8 @@ def read_batch(frame: pb.Frame, expected: Expected) -> Batch:
     _same("number of timings", len(frame.timings), expected.stage)
     if len(frame.release) > expected.slots or any(slot >= expected.slots for slot in frame.release):
         raise FrameRefused("a slot to release is out of range")
+    if len(frame.share) > expected.slots:
+        raise FrameRefused(f"{len(frame.share)} shares, at most {expected.slots} are allowed")
     if len(frame.rows) > LIMITS.frame_rows:
         raise FrameRefused(f"{len(frame.rows)} rows, at most {LIMITS.frame_rows} are allowed")
     batch = Batch(tuple(_row(row, expected) for row in frame.rows))
@@ -48,6 +50,14 @@ def read_batch(frame: pb.Frame, expected: Expected) -> Batch:
     if batch.tokens > LIMITS.frame_tokens:
         raise FrameRefused(f"{batch.tokens} tokens, at most {LIMITS.frame_tokens} are allowed")
     return batch
+
+
+def read_shares(frame: pb.Frame, expected: Expected) -> list[Share]:
+    """Which pages are to be shared, in order."""
+    for share in frame.share:
+        if max(share.slot, share.from_slot) >= expected.slots or share.slot == share.from_slot:
+            raise FrameRefused(f"slot {share.slot} cannot share pages of slot {share.from_slot}")
+    return [Share(share.slot, share.from_slot, share.pages) for share in frame.share]
 
 
 def read_token_ids(frame: pb.Frame, batch: Batch, expected: Expected) -> NDArray[np.int32]:
@@ -86,7 +96,9 @@ def _row(row: pb.Row, expected: Expected) -> Row:
         raise FrameRefused(f"slot {row.slot} is not below {expected.slots}")
     if not 1 <= row.count <= LIMITS.frame_tokens or row.position > LIMITS.request_tokens:
         raise FrameRefused(f"a row of {row.count} tokens at position {row.position} is out of range")
-    return Row(row.slot, row.position, row.count, _sampling(row, expected))
+    if row.drafts > min(LIMITS.draft_tokens, row.count - 1) or (row.drafts and not row.HasField("sampling")):
+        raise FrameRefused(f"a row of {row.count} tokens cannot have {row.drafts} drafts")
+    return Row(row.slot, row.position, row.count, _sampling(row, expected), row.drafts)
 
 
 def _sampling(row: pb.Row, expected: Expected) -> SamplingParams | None:

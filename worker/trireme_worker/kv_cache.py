@@ -6,7 +6,11 @@ in a slot; its positions fill pages of 16 tokens each, in order:
     slot 5, 37 tokens:   table[5] = [ 12 |  3 | 40 | -1 | -1 ]
     position 35          page 40 (35 // 16 = 2), row 3 of it (35 % 16)
 
-One page id stands for the same page in every layer of the stage, so one table serves all of them.
+One page id stands for the same page in every layer of the stage, so one table serves all of them. Slots whose
+sequences begin alike can share full pages; a slot writes only behind its certain tokens, which are all that it shares:
+
+    slot 5:   [ 12 |  3 | 40 ]                  lengths[5] = 37, certain 34: positions 34, 35 and 36 were guessed
+    slot 7:   [ 12 |  3 | 18 | 22 ]             pages 12 and 3 have two owners
 """
 
 from __future__ import annotations
@@ -55,29 +59,49 @@ class KVCache:
         """Frees everything."""
         self.table = np.full((self.slots, pages_for(self.context)), NO_PAGE, np.int32)
         self.lengths = np.zeros(self.slots, np.int32)
+        self._certain = [0] * self.slots
+        self._owners = [0] * self.pages
         self._free = list(range(self.pages - 1, -1, -1))
 
-    def extend(self, slot: int, position: int, count: int) -> None:
-        """Makes room for `count` tokens at `position` of a slot, which must be its length so far. FrameRefused
-        otherwise.
+    def extend(self, slot: int, position: int, count: int, drafts: int = 0) -> None:
+        """Makes room for `count` tokens at `position` of a slot, which must be its length so far, or go back over
+        tokens that were drafts. The last `drafts` of the new ones are drafts. FrameRefused otherwise.
         """
-        if position != self.lengths[slot]:
-            raise FrameRefused(f"slot {slot} holds {self.lengths[slot]} tokens, the row starts at {position}")
+        certain, length = self._certain[slot], int(self.lengths[slot])
+        if not certain <= position <= length:
+            held = f"{length}" if certain == length else f"{certain} to {length}"
+            raise FrameRefused(f"slot {slot} holds {held} tokens, the row starts at {position}")
         if position + count > self.context:
             raise FrameRefused(f"slot {slot} would hold {position + count} tokens, the context is {self.context}")
-        held, wanted = pages_for(position), pages_for(position + count)
-        if wanted - held > len(self._free):
-            raise FrameRefused(f"slot {slot} needs {wanted - held} KV pages, {len(self._free)} are free")
-        for i in range(held, wanted):
-            self.table[slot, i] = self._free.pop()
+        had, wanted = pages_for(length), pages_for(position + count)
+        if wanted - had > len(self._free):
+            raise FrameRefused(f"slot {slot} needs {wanted - had} KV pages, {len(self._free)} are free")
+        for i in range(had, wanted):
+            self.table[slot, i] = self._take()
+        self._give_up(slot, wanted, had)
         self.lengths[slot] = position + count
+        self._certain[slot] = position + count - drafts
+
+    def share(self, slot: int, from_slot: int, pages: int) -> None:
+        """Frees a slot, and lets it have the first `pages` pages of another one, which must be full of certain tokens.
+        FrameRefused otherwise.
+        """
+        tokens = pages * PAGE_TOKENS
+        if not 0 < tokens <= self._certain[from_slot]:
+            raise FrameRefused(
+                f"slot {from_slot} holds {self._certain[from_slot]} tokens, {pages} pages are to be shared"
+            )
+        shared = self.table[from_slot, :pages].copy()
+        for page in shared.tolist():  # before the release: the slot may hold some of them already
+            self._owners[page] += 1
+        self.release(slot)
+        self.table[slot, :pages] = shared
+        self.lengths[slot] = self._certain[slot] = tokens
 
     def release(self, slot: int) -> None:
-        """Frees a slot and its pages; a slot that is free already stays so."""
-        held = pages_for(int(self.lengths[slot]))
-        self._free.extend(int(page) for page in self.table[slot, :held])
-        self.table[slot, :held] = NO_PAGE
-        self.lengths[slot] = 0
+        """Frees a slot and those of its pages that no other has; a slot that is free already stays so."""
+        self._give_up(slot, 0, pages_for(int(self.lengths[slot])))
+        self.lengths[slot] = self._certain[slot] = 0
 
     @property
     def pages_used(self) -> int:
@@ -88,10 +112,39 @@ class KVCache:
         return int(np.count_nonzero(self.lengths))
 
     def check_integrity(self) -> str:
-        """Empty where each page has exactly one owner and each table fits its length; else what does not add up."""
-        owned = self.table[self.table != NO_PAGE].tolist()
-        if sorted(owned + self._free) != list(range(self.pages)):
-            return f"{len(owned)} owned + {len(self._free)} free pages are not the {self.pages} pages, once each"
+        """Empty where each page is free or has exactly its owners, each table fits its length, and nobody may write to
+        what is shared; else what does not add up.
+        """
+        owned = self.table[self.table != NO_PAGE]
+        distinct, free = set(owned.tolist()), len(self._free)
+        if sorted([*distinct, *self._free]) != list(range(self.pages)):
+            return f"{len(distinct)} owned + {free} free pages are not the {self.pages} pages, once each"
+        if np.bincount(owned, minlength=self.pages).tolist() != self._owners:
+            return "pages have other owners than the books say"
         needed = np.arange(self.table.shape[1]) * PAGE_TOKENS < self.lengths[:, np.newaxis]
         wrong = np.flatnonzero(((self.table != NO_PAGE) != needed).any(axis=1)).tolist()
-        return f"slots {wrong} hold other pages than their lengths need" if wrong else ""
+        if wrong:
+            return f"slots {wrong} hold other pages than their lengths need"
+        return self._check_sharing()
+
+    def _check_sharing(self) -> str:
+        for slot, certain in enumerate(self._certain):
+            if not 0 <= certain <= self.lengths[slot]:
+                return f"slot {slot} holds {self.lengths[slot]} tokens, {certain} of them certain"
+            writable = self.table[slot, certain // PAGE_TOKENS : pages_for(int(self.lengths[slot]))].tolist()
+            if any(self._owners[page] > 1 for page in writable):
+                return f"slot {slot} could write to pages that are shared"
+        return ""
+
+    def _take(self) -> int:
+        page = self._free.pop()
+        self._owners[page] = 1
+        return page
+
+    def _give_up(self, slot: int, begin: int, end: int) -> None:
+        """Takes pages begin, begin + 1, ... end - 1 away from a slot."""
+        for page in self.table[slot, begin:end].tolist():
+            self._owners[page] -= 1
+            if not self._owners[page]:
+                self._free.append(page)
+        self.table[slot, begin:end] = NO_PAGE

@@ -89,7 +89,7 @@ class StageModel:
         where a row does not continue what its slot holds.
         """
         for row in batch.rows:
-            self.kv.extend(row.slot, row.position, row.count)
+            self.kv.extend(row.slot, row.position, row.count, row.drafts)
 
     def forward(self, batch: Batch, hidden: Float) -> Float:
         """Applies the layers to `hidden` in place and returns it; keys and values go where `reserve` made room."""
@@ -101,13 +101,15 @@ class StageModel:
         return self._output().logits(hidden)
 
     def sample(self, batch: Batch, hidden: Float) -> list[Sampled]:
-        """Last stage: the next token of each row that asks for one. `hidden` as `forward` returned it."""
+        """Last stage: the next token of each row that asks for one, and those after its drafts. `hidden` as `forward`
+        returned it.
+        """
         wanted = batch.sampled()
         if not wanted:
             return []
-        ends, rows = zip(*wanted, strict=True)
+        ends, rows, positions = zip(*wanted, strict=True)
         logits = self._output().largest(hidden[list(ends)], [_logits_that_count(row) for row in rows])
-        return [_choose(*pair) for pair in zip(rows, logits, strict=True)]
+        return [_choose(*each) for each in zip(rows, positions, logits, strict=True)]
 
     def logits(self, token_ids: Sequence[int]) -> Float:
         """Whole model only: logits at each position of one sequence, float32 [T, vocabulary]. Leaves no pages
@@ -158,8 +160,8 @@ def _logits_that_count(row: Row) -> int:
     return 1 if how.temperature == 0 else how.top_k
 
 
-def _choose(row: Row, logits: Float) -> Sampled:
-    how, position = row.sampling, row.position + row.count
+def _choose(row: Row, position: int, logits: Float) -> Sampled:
+    how = row.sampling
     if how is None:
         raise ValueError("the row does not ask for a token")
     token = kernels.sample(logits, how.temperature, how.top_k, how.top_p, how.seed, position)

@@ -62,9 +62,11 @@ class Stepper:
 
     def _compute(self, frame: pb.Frame) -> list[Sampled]:
         model, expected = self.model, self._expected()
-        batch = frames.read_batch(frame, expected)
+        batch, shares = frames.read_batch(frame, expected), frames.read_shares(frame, expected)
         read = frames.read_token_ids if model.first else frames.read_activations
         values = read(frame, batch, expected)
+        for share in shares:
+            model.kv.share(share.slot, share.from_slot, share.pages)
         for slot in frame.release:
             model.kv.release(slot)
         model.reserve(batch)  # the last thing that can refuse the frame; from here on kernels run

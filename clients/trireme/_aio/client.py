@@ -49,6 +49,7 @@ class AsyncClient:
         stop: str | Sequence[str] = (),
         ignore_eos: bool | None = None,
         request_id: str | None = None,
+        priority: int | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerationStream:
         """Continues the prompt (text, or token ids taken as they are) and returns the answer as a stream.
@@ -62,6 +63,7 @@ class AsyncClient:
         stop: up to 8 texts before the first of which the answer ends.
         ignore_eos: go on past the model's end of text.
         request_id: the caller's name for the request in logs and traces.
+        priority: 0 to 9, else 5; among one's own requests higher ones go first.
         """
         request = _requests.generate(
             prompt,
@@ -74,6 +76,7 @@ class AsyncClient:
             stop=stop,
             ignore_eos=ignore_eos,
             request_id=request_id,
+            priority=priority,
         )
         return AsyncGenerationStream(self._connection, request, timeout=timeout, retries=self._retries)
 

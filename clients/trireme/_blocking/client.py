@@ -48,6 +48,7 @@ class Client:
         stop: str | Sequence[str] = (),
         ignore_eos: bool | None = None,
         request_id: str | None = None,
+        priority: int | None = None,
         timeout: float | None = None,
     ) -> GenerationStream:
         """Continues the prompt (text, or token ids taken as they are) and returns the answer as a stream.
@@ -61,6 +62,7 @@ class Client:
         stop: up to 8 texts before the first of which the answer ends.
         ignore_eos: go on past the model's end of text.
         request_id: the caller's name for the request in logs and traces.
+        priority: 0 to 9, else 5; among one's own requests higher ones go first.
         """
         request = _requests.generate(
             prompt,
@@ -73,6 +75,7 @@ class Client:
             stop=stop,
             ignore_eos=ignore_eos,
             request_id=request_id,
+            priority=priority,
         )
         return GenerationStream(self._connection, request, timeout=timeout, retries=self._retries)
 

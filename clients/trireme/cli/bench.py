@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from trireme.bench import report
 from trireme.bench.load import LoopClock
 from trireme.bench.runs import Plan, Report, Run, measure
 from trireme.cli import options, output
+from trireme.cli import overhead as costs
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 from trireme_proto.load import Mix, Objective
@@ -77,6 +79,28 @@ def serve(
     if not complete:
         output.note("Interrupted: these are the figures of what was measured so far.")
         raise typer.Exit(130)
+
+
+@app.command()
+def overhead(
+    pack: Annotated[Path, typer.Argument(help="Folder of the pack, such as one of `trireme synth`.")],
+    stages: Annotated[str, typer.Option(metavar="N[,N]...", help="Workers on this machine, one run each.")] = "1,4",
+    threads: Annotated[int, typer.Option(min=1, max=128, help="Kernel threads of each worker.")] = 1,
+    tokens: Annotated[int, typer.Option(min=16, max=4096, help="Of each answer.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Answers; their median counts.")] = 5,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what serving adds to the kernels: one stream over gRPC beside the bare kernel loop on the same pack.
+
+    Starts and stops servers of its own on this machine. Nothing else should run on it.
+    """
+    counts = [int(n) for n in _numbers("stages", stages, 1024)]
+    say = (lambda _: None) if as_json else output.note
+    found = costs.measure(pack, counts, threads, tokens, rounds, say)
+    if as_json:
+        output.write_json({"results": [asdict(each) for each in found]})
+    else:
+        output.write_table(costs.table(found))
 
 
 async def _measure(target: str | None, plan: Plan, timeout: float | None) -> tuple[list[Run], bool]:  # noqa: ASYNC109

@@ -114,6 +114,6 @@ class ServerProcess:
             return  # nothing is left, as it should be
 
 
-def serve_command(stages: int) -> list[str]:
+def serve_command(stages: int, *options: str) -> list[str]:
     """`trireme serve` of this installation, on a free port of the loopback interface."""
-    return [sys.executable, "-m", "trireme", "serve", "--stages", str(stages), "--listen", "127.0.0.1:0"]
+    return [sys.executable, "-m", "trireme", "serve", "--stages", str(stages), "--listen", "127.0.0.1:0", *options]

@@ -40,6 +40,9 @@ def serve(
     ] = None,
     slots: Annotated[int | None, typer.Option(help="Sequences computed at once. Default: 64.")] = None,
     queue: Annotated[int | None, typer.Option(help="Requests that may wait. Default: 256.")] = None,
+    speculation: Annotated[
+        str | None, typer.Option(help="Guess and verify tokens where it pays: auto or off. Default: auto.")
+    ] = None,
     session_ttl: Annotated[int | None, typer.Option(help="Seconds an unused session lives. Default: 86400.")] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Where the embedded session store keeps its data. Default: nowhere.")

@@ -1,7 +1,11 @@
 """Decides what is computed next. Pure: no clock, no I/O, no arrays; time and randomness stay outside.
 
 sequence.py   one request's tokens and how far they are computed
-budget.py     slots and KV pages: reserved, freed, kept for idle sessions
+budget.py     slots and KV pages: reserved, freed, kept for idle sessions, shared
+prefix.py     which slots begin with which tokens;  pages.py  how many pages they hold together
+fair.py       whose turn it is
+cost.py       what a step costs, and how many rows a micro-batch should have
+drafts.py     guesses at next tokens
 scheduler.py  admission, micro-batches, results
 """
 

@@ -13,6 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from trireme_coordinator.scheduler.budget import Share
+from trireme_coordinator.scheduler.drafts import Drafts
+
 
 class Finish(Enum):
     """Why an answer ended."""
@@ -44,12 +47,27 @@ class Sequence:
     """Most tokens to generate, at least 1."""
     eos_token_ids: frozenset[int] = frozenset()
     session_id: str = ""
+    tenant: str = ""
+    """Whose request it is: tenants get equal shares, and see nothing of each other."""
+    priority: int = 0
+    """Higher ones of a tenant go first, and take the room of lower ones where there is none."""
     # ------------------------------------------------------------------
     prompt_length: int = field(init=False)
     cached: int = field(default=0, init=False)
     """Prompt tokens whose keys and values were still held when the request was admitted."""
     computed: int = field(default=0, init=False)
+    fed: int = field(default=0, init=False)
+    """Positions that the stages have pages for: more than are computed when guesses went with the last row."""
+    drafts: Drafts = field(default_factory=Drafts, init=False)
+    drafted: int = field(default=0, init=False)
+    """Tokens that were guessed."""
+    accepted: int = field(default=0, init=False)
+    """Guesses that were right."""
     slot: int | None = field(default=None, init=False)
+    arrival: int = field(default=0, init=False)
+    """Its number in the order of arrival, which it keeps when it has to start over."""
+    admissions: int = field(default=0, init=False)
+    """Times that it was given a slot: what was sent before the last time does not count any more."""
     finish: Finish | None = field(default=None, init=False)
     setbacks: int = field(default=0, init=False)
     """Times that it had to start over since its last token."""
@@ -76,7 +94,9 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`count` tokens of a sequence from `position` on; `samples`: the last of them asks for the next token."""
+    """`count` tokens of a sequence from `position` on; `samples`: the last of them asks for the next token, and, where
+    guesses (`drafts`) are the last ones, so does every token from the one before them on.
+    """
 
     sequence: Sequence
     slot: int
@@ -84,17 +104,43 @@ class Row:
     count: int
     samples: bool
     prefill: bool
+    admission: int
+    """Which of the sequence's admissions it belongs to."""
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def sampled(self) -> int:
+        """Tokens that come back for it."""
+        return 1 + len(self.drafts) if self.samples else 0
+
+    @property
+    def certain(self) -> int:
+        """Tokens of the sequence, from its beginning, that are computed with this row and are no guesses."""
+        return self.position + self.count - len(self.drafts)
+
+    @property
+    def current(self) -> bool:
+        """Whether its sequence still runs on what this row has fed."""
+        return self.sequence.slot is not None and self.sequence.admissions == self.admission
 
     @property
     def token_ids(self) -> list[int]:
-        return self.sequence.tokens[self.position : self.position + self.count]
+        return [*self.sequence.tokens[self.position : self.certain], *self.drafts]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One micro-batch. `token_ids` are those of the rows, concatenated; `release`: slots to free first."""
+    """One micro-batch. `token_ids` are those of the rows, concatenated; `share`, then `release`: what is to be done
+    with pages before.
+    """
 
     step: int
+    share: tuple[Share, ...]
     release: tuple[int, ...]
     rows: tuple[Row, ...]
     token_ids: tuple[int, ...]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether decode rows are in it: they come first."""
+        return bool(self.rows) and not self.rows[0].prefill

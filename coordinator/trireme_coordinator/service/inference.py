@@ -86,6 +86,7 @@ class InferenceService(InferenceServicer):
         tokens = [*session.tokens, *prompt]
         most = requests.max_tokens(request, self._bounds, len(tokens))
         sequence = Sequence(tokens, asked.sampling, most, self._ends(request), session.session_id)
+        sequence.priority = asked.priority
         log = SessionLog(self._sessions.writer, session.session_id, len(session.tokens), prompt)
         stops = StopMatcher(asked.stops)
         return sequence, Generation(self._codec.stream(tokens), stops, trace, log, self._layers)
@@ -119,6 +120,7 @@ class InferenceService(InferenceServicer):
             completion_tokens=sequence.generated,
             cached_tokens=sequence.cached,
         )
+        trace.guessed(sequence.drafted, sequence.accepted)
         trace.finish(
             reason.value,
             prompt_tokens=usage.prompt_tokens,

@@ -12,6 +12,7 @@ from trireme_proto.errors import InvalidRequest, PromptTooLong
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import inference_pb2 as pb
 
+_PRIORITY = 5
 _ID = re.compile(r"[A-Za-z0-9._:-]+")
 
 
@@ -33,6 +34,7 @@ class Asked:
     request_id: str
     sampling: SamplingParams
     stops: list[str]
+    priority: int
 
 
 def read(request: pb.GenerateRequest, bounds: Bounds) -> Asked:
@@ -41,7 +43,7 @@ def read(request: pb.GenerateRequest, bounds: Bounds) -> Asked:
     check_max_tokens(request, bounds)
     request_id = request.request_id or secrets.token_hex(8)
     check_id("request_id", request_id)
-    return Asked(request_id, sampling(request, bounds, secrets.randbits(64)), stops(request))
+    return Asked(request_id, sampling(request, bounds, secrets.randbits(64)), stops(request), priority(request))
 
 
 def check_prompt(request: pb.GenerateRequest, bounds: Bounds) -> None:
@@ -110,6 +112,14 @@ def stops(request: pb.GenerateRequest) -> list[str]:
         if not 1 <= len(text.encode()) <= LIMITS.stop_bytes:
             raise InvalidRequest(f"a stop text has {len(text.encode())} bytes; it must have 1 to {LIMITS.stop_bytes}.")
     return list(request.stop)
+
+
+def priority(request: pb.GenerateRequest) -> int:
+    """The priority, the middle one where none is given."""
+    if not request.HasField("priority"):
+        return _PRIORITY
+    _within("priority", request.priority, 0, LIMITS.priority)
+    return request.priority
 
 
 def check_id(name: str, value: str) -> None:

@@ -22,6 +22,7 @@ from trireme_coordinator.simulation.work import StageTimes, work_of
 from trireme_proto.errors import InvalidRequest, Overloaded
 from trireme_proto.load import Arrival, Record
 
+_NS = 1e9
 _GREEDY = SamplingParams(0.0, 0, 1.0, 0)
 _ANSWERS = 1 << 62
 """Token ids of answers begin here: none comes twice, nor in a prompt, so that there is nothing to guess or to share."""
@@ -39,6 +40,15 @@ class Pipeline:
     """Of the stages' nodes."""
 
 
+@dataclass(frozen=True)
+class _Passage:
+    """A micro-batch's way: what each stage computed, all of it without waiting, and the moment of its result."""
+
+    computed_ns: Sequence[int]
+    round_ns: int
+    ends: float
+
+
 class Replica:
     """Runs requests to their ends. Their records are filled in as tokens come."""
 
@@ -51,6 +61,7 @@ class Replica:
         self._records: dict[Request, Record] = {}
         self._free = [0.0] * len(pipeline.stages)
         self._link_free = [0.0] * len(pipeline.stages)
+        self._next_look = 0.0
         self._prompts, self._tokens = count(), count(_ANSWERS)
 
     @property
@@ -73,30 +84,47 @@ class Replica:
             self._feed()
 
     def _feed(self) -> None:
-        while (batch := self._scheduler.schedule()) is not None:
-            self._events.at(self._passed(batch), self._completion(batch))
+        now_ns = self._now_ns()
+        while (batch := self._scheduler.schedule(now_ns)) is not None:
+            passage = self._passage(batch)
+            self._events.at(passage.ends, self._completion(batch, passage))
+        if wait := self._scheduler.wait_ns(now_ns):
+            self._again(self._events.now + wait / _NS)
 
-    def _passed(self, batch: Batch) -> float:
-        """When the result of a micro-batch that is sent now will be there."""
-        work = work_of(batch.rows, sum(row.samples for row in batch.rows))
+    def _again(self, moment: float) -> None:
+        """One look at the scheduler at that moment, however often it asks for one."""
+        if self._next_look <= self._events.now or moment < self._next_look:
+            self._next_look = moment
+            self._events.at(moment, self._feed)
+
+    def _now_ns(self) -> int:
+        return round(self._events.now * _NS)
+
+    def _passage(self, batch: Batch) -> _Passage:
+        """The way of a micro-batch that is sent now."""
+        waited, computed = 0.0, []
+        work = work_of(batch.rows, sum(row.sampled for row in batch.rows if row.samples))
         at, last = self._events.now + self.pipeline.latency_s, len(self.pipeline.stages) - 1
         for i, stage in enumerate(self.pipeline.stages):
             seconds = stage.compute_s(work)
+            waited += max(0.0, self._free[i] - at)
+            computed.append(round(seconds * _NS))
             self._free[i] = max(at, self._free[i]) + seconds
             self.busy[i] += seconds
             sent = work.tokens if i < last else 0  # the last stage sends token ids: next to nothing
             self._link_free[i] = max(self._free[i], self._link_free[i]) + stage.transfer_s(sent)
             at = self._link_free[i] + stage.latency_s
-        return at
+        return _Passage(computed, round((at - self._events.now - waited) * _NS), at)
 
-    def _completion(self, batch: Batch) -> Callable[[], None]:
-        return lambda: self._complete(batch)
+    def _completion(self, batch: Batch, passage: _Passage) -> Callable[[], None]:
+        return lambda: self._complete(batch, passage)
 
-    def _complete(self, batch: Batch) -> None:
-        sampled = [(row.slot, next(self._tokens)) for row in batch.rows if row.samples]
+    def _complete(self, batch: Batch, passage: _Passage) -> None:
+        sampled = [(row.slot, next(self._tokens)) for row in batch.rows if row.samples for _ in range(row.sampled)]
         _, tokens = self._scheduler.complete(batch.step, sampled)
-        for request in tokens:
-            self._records[request].take(self._events.now, 1)
+        self._scheduler.learn(batch, passage.computed_ns, passage.round_ns)
+        for request, taken in tokens.items():
+            self._records[request].take(self._events.now, len(taken))
             if request.finish is not None:
                 self._scheduler.drop(request)
                 self._records.pop(request).ended = self._events.now

@@ -111,6 +111,11 @@ class RequestTrace:
             waited = (self._child_started - self._started) / 1e9
             self._request.set_attribute(names.TTFT, waited)
 
+    def guessed(self, drafted: int, accepted: int) -> None:
+        """So many tokens of the answer were guessed, and so many of the guesses were right; before `finish`."""
+        if drafted and not self._ended:
+            self._request.set_attributes({names.DRAFTED_TOKENS: drafted, names.ACCEPTED_TOKENS: accepted})
+
     def finish(self, reason: str, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> None:
         """The answer is complete; `reason` is one of the few finish reasons. Nothing happens after `fail`."""
         if self._ended:

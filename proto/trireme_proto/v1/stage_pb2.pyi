@@ -96,6 +96,7 @@ class Frame(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     ACTIVATIONS_FIELD_NUMBER: _builtins.int
@@ -113,7 +114,11 @@ class Frame(_message.Message):
     """time.time_ns() of the sender when the frame was handed to the wire."""
     @_builtins.property
     def release(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Slots to free before anything else is done."""
+        """Slots to free, after `share` and before the rows."""
+
+    @_builtins.property
+    def share(self) -> _containers.RepeatedCompositeFieldContainer[Global___Share]:
+        """Pages to share, in order, before anything else is done."""
 
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___Row]: ...
@@ -131,6 +136,7 @@ class Frame(_message.Message):
         epoch: _builtins.int = ...,
         step: _builtins.int = ...,
         release: _abc.Iterable[_builtins.int] | None = ...,
+        share: _abc.Iterable[Global___Share] | None = ...,
         rows: _abc.Iterable[Global___Row] | None = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         activations: _builtins.bytes = ...,
@@ -140,11 +146,41 @@ class Frame(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "checksum", b"checksum", "epoch", b"epoch", "release", b"release", "rows", b"rows", "sent_ns", b"sent_ns", "step", b"step", "timings", b"timings", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "checksum", b"checksum", "epoch", b"epoch", "release", b"release", "rows", b"rows", "sent_ns", b"sent_ns", "share", b"share", "step", b"step", "timings", b"timings", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Frame: _TypeAlias = Frame  # noqa: Y015
+
+@_typing.final
+class Share(_message.Message):
+    """A slot gives up what it holds and gets the first pages of another one instead, which from then on belong to both. They
+    are full, and nobody writes to them any more.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    FROM_SLOT_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    from_slot: _builtins.int
+    pages: _builtins.int
+    """At least 1. Tokens in them: 16 each."""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        from_slot: _builtins.int = ...,
+        pages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_slot", b"from_slot", "pages", b"pages", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Share: _TypeAlias = Share  # noqa: Y015
 
 @_typing.final
 class Row(_message.Message):
@@ -154,15 +190,20 @@ class Row(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    DRAFTS_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     """Sequence slot. Range: [0, slots)."""
     position: _builtins.int
-    """Position of the first token. Must equal the number of tokens that the slot already holds; 0 opens the slot."""
+    """Position of the first token. Must equal the number of tokens that the slot already holds, of which those that its last row
+    only guessed (`drafts`) may be left out; 0 opens the slot.
+    """
     count: _builtins.int
     """Tokens in this row, at least 1."""
+    drafts: _builtins.int
+    """How many of the row's last tokens are guesses at what would be sampled; fewer than `count`."""
     @_builtins.property
     def sampling(self) -> Global___RowSampling:
-        """Given: sample the token that follows the row's last one."""
+        """Given: sample the token that follows the row's last one, and the token that follows each of the `drafts` before it."""
 
     def __init__(
         self,
@@ -171,10 +212,11 @@ class Row(_message.Message):
         position: _builtins.int = ...,
         count: _builtins.int = ...,
         sampling: Global___RowSampling | None = ...,
+        drafts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "position", b"position", "sampling", b"sampling", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "drafts", b"drafts", "position", b"position", "sampling", b"sampling", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,7 +308,7 @@ class StepResult(_message.Message):
     step: _builtins.int
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___SampledToken]:
-        """One for each row that asked for sampling, in the order of the rows."""
+        """1 + `drafts` for each row that asked for sampling, in the order of the rows and of their positions."""
 
     @_builtins.property
     def timings(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTiming]:

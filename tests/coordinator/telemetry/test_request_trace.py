@@ -61,6 +61,17 @@ def test_the_request_span_says_what_was_asked_in_the_words_of_the_conventions(re
     }
 
 
+def test_guesses_are_said_where_there_were_any(recording):
+    for drafted, accepted in ((0, 0), (7, 5)):
+        trace = recording.request()
+        trace.guessed(drafted, accepted)
+        trace.finish("eos", prompt_tokens=1, completion_tokens=1)
+        trace.guessed(1, 1)  # too late
+        found = dict(recording.spans["generate"].attributes)
+        expected = {"trireme.drafted_tokens": 7, "trireme.accepted_tokens": 5} if drafted else {}
+        assert {name: value for name, value in found.items() if name.startswith("trireme.")} == expected
+
+
 def test_each_stage_says_where_its_time_went(recording):
     whole_request(recording)
     assert dict(recording.spans["generate/prefill"].attributes) == {"trireme.frames": 2, "trireme.tokens": 9}

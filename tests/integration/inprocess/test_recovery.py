@@ -73,6 +73,24 @@ async def test_a_stage_that_falls_silent(pack: Pack, undisturbed: list[list[int]
         await eventually(freed)
 
 
+async def test_a_call_that_the_other_side_cancels_is_a_lost_stage(
+    pack: Pack, undisturbed: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC says it with CancelledError, which must not be taken for the end of the service."""
+    async with local_pipeline(pack, 2) as local:
+        answers = _submit_all(local)
+        await answers[0].until(lambda a: len(a.tokens) >= 3)
+        whole = Pipeline.receive
+
+        async def cancelled(self: Pipeline) -> pb.StepResult:
+            monkeypatch.setattr(Pipeline, "receive", whole)
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(Pipeline, "receive", cancelled)
+        assert [await answer.done() for answer in answers] == undisturbed
+        assert local.engine.epoch == 2
+
+
 async def test_stages_lost_again_and_again(pack: Pack, undisturbed: list[list[int]]) -> None:
     async with local_pipeline(pack, 2) as local:
         answers = _submit_all(local)

@@ -51,8 +51,38 @@ async def test_joining_and_leaving_in_mid_answer_changes_nothing(pack: Pack, by_
         await local.emptied()
 
 
+@pytest.mark.parametrize("stages", [1, 2, 3])
+async def test_guessing_changes_nothing(pack: Pack, stages: int) -> None:
+    """Prompts that repeat themselves, so that guesses are made, greedy and sampled; some are right and some wrong."""
+    prompts = [[0, *(list(range(300 + 9 * i, 305 + 9 * i)) * 4)] for i in range(4)]
+    how = [GREEDY, SamplingParams(0.3, 10, 0.9, 5), SamplingParams(0.05, 0, 1.0, 6), GREEDY]
+    expected = [answer_by_hand(pack, prompt, 40, each) for prompt, each in zip(prompts, how, strict=True)]
+    for speculation in (True, False):
+        async with local_pipeline(pack, stages, speculation=speculation) as local:
+            alone = [await local.submit(p, 40, h).done() for p, h in zip(prompts, how, strict=True)]
+            together = [local.submit(p, 40, h) for p, h in zip(prompts, how, strict=True)]
+            assert alone == [await answer.done() for answer in together] == expected
+            requests = [request for request, _ in local.answers]
+            assert (sum(r.drafted for r in requests) > sum(r.accepted for r in requests) > 0) == speculation
+            await local.emptied()
+
+
+async def test_sharing_changes_nothing(pack: Pack) -> None:
+    """Prompts with a common beginning, one after the other while the first ones still run."""
+    common = [0, *range(300, 350)]
+    prompts = [[*common, 400 + i, *range(500, 500 + 7 * i)] for i in range(4)]
+    expected = [answer_by_hand(pack, prompt, ANSWER, sampled(i)) for i, prompt in enumerate(prompts)]
+    async with local_pipeline(pack, 2, chunk=32) as local:
+        first = local.submit(prompts[0], ANSWER, sampled(0))
+        await first.until(lambda answer: len(answer.tokens) >= 1)
+        others = [local.submit(prompt, ANSWER, sampled(i)) for i, prompt in enumerate(prompts) if i]
+        assert [await answer.done() for answer in (first, *others)] == expected
+        assert [local.request(answer).cached for answer in others] >= [48, 48, 48]
+        await local.emptied()
+
+
 async def test_every_stage_tells_its_times(pack: Pack) -> None:
-    async with local_pipeline(pack, 3, chunk=7) as local:
+    async with local_pipeline(pack, 3, chunk=7, speculation=False) as local:
         answer = local.submit(*_arguments(6))
         await answer.done()
         prompt = len(REQUESTS[6][0])
