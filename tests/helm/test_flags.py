@@ -11,7 +11,7 @@ from tests.helm.rendering import chart, find, pods, render
 from tests.helm.test_manifests import CASES
 
 from trireme.cli.app import app
-from trireme_coordinator.config import _NOT_OURS, KV_DTYPES, LAYOUTS, ServeConfig, from_environment
+from trireme_coordinator.config import _NOT_OURS, KV_DTYPES, LAYOUTS, SPECULATION, ServeConfig, from_environment
 from trireme_proto.errors import ConfigurationError
 
 RAY_START_PARAMS = {"num-cpus", "include-dashboard", "node-manager-port", "object-store-memory", "temp-dir"} | {
@@ -45,7 +45,7 @@ def test_variables_are_settings(name: str) -> None:
 
 def test_the_charts_defaults_are_the_coordinators() -> None:
     config = from_environment({}, find(render(), "ConfigMap", "trireme")["data"])
-    names = ("prefill_chunk", "kv_dtype", "layout", "slots", "queue", "session_ttl")
+    names = ("prefill_chunk", "kv_dtype", "layout", "speculation", "slots", "queue", "session_ttl")
     assert [getattr(config, name) for name in names] == [getattr(ServeConfig(), name) for name in names]
 
 
@@ -77,7 +77,17 @@ def test_choices_are_the_coordinators() -> None:
     schema = chart().schema
     assert schema is not None
     properties = schema["properties"]["coordinator"]["properties"]
-    assert (properties["kvDtype"]["enum"], properties["layout"]["enum"]) == (list(KV_DTYPES), list(LAYOUTS))
+    choices = {"kvDtype": KV_DTYPES, "layout": LAYOUTS, "speculation": SPECULATION}
+    assert {name: tuple(properties[name]["enum"]) for name in choices} == choices
+
+
+def test_every_setting_can_be_set_by_the_chart() -> None:
+    manifests = render(CASES["four-servers-70b"])
+    given = set(find(manifests, "ConfigMap", "trireme")["data"])
+    (coordinator,) = (p for p in pods(manifests) if p.component == "coordinator")
+    given |= {entry["name"] for entry in coordinator.container("coordinator")["env"]}
+    fields = {f"TRIREME_{field.name.upper()}" for field in dataclasses.fields(ServeConfig)}
+    assert fields - given == {"TRIREME_DATA_DIR"}  # of a session store that `serve` starts itself
 
 
 def test_trireme_commands_parse() -> None:
