@@ -34,7 +34,8 @@ def test_each_number_of_stages_lies_between_two_bare_loops(served, monkeypatch):
     monkeypatch.setattr(overhead, "_bare", lambda *_: next(speeds))
     monkeypatch.setattr(overhead, "_answer", lambda *_: 12.0)
     one, two = overhead.measure(Path("pack"), (1, 2), 1, 32, 3, lambda _: None)
-    assert served == [(1, "--threads", "1", "pack"), (2, "--threads", "1", "pack")]
+    options = ("--threads", "1", "--speculation", "off", "pack")
+    assert served == [(1, *options), (2, *options)]
     assert (one.bare_tokens_per_s, one.of_bare, one.bare_drift) == (15.0, 0.8, 2.0)
     assert (two.bare_tokens_per_s, two.of_bare, two.bare_drift) == (30.0, 0.4, 2.0)
 

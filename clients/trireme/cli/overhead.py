@@ -80,7 +80,8 @@ def _bare(pack: Path, threads: int, tokens: int, say: Say) -> float:
 
 
 def _served(pack: Path, stages: int, threads: int, tokens: int, rounds: int, say: Say) -> float:
-    with ServerProcess(serve_command(stages, "--threads", str(threads), str(pack))) as server:
+    options = ("--threads", str(threads), "--speculation", "off", str(pack))  # the bare loop guesses nothing either
+    with ServerProcess(serve_command(stages, *options)) as server:
         target = server.wait_ready(_START_S, say)
         with Client(target, timeout=_START_S) as client:
             speeds = []
