@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test check format proto golden chart chart-run chart-golden image-check image-lock bench bench-peers clean
+.PHONY: help demo test check format proto golden chart chart-run chart-golden image-check image-lock bench bench-peers bench-serve clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -72,7 +72,8 @@ BENCHES = \
 	kernels:kernels \
 	decode-2b4t-1:decode_2b4t_--threads_1 decode-2b4t:decode_2b4t \
 	decode-2b4t-8:decode_2b4t_--batch_8 decode-2b4t-16:decode_2b4t_--batch_16 \
-	decode-8b-1:decode_8b_--threads_1 decode-8b:decode_8b decode-70b:decode_70b \
+	decode-2b4t-1-2bit:decode_2b4t_--threads_1_--layout_2bit \
+	decode-8b-1:decode_8b_--threads_1 decode-8b:decode_8b decode-70b-1:decode_70b_--threads_1 decode-70b:decode_70b \
 	decode-2b4t-4096:decode_2b4t_--context_4096_--kv_int8 \
 	prefill-2b4t-1:prefill_2b4t_--threads_1 prefill-2b4t:prefill_2b4t
 
@@ -85,6 +86,11 @@ bench-peers: $(VENV)/test  ## the same beside llama.cpp's TQ2_0 (builds it: 20 m
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/trireme bench peers 2b4t --format TQ2_0 --batch 16 --json > benchmarks/peers-2b4t.json
 	$(BIN)/trireme bench peers 8b --format TQ2_0 --batch 1 --json > benchmarks/peers-8b.json
+	@$(BIN)/python -m trireme_worker.bench.page benchmarks/README.md
+
+bench-serve: $(VENV)/test  ## what the service adds: one stream over gRPC beside the bare kernels (writes a pack of 1.6 GB)
+	@test -d build/2b4t || $(BIN)/trireme synth build/2b4t --shape 2b4t
+	$(BIN)/trireme bench overhead build/2b4t --threads 1 --json > benchmarks/overhead-1.json
 	@$(BIN)/python -m trireme_worker.bench.page benchmarks/README.md
 
 clean:           ## remove what the other commands made

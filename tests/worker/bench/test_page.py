@@ -48,6 +48,11 @@ def test_peers_stand_side_by_side(tmp_path):
     assert "| 8b | decode | 1 | 4 | 256 | 12.0 | 6.0 | 2.00 |" in text
 
 
+def test_the_service_stands_beside_the_bare_loop(tmp_path):
+    line = {"pack": "p", "stages": 4, "threads": 1, "tokens_per_s": 9.0, "bare_tokens_per_s": 10.0, "of_bare": 0.9}
+    assert "| p | 4 | 1 | 9.0 | 10.0 | 0.90 |" in page(tmp_path, "overhead", {"results": [line]})
+
+
 @pytest.mark.parametrize(("kind", "named"), [("nonsense: a.json", "nonsense"), ("decode: b.json", "b.json")])
 def test_what_cannot_be_shown_is_named(tmp_path, kind, named):
     with pytest.raises(ValueError, match=named):

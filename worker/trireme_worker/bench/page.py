@@ -73,6 +73,12 @@ def _peers(result: Result) -> Iterable[list[str]]:
         yield [*sizes, f"{ours:.1f}", f"{theirs:.1f}", f"{line['over'][_PEER]:.2f}"]
 
 
+def _overhead(result: Result) -> Iterable[list[str]]:
+    for line in result["results"]:
+        sizes = [line["pack"], str(line["stages"]), str(line["threads"])]
+        yield [*sizes, f"{line['tokens_per_s']:.1f}", f"{line['bare_tokens_per_s']:.1f}", f"{line['of_bare']:.2f}"]
+
+
 _KINDS: Mapping[str, tuple[list[str], Callable[[Result], Iterable[list[str]]]]] = {
     "targets": (["", "goal", "measured", "met"], _targets),
     "decode": (
@@ -80,6 +86,7 @@ _KINDS: Mapping[str, tuple[list[str], Callable[[Result], Iterable[list[str]]]]] 
         _decode,
     ),
     "prefill": (["shape", "threads", "tokens", "tokens/s", "of dot peak"], _prefill),
+    "overhead": (["pack", "stages", "threads of each", "tokens/s over gRPC", "bare loop", "of bare"], _overhead),
     "peers": (
         ["shape", "", "threads", "sequences", "positions", "trireme", "TQ2_0", "over TQ2_0"],
         _peers,
