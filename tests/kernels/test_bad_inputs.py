@@ -149,6 +149,8 @@ CHANGED = [
     ("int8_head_logits", "end", lambda _: 3, "end"),
     ("largest_logits", "head", without_codes, "head"),
     ("largest_logits", "keep", lambda _: 0, "keep"),
+    ("largest_logits", "keep", lambda _: 1.5, "keep"),
+    ("largest_logits", "keep", lambda _: None, "keep"),
     ("largest_logits", "out", narrower, "out"),
     ("quantise_for_head", "x", wider, "x"),
     ("quantise_head", "table", filled(0x7F80), "table"),
