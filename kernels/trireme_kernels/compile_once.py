@@ -30,7 +30,7 @@ class CompileOnce:
     def missing(self, names: Sequence[str]) -> list[str]:
         """Those of `names` that are not compiled yet."""
         try:
-            found = self._path.read_text(encoding="utf-8").splitlines()
+            found = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             found = []
         except OSError as e:

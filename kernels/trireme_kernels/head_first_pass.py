@@ -13,7 +13,7 @@ Sampling without top-k needs every logit, because all masses are added up: use `
 
 import numpy as np
 
-from trireme_kernels.arrays import F32, I8, I32, U8, frozen, require, require_array, require_output, work_range
+from trireme_kernels.arrays import ANY, F32, I8, I32, U8, frozen, require, require_array, require_output, work_range
 from trireme_kernels.head_int8 import AHEAD, Activations, check_activations, logit, row_sum
 from trireme_kernels.head_weights import CODE_STEP, HeadWeights
 from trireme_kernels.jit import inner, kernel
@@ -69,8 +69,8 @@ def first_pass(x: Activations, head: HeadWeights, sums: I32, tops: F32, begin: i
 
 def threshold(tops: F32, keep: int) -> F32:
     """What the `keep` largest logits of each row surely reach, float32[T]; -infinity where nothing is sure."""
-    require_array("tops", tops, np.float32, tops.shape if getattr(tops, "ndim", 0) == 2 else (1, 1))
-    require("keep", keep > 0, "must be positive")
+    require_array("tops", tops, np.float32, (ANY, ANY))
+    require("keep", isinstance(keep, int | np.integer) and keep > 0, "must be a positive int")
     tokens, tiles = tops.shape
     if keep > tiles:
         return np.full(tokens, -np.inf, np.float32)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trireme_kernels.arrays import F32, I8, I32, U8, U16, frozen, require, require_array, round_up
+from trireme_kernels.arrays import ANY, F32, I8, I32, U8, U16, frozen, require, require_array, round_up
 from trireme_kernels.errors import KernelInputError
 
 HEAD_KINDS = ("int8", "int8+4bit")
@@ -92,7 +92,8 @@ def quantise_head(table: U16, kind: str = "int8", seed: int = 0) -> HeadWeights:
 
     Raises `KernelInputError`, also for a row that is not finite.
     """
-    require_array("table", table, np.uint16, table.shape if getattr(table, "ndim", 0) == 2 else (1, 1))
+    require_array("table", table, np.uint16, (ANY, ANY))
+    require("table", table.size > 0, "must not be empty")
     require("kind", kind in HEAD_KINDS, f"must be one of {', '.join(HEAD_KINDS)}")
     require("seed", isinstance(seed, int) and seed >= 0, "must be an int, not negative")
     vocabulary, hidden = table.shape

@@ -26,7 +26,7 @@ def large_empty(size: int) -> U8:
 
     Memory is taken as it is written.  Raises `KernelInputError`.
     """
-    require("size", size >= 0, "must not be negative")
+    require("size", isinstance(size, int | np.integer) and size >= 0, "must be an int, not negative")
     if _ADVICE is None or size < LARGE:
         return _from(np.zeros(size + _LINE, np.uint8), _LINE, size)
     memory = mmap.mmap(-1, round_up(size, LARGE) + LARGE, flags=_ANONYMOUS)

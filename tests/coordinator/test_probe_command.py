@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,21 @@ def test_mistakes_are_typed(tmp_path: Path) -> None:
     assert isinstance(wrong, ConfigurationError)
     assert wrong.message == "cannot write 'nodes.yaml': No such file or directory"
     assert isinstance(run("--name", "x" * 129).exception, ConfigurationError)
+
+
+def test_a_file_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nodes file may hold the probes of many machines."""
+    (tmp_path / "nodes.yaml").write_text("nodes: []")
+    real = Path.write_text
+
+    def full(path: Path, text: str, encoding: str) -> None:
+        real(path, text[:5], encoding)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        wrong = run("-o", str(tmp_path / "nodes.yaml")).exception
+    assert isinstance(wrong, ConfigurationError)
+    assert wrong.message == "cannot write 'nodes.yaml': No space left on device"
+    assert (tmp_path / "nodes.yaml").read_text() == "nodes: []"
+    assert list(tmp_path.iterdir()) == [tmp_path / "nodes.yaml"]

@@ -18,9 +18,10 @@ def test_memory_is_zeros_from_a_boundary_on(size, boundary):
     assert (memory == 7).all()
 
 
-def test_a_negative_size_is_refused():
+@pytest.mark.parametrize("size", [-1, 1.5, None, "3"])
+def test_a_size_that_is_none_is_refused(size):
     with pytest.raises(KernelInputError, match="size"):
-        large_empty(-1)
+        large_empty(size)
 
 
 @pytest.mark.parametrize("size", [1, 5000, 2 * LARGE + 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -164,3 +165,16 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
         Machine(tmp_path).start("a")
     with pytest.raises(trireme_kernels.KernelCacheError, match="cannot write"), CompileOnce(tmp_path).alone():
         pass
+
+
+def test_a_note_that_is_no_text_means_that_nothing_is_compiled(tmp_path: Path) -> None:
+    (tmp_path / "compiled").write_bytes(b"\xff\xfe\n")
+    assert CompileOnce(tmp_path).missing(["a"]) == ["a"]
+
+
+def test_a_full_disk_is_named_with_its_folder(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(trireme_kernels.KernelCacheError, match=f"cannot write to {tmp_path}: No space left"):
+        compile_kernels([Group("a", fail)], once=CompileOnce(tmp_path))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -47,3 +50,23 @@ def test_a_folder_that_others_may_write_to_is_one_sentence(capsys: pytest.Captur
     (tmp_path / "cache").chmod(0o777)
     assert main(["warmup"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("command", ["warmup", "probe"])
+def test_a_process_that_cannot_have_its_cache_says_so_in_one_sentence(command: str, tmp_path: Path) -> None:
+    """Unlike above, the kernels are not imported yet: this is what a user meets."""
+    (tmp_path / "a-file").touch()
+    module = {"warmup": "trireme_worker.commands:warmup", "probe": "trireme_coordinator.commands:probe"}[command]
+    code = f"""
+import sys
+from importlib.metadata import EntryPoint
+from trireme.cli import lazy, main
+lazy.entry_points = lambda group: [EntryPoint({command!r}, {module!r}, lazy.GROUP)]
+sys.exit(main([{command!r}]))
+"""
+    environment = {**os.environ, "TRIREME_CACHE_DIR": str(tmp_path / "a-file")}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 1
+    assert ran.stderr == f"error: cannot create {tmp_path}/a-file: set TRIREME_CACHE_DIR to a folder of your own\n"

@@ -99,8 +99,11 @@ def _run_missing(groups: Sequence[Group], once: CompileOnce, say: Say, run: Call
         say(f"Compiling the kernels, once for this machine, {_SECONDS} s")
     for group in groups:
         if group.name in missing:
-            run(group)
-            once.done(group.name)
+            try:
+                run(group)
+                once.done(group.name)
+            except OSError as e:  # such as a full disk, of which Numba does not say where it is
+                raise kernels.KernelCacheError(f"cannot write to {once.folder}: {e.strerror or e}") from e
 
 
 def _embed() -> None:

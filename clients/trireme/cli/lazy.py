@@ -38,6 +38,8 @@ _LIBRARIES = {
     *("tokenizers", "safetensors", "fsspec"),
 }
 _PACKAGES = {"trireme_coordinator", "trireme_worker", "trireme_kernels"}
+_KERNEL_ERRORS = "trireme_kernels.errors"
+"""Where the kernels say what is wrong with a CPU or a cache folder, in sentences, whoever imports them first."""
 
 
 class LazyGroup(TyperGroup):
@@ -97,7 +99,7 @@ def _empty(name: str) -> Any:
 
 
 def _explained(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, saying in a sentence which install it needs where one of the server's packages is missing."""
+    """The function; a sentence where a package of the server is missing or the kernels refuse this machine."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -107,6 +109,10 @@ def _explained(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             missing = error.name or ""
             if missing in _PACKAGES or missing.partition(".")[0] in _LIBRARIES:
                 raise _missing(name) from error
+            raise
+        except RuntimeError as error:
+            if type(error).__module__ == _KERNEL_ERRORS:
+                raise ConfigurationError(str(error)) from error
             raise
 
     return call

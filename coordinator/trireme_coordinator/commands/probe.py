@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +34,7 @@ def probe(
     machines = check_machines((machine_of(name or socket.gethostname() or "node", measured),))
     if out is not None:
         try:
-            out.write_text(write_nodes(machines), "utf-8")
+            _write(out, write_nodes(machines))
         except OSError as fault:
             reason = fault.strerror or "input/output error"
             raise ConfigurationError(f"cannot write {out.name!r}: {reason}") from fault
@@ -43,3 +44,17 @@ def probe(
         print(write_nodes(machines), end="")
     else:
         print(f"{out}: {machines[0].read_gb_s} GB/s, {machines[0].int8_gmac_s} GMAC/s, {machines[0].ram_gb} GB free")
+
+
+def _write(out: Path, text: str) -> None:
+    """Whole or not at all: a full disk must not cost a file that is there already.  OSError."""
+    if out.exists() and not out.is_file():
+        out.write_text(text, "utf-8")  # a device or a pipe
+        return
+    out = out.resolve()  # what a link points at is replaced, not the link
+    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)

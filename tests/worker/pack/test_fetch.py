@@ -303,3 +303,14 @@ def test_the_command(cli, pack_folder, tmp_path):
         code, _, err = cli(pack_folder, tmp_path / "dst", "--layers", layers)
         assert (code in {1, 2}, err.count("error: ")) == (True, 1)
         assert "layers" in err
+
+
+def test_a_damaged_file_of_a_pack_that_is_there_is_fetched_anew_where_that_is_asked_for(made, tmp_path):
+    source = made("packed", "int8+4bit")[1]
+    fetch(str(source), tmp_path / "copy")
+    damaged = tmp_path / "copy" / "head.safetensors"
+    good = damaged.read_bytes()
+    damaged.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert fetch(str(source), tmp_path / "copy", recheck=True).copied == len(good)
+    assert damaged.read_bytes() == good
+    assert fetch(str(source), tmp_path / "copy", recheck=True).copied == 0

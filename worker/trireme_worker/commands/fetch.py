@@ -32,7 +32,11 @@ def fetch(
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("fetch", total=None)
         made = fetch_pack(
-            source, dst, layers=wanted, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            source,
+            dst,
+            layers=wanted,
+            recheck=True,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if as_json:
         found = {"model": made.manifest.config.name, "pack_sha256": made.sha256, "copied_bytes": made.copied}

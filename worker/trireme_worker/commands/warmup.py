@@ -34,16 +34,9 @@ def warmup(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
 
 
 def _compile(say: Callable[[str], None], report: Callable[[int, int, str], None]) -> Warmth:
-    """ConfigurationError where this machine or its cache folder will not do."""
-    from trireme_kernels.errors import KernelCacheError, UnsupportedCpuError
-    from trireme_proto.errors import ConfigurationError
+    from trireme_worker.warmup import compile_kernels, kernel_groups
 
-    try:
-        from trireme_worker.warmup import compile_kernels, kernel_groups
-
-        return compile_kernels(kernel_groups(), say=say, report=report)
-    except (KernelCacheError, UnsupportedCpuError) as error:
-        raise ConfigurationError(str(error)) from error
+    return compile_kernels(kernel_groups(), say=say, report=report)
 
 
 def _note(line: str) -> None:

@@ -58,16 +58,18 @@ def fetch(
     dst: Path | Callable[[str], Path],
     *,
     layers: range | None = None,
+    recheck: bool = False,
     progress: ProgressCallback = ignore_progress,
     pause: Callable[[float], None] = time.sleep,
 ) -> Fetched:
     """Copies the pack at `source` (a URL, or a folder) to the folder `dst`, or `dst(sha256 of its manifest)`: what
     `layers` need (an empty range: no weights), or all of it, and the files beside the weights.
 
-    Adds to a pack that is there already if it is the same one. PackNotFound, PackCorrupt; StartupError when the
+    Adds to a pack that is there already if it is the same one; `recheck`: hashes what is there, and copies what was
+    damaged anew. PackNotFound, PackCorrupt; StartupError when the
     source does not answer, or the disk has no room; ConfigurationError for a wrong source or place.
     """
-    return _Copy(open_source(source), progress, pause).to(dst, layers)
+    return _Copy(open_source(source), progress, pause).to(dst, layers, recheck)
 
 
 class _Copy:
@@ -75,7 +77,7 @@ class _Copy:
         self._source, self._progress, self._pause = source, progress, pause
         self._done = self._total = self._copied = 0
 
-    def to(self, place_of: Path | Callable[[str], Path], layers: range | None) -> Fetched:
+    def to(self, place_of: Path | Callable[[str], Path], layers: range | None, recheck: bool) -> Fetched:
         data = self._manifest_bytes()
         manifest, sha256 = _parsed(data), hashlib.sha256(data).hexdigest()
         names = wanted_files(manifest, layers)
@@ -83,17 +85,21 @@ class _Copy:
         try:
             dst.parent.mkdir(parents=True, exist_ok=True)
             with _locked(dst):
-                self._copy_all(dst, data, manifest, sha256, names)
+                self._copy_all(dst, data, manifest, sha256, names, recheck)
         except OSError as fault:
             raise ConfigurationError(
                 f"cannot write the pack {place(dst)}: {fault.strerror or 'input/output error'}"
             ) from fault
         return Fetched(dst, manifest, sha256, self._copied)
 
-    def _copy_all(self, dst: Path, data: bytes, manifest: Manifest, sha256: str, names: list[str]) -> None:
+    def _copy_all(
+        self, dst: Path, data: bytes, manifest: Manifest, sha256: str, names: list[str], recheck: bool
+    ) -> None:
         there = _check_destination(dst, sha256)
         folder = dst if there else dst.parent / f".{dst.name}.{sha256[:16]}.partial"
         missing = missing_files(folder, manifest, names)
+        if recheck:
+            missing += _damaged(folder, manifest, [name for name in names if name not in missing])
         self._total = sum(manifest.files[name].size for name in missing)
         _check_room(dst.parent, self._total)
         for name in missing:
@@ -180,6 +186,16 @@ def wanted_files(manifest: Manifest, layers: range | None) -> list[str]:
 def missing_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> list[str]:
     """Those of the files that are not there yet; those that are, were hashed before they got their names."""
     return [name for name in names if not _complete(folder / name, manifest.files[name])]
+
+
+def _damaged(folder: Path, manifest: Manifest, names: Iterable[str]) -> list[str]:
+    """Those of the files that changed since they were hashed."""
+    return [name for name in names if _sha256(folder / name) != manifest.files[name].sha256]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parsed(data: bytes) -> Manifest:
