@@ -12,15 +12,17 @@ import numpy as np
 from trireme_kernels.arrays import U8, require
 from trireme_kernels.large_pages import large_empty
 from trireme_kernels.matrix import PackedMatrix
-from trireme_kernels.threads.cpus import pinned
+from trireme_kernels.threads.cpus import pinned, usable_cpus
 
 
 def local_copies(matrices: Sequence[PackedMatrix], cpus: Sequence[int]) -> list[PackedMatrix]:
     """The same matrices, copied by one thread on each of `cpus`: thread i of `LayerProgram` runs on cpus[i].
 
-    Raises `KernelInputError` when there is no CPU.
+    Raises `KernelInputError` when there is no matrix, or a CPU that this process may not use.
     """
-    require("cpus", len(cpus) > 0, "must name a CPU for each thread")
+    allowed = usable_cpus()
+    require("matrices", len(matrices) > 0, "must not be empty")
+    require("cpus", len(cpus) > 0 and all(cpu in allowed for cpu in cpus), "must be CPUs that this process may use")
     sizes = [matrix.data.size for matrix in matrices]
     copies = np.split(large_empty(sum(sizes)), np.cumsum(sizes[:-1]))
 

@@ -39,6 +39,7 @@ def test_copies_are_equal_and_each_thread_writes_its_own_tiles(monkeypatch, thre
         for w in [rng.integers(-1, 2, (rows, cols)).astype(np.int8)]
     ]
     pinned = []
+    monkeypatch.setattr(local_weights, "usable_cpus", lambda: range(200))
     monkeypatch.setattr(local_weights, "pinned", lambda cpus: nullcontext(pinned.extend(cpus)))
     new = local_copies(old, range(100, 100 + threads))
     assert sorted(pinned) == list(range(100, 100 + threads))
@@ -55,6 +56,13 @@ def test_the_calling_thread_stays_where_it_was():
     assert os.sched_getaffinity(0) == before
 
 
-def test_no_cpu_is_an_error():
-    with pytest.raises(k.KernelInputError, match="cpus"):
-        local_copies([], [])
+@pytest.mark.parametrize("cpus", [[], [-1], [9999], ["a"], [1 << 70], [0.5]])
+def test_cpus_that_are_not_ours_are_an_error(cpus):
+    matrix = k.PackedMatrix(k.pack(np.ones((32, 16), np.int8)), np.ones(2, np.float32), 32, 16)
+    with pytest.raises(k.KernelInputError, match=r"^cpus"):
+        local_copies([matrix], cpus)
+
+
+def test_no_matrix_is_an_error():
+    with pytest.raises(k.KernelInputError, match=r"^matrices"):
+        local_copies([], [0])

@@ -18,11 +18,11 @@ import numpy as np
 
 from trireme_kernels.errors import KernelCacheError
 from trireme_kernels.packing import preferred_layout
-from trireme_proto.errors import StartupError
+from trireme_proto.errors import PackCorrupt, StartupError
 from trireme_proto.v1.stage_pb2_grpc import add_StageServicer_to_server
 from trireme_worker.batch import Batch, Row, SamplingParams
 from trireme_worker.link import SERVER_OPTIONS
-from trireme_worker.pack import Pack, local_pack
+from trireme_worker.pack import Pack, is_url, local_pack
 from trireme_worker.server import StageService
 from trireme_worker.stage import StageModel
 from trireme_worker.stepper import Stepper
@@ -125,7 +125,7 @@ def load(settings: StageSettings) -> StageModel:
     and computes a first step.
     """
     layers = range(settings.first_layer, settings.end_layer)
-    pack = Pack.open(local_pack(settings.pack, layers, sha256=settings.pack_sha256), layers=layers)
+    pack = _opened(settings, layers)
     if pack.sha256 != settings.pack_sha256:
         raise StartupError("The worker found another model pack than the coordinator has.")
     _compile(settings, pack.head_kind)
@@ -141,6 +141,18 @@ def load(settings: StageSettings) -> StageModel:
     )
     warm_up(model)
     return model
+
+
+def _opened(settings: StageSettings, layers: range) -> Pack:
+    """A copy of this node that was damaged since is fetched anew; a folder of the user's is not ours to change."""
+    place = local_pack(settings.pack, layers, sha256=settings.pack_sha256)
+    try:
+        return Pack.open(place, layers=layers)
+    except PackCorrupt as damage:
+        if not is_url(settings.pack):
+            raise
+        log.warning("this node's copy is fetched anew: %s", damage.message)
+    return Pack.open(local_pack(settings.pack, layers, sha256=settings.pack_sha256, recheck=True), layers=layers)
 
 
 def _compile(settings: StageSettings, head: str) -> None:

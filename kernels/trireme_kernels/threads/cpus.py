@@ -15,8 +15,13 @@ _NODES = Path("/sys/devices/system/node")
 
 def thread_cpus(threads: int) -> list[int]:
     """A CPU for each of `threads` threads, the calling one first; empty where they should not be pinned."""
-    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    allowed = usable_cpus()
     return allowed if len(allowed) == threads else []
+
+
+def usable_cpus() -> list[int]:
+    """The CPUs that this process may use, ascending; none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def pin(cpus: Sequence[int]) -> None:

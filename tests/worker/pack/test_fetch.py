@@ -271,6 +271,10 @@ def test_a_worker_fetches_its_layers_once(web, pack_folder, tmp_path, monkeypatc
     web.asked.clear()
     load(settings).close()
     assert web.asked == []
+    damaged = (folder / LAYER).read_bytes()
+    (folder / LAYER).write_bytes(damaged[:-1] + bytes([damaged[-1] ^ 1]))
+    load(settings).close()
+    assert (folder / LAYER).read_bytes() == damaged
     assert local_pack(web.url, range(0)) == folder
     assert local_pack(str(pack_folder), range(0)) == pack_folder
     with pytest.raises(StartupError, match="another model pack"):

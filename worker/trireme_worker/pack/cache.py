@@ -20,18 +20,25 @@ def cache_folder() -> Path:
     return Path(given) if given else Path.home() / ".cache" / "trireme" / "packs"
 
 
-def local_pack(place: str, layers: range, *, sha256: str = "", progress: ProgressCallback = ignore_progress) -> Path:
+def local_pack(
+    place: str,
+    layers: range,
+    *,
+    sha256: str = "",
+    recheck: bool = False,
+    progress: ProgressCallback = ignore_progress,
+) -> Path:
     """The folder of a pack: `place` itself, or, for a URL, the node's copy with what `layers` need (an empty range: no
     weights), fetched where it is not there yet.
 
-    `sha256`: of the pack that is expected; with it, nothing is asked of the source where all is there already. Raises
-    as `fetch`.
+    `sha256`: of the pack that is expected; with it, nothing is asked of the source where all is there already.
+    `recheck`: hashes what is there, and fetches what was damaged anew. Raises as `fetch`.
     """
     if not is_url(place):
         return Path(place)
-    if sha256 and _there(cache_folder() / sha256, layers, sha256):
+    if sha256 and not recheck and _there(cache_folder() / sha256, layers, sha256):
         return cache_folder() / sha256
-    return fetch(place, lambda found: cache_folder() / found, layers=layers, progress=progress).path
+    return fetch(place, lambda found: cache_folder() / found, layers=layers, recheck=recheck, progress=progress).path
 
 
 def _there(folder: Path, layers: range, sha256: str) -> bool:
