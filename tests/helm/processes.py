@@ -119,7 +119,8 @@ class Pod:
 
     def environment(self, container: dict[str, Any]) -> dict[str, str]:
         """All of it: nothing comes from the test's own but where programs are."""
-        found = {"PATH": f"{self.network.programs}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(sys.path)}
+        places = (self.network.programs, Path(sys.executable).parent, os.environ["PATH"])
+        found = {"PATH": os.pathsep.join(map(str, places)), "PYTHONPATH": os.pathsep.join(sys.path)}
         for source in container.get("envFrom", ()):
             ((kind, reference),) = source.items()
             found |= self.network.data("ConfigMap" if kind == "configMapRef" else "Secret", reference["name"])
