@@ -32,6 +32,7 @@ def test_a_block_is_replaced_and_the_rest_is_kept(tmp_path):
     [
         ({}, "| speed | ≥ 0.9 | 0.95 | yes |"),
         ({"at_least": False, "unit": "ms", "met": False}, "| speed | ≤ 0.9 ms | 0.95 ms | no |"),
+        ({"goal": None, "met": None}, "| speed |  | 0.95 |  |"),
         ({"measured": None, "why_not": "one CPU"}, "| speed | ≥ 0.9 | one CPU |  |"),
     ],
 )

@@ -39,16 +39,13 @@ def _table(kind: str, names: Sequence[str], folder: Path) -> str:
 
 def _targets(result: Result) -> Iterable[list[str]]:
     for line in result["targets"]:
-        goal = f"{'≥' if line['at_least'] else '≤'} {line['goal']:g} {line['unit']}".rstrip()
+        sign = "≥" if line["at_least"] else "≤"
+        goal = "" if line["goal"] is None else f"{sign} {line['goal']:g} {line['unit']}".rstrip()
         if line["measured"] is None:
             yield [line["what"], goal, line["why_not"], ""]
         else:
-            yield [
-                line["what"],
-                goal,
-                f"{line['measured']:.2f} {line['unit']}".rstrip(),
-                "yes" if line["met"] else "no",
-            ]
+            measured = f"{line['measured']:.2f} {line['unit']}".rstrip()
+            yield [line["what"], goal, measured, {True: "yes", False: "no", None: ""}[line["met"]]]
 
 
 def _decode(r: Result) -> Iterable[list[str]]:
