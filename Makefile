@@ -84,8 +84,8 @@ bench: $(VENV)/test    ## measure the kernels against this machine's limits and 
 
 bench-peers: $(VENV)/test  ## the same beside llama.cpp's TQ2_0 (builds it: 20 minutes; measures: 30)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/trireme bench peers 2b4t --format TQ2_0 --batch 16 --json > benchmarks/peers-2b4t.json
-	$(BIN)/trireme bench peers 8b --format TQ2_0 --batch 1 --json > benchmarks/peers-8b.json
+	$(BIN)/trireme bench peers 2b4t --format TQ2_0 --batch 1 --json > benchmarks/peers-2b4t.json
+	$(BIN)/trireme bench peers 8b --format TQ2_0 --batch 1 --tokens 256 --json > benchmarks/peers-8b.json
 	@$(BIN)/python -m trireme_worker.bench.page benchmarks/README.md
 
 bench-serve: $(VENV)/test  ## what the service adds: one stream over gRPC beside the bare kernels (writes a pack of 1.6 GB)
