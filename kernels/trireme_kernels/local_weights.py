@@ -12,6 +12,7 @@ import numpy as np
 from trireme_kernels.arrays import U8, require
 from trireme_kernels.large_pages import large_empty
 from trireme_kernels.matrix import PackedMatrix
+from trireme_kernels.threads import share
 from trireme_kernels.threads.cpus import pinned, usable_cpus
 
 
@@ -42,7 +43,6 @@ def local_copies(matrices: Sequence[PackedMatrix], cpus: Sequence[int]) -> list[
 
 
 def _copy_part(matrix: PackedMatrix, new: U8, rank: int, threads: int) -> None:
-    """The tiles that `threads.share` gives to this thread."""
-    begin, end = matrix.tiles * rank // threads, matrix.tiles * (rank + 1) // threads
+    begin, end = share(matrix.tiles, rank, threads)
     tile = matrix.data.size // matrix.tiles
     new[begin * tile : end * tile] = matrix.data[begin * tile : end * tile]

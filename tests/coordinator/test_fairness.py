@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.fake_stages import EOS, FakePipeline
+from tests.support.fake_stages import EOS, FakePipeline, work
 from tests.support.modelled import Modelled, line
 
 from trireme_coordinator.scheduler import SamplingParams, Scheduler, SchedulerConfig, Sequence
@@ -22,21 +22,6 @@ def request(tenant: str, tokens: int = 5, max_tokens: int = 10, priority: int = 
 
 def scheduler(stages: int = 1, *, slots: int = 4, pages: int = 400, chunk: int = 32, queue: int = 100) -> Scheduler:
     return Scheduler(SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue))
-
-
-def work(s: Scheduler, pipeline: FakePipeline, rounds: int) -> None:
-    """Fills the pipeline, lets each stage compute a frame and takes one result in, so many times."""
-    for _ in range(rounds):
-        while (batch := s.schedule()) is not None:
-            pipeline.send(batch)
-        for stage in range(len(pipeline.stages)):
-            pipeline.advance(stage)
-        if (result := pipeline.result()) is not None:
-            batch, _ = s.complete(*result)
-            for row in batch.rows:
-                if row.sequence.finish is not None:
-                    s.drop(row.sequence)
-        assert s.check_integrity() == ""
 
 
 def test_the_least_served_then_priority_then_place() -> None:

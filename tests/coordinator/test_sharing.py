@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.support.fake_stages import FakePipeline
+from tests.support.fake_stages import FakePipeline, work
 
 from trireme_coordinator.scheduler import SamplingParams, Scheduler, SchedulerConfig, Sequence
 from trireme_coordinator.scheduler.budget import Budget, Share
@@ -25,20 +25,6 @@ def request(tail: int, tenant: str = "t", *, session: str = "", common: int = 10
     """The common beginning, and one token of its own."""
     how = SamplingParams(0.0, 0, 1.0, tail)
     return Sequence([*COMMON[:common], tail], how, max_tokens, frozenset(), session, tenant)
-
-
-def work(s: Scheduler, pipeline: FakePipeline, rounds: int) -> None:
-    for _ in range(rounds):
-        while (batch := s.schedule()) is not None:
-            pipeline.send(batch)
-        for stage in range(len(pipeline.stages)):
-            pipeline.advance(stage)
-        if (result := pipeline.result()) is not None:
-            batch, _ = s.complete(*result)
-            for row in batch.rows:
-                if row.sequence.finish is not None:
-                    s.drop(row.sequence)
-        assert s.check_integrity() == ""
 
 
 def test_a_later_one_computes_only_what_is_its_own() -> None:

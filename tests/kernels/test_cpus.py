@@ -9,6 +9,7 @@ import pytest
 import trireme_kernels as k
 from trireme_kernels import local_weights
 from trireme_kernels.local_weights import local_copies
+from trireme_kernels.threads import share
 from trireme_kernels.threads.cpus import memory_nodes, thread_cpus
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity")
@@ -30,7 +31,7 @@ def test_nodes_are_counted_by_their_folders(tmp_path):
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 40])
 @pytest.mark.parametrize("layout", ["2bit", "1.6bit"])
-def test_copies_are_equal_and_each_thread_writes_its_own_tiles(monkeypatch, threads, layout):
+def test_copies_are_equal_and_made_by_a_thread_on_each_cpu(monkeypatch, threads, layout):
     rng = np.random.default_rng(0)
     shapes = (70, 40), (32, 20), (1000, 333)
     old = [
@@ -47,6 +48,16 @@ def test_copies_are_equal_and_each_thread_writes_its_own_tiles(monkeypatch, thre
         assert (a.data == b.data).all()
         assert not np.shares_memory(a.data, b.data)
         assert (b.rows, b.cols, b.layout, b.scales.tolist()) == (a.rows, a.cols, a.layout, a.scales.tolist())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 40])
+def test_a_thread_writes_the_tiles_that_it_will_read(threads):
+    matrix = k.PackedMatrix(k.pack(np.ones((1000, 32), np.int8)), np.ones(64, np.float32), 1000, 32)
+    for rank in range(threads):
+        new = np.zeros(matrix.data.size, np.uint8)
+        local_weights._copy_part(matrix, new, rank, threads)
+        written = np.flatnonzero(new.reshape(matrix.tiles, -1).any(axis=1))
+        assert written.tolist() == list(range(*share(matrix.tiles, rank, threads)))
 
 
 def test_the_calling_thread_stays_where_it_was():

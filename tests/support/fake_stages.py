@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trireme_coordinator.scheduler import Batch, SchedulerConfig
+from trireme_coordinator.scheduler import Batch, Scheduler, SchedulerConfig
 from trireme_worker.kv_cache import KVCache
 
 EOS = 0
@@ -94,3 +94,18 @@ class FakePipeline:
             return None
         self.completed += 1
         return self.completed, self.results[self.completed - 1]
+
+
+def work(s: Scheduler, pipeline: FakePipeline, rounds: int) -> None:
+    """Fills the pipeline, lets each stage compute a frame and takes one result in, so many times."""
+    for _ in range(rounds):
+        while (batch := s.schedule()) is not None:
+            pipeline.send(batch)
+        for stage in range(len(pipeline.stages)):
+            pipeline.advance(stage)
+        if (result := pipeline.result()) is not None:
+            batch, _ = s.complete(*result)
+            for row in batch.rows:
+                if row.sequence.finish is not None:
+                    s.drop(row.sequence)
+        assert s.check_integrity() == ""

@@ -12,6 +12,7 @@ from tests.support.packs import bundled
 import trireme_kernels as kernels
 from trireme_kernels.head_first_pass import LOWEST
 from trireme_proto.errors import PackCorrupt
+from trireme_worker import stage
 from trireme_worker.actor import warm_up
 from trireme_worker.batch import Batch, Row, SamplingParams
 from trireme_worker.head import OutputHead
@@ -55,6 +56,17 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pack]:
         write_pack(folder, contents)
         found[kind] = Pack.open(folder)
     return found
+
+
+def test_rows_come_in_groups_that_change_no_token(packs, monkeypatch):
+    hows = HOWS["mixed"]
+    wanted = tokens(packs["int8+4bit"], hows, 1)
+    seen = []
+    largest = OutputHead.largest
+    monkeypatch.setattr(OutputHead, "largest", lambda self, x, keep: seen.append(len(keep)) or largest(self, x, keep))
+    monkeypatch.setattr(stage, "ROWS_OF_LOGITS", 2)
+    assert tokens(packs["int8+4bit"], hows, 1) == wanted
+    assert seen == [2, 2, 1, 2, 2, 1]
 
 
 def tokens(pack: Pack, hows: list[SamplingParams], threads: int) -> list[int]:

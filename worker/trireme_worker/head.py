@@ -39,8 +39,9 @@ class OutputHead:
         """The logits of each row, float32 [vocabulary], of which row i needs the `keep[i]` largest: others may be
         `LOWEST` (those that tie with the last of them are not). 0: all logits.
         """
-        some = [i for i, count in enumerate(keep) if self._is_worth_it(count)]
-        rest = [i for i in range(len(keep)) if i not in some]
+        worth = [self._is_worth_it(count) for count in keep]
+        some = [i for i, yes in enumerate(worth) if yes]
+        rest = [i for i, yes in enumerate(worth) if not yes]
         normed = self._normed(hidden)
         found: dict[int, Float] = {}
         if some:

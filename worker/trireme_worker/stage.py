@@ -22,6 +22,10 @@ from trireme_worker.pack.files import ignore_progress
 from trireme_worker.team import Team
 
 Float = NDArray[np.float32]
+ROWS_OF_LOGITS = 64
+"""Rows whose logits are there at a time: 66 MB with a vocabulary of 128,256 and a first pass. More rows would read the
+head less often, but are bound by arithmetic long before.
+"""
 
 
 class StageModel:
@@ -107,9 +111,7 @@ class StageModel:
         wanted = batch.sampled()
         if not wanted:
             return []
-        ends, rows, positions = zip(*wanted, strict=True)
-        logits = self._output().largest(hidden[list(ends)], [_logits_that_count(row) for row in rows])
-        return [_choose(*each) for each in zip(rows, positions, logits, strict=True)]
+        return [each for at in range(0, len(wanted), ROWS_OF_LOGITS) for each in self._chosen(wanted, at, hidden)]
 
     def logits(self, token_ids: Sequence[int]) -> Float:
         """Whole model only: logits at each position of one sequence, float32 [T, vocabulary]. Leaves no pages
@@ -126,6 +128,11 @@ class StageModel:
         """Ends the threads."""
         self._team.close()
         self._program.close()
+
+    def _chosen(self, wanted: Sequence[tuple[int, Row, int]], at: int, hidden: Float) -> list[Sampled]:
+        ends, rows, positions = zip(*wanted[at : at + ROWS_OF_LOGITS], strict=True)
+        logits = self._output().largest(hidden[list(ends)], [_logits_that_count(row) for row in rows])
+        return [_choose(*each) for each in zip(rows, positions, logits, strict=True)]
 
     def _output(self) -> OutputHead:
         if self._head is None:
