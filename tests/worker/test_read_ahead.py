@@ -42,3 +42,25 @@ async def test_leaving_ends_the_reading() -> None:
             await asyncio.sleep(0)
             break
     assert ended.is_set()
+
+
+async def test_a_call_that_is_over_before_the_first_read_makes_no_reader() -> None:
+    class Frames:
+        """Like gRPC's reader of requests: what `aiter` makes of it warns unless it is used."""
+
+        made = 0
+
+        def __aiter__(self) -> AsyncIterator[pb.Frame]:
+            self.made += 1
+            return self
+
+        async def __anext__(self) -> pb.Frame:
+            raise StopAsyncIteration
+
+    frames = Frames()
+    arrivals = _read_ahead(frames)
+    first = asyncio.ensure_future(anext(arrivals))
+    await asyncio.sleep(0)  # it waits now for a read that has not started
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert frames.made == 0

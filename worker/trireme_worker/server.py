@@ -197,10 +197,9 @@ async def _read_ahead(incoming: AsyncIterator[pb.Frame]) -> AsyncGenerator[tuple
     """
 
     async def read() -> tuple[pb.Frame, int] | None:
-        frame = await anext(frames, None)
+        frame = await anext(incoming, None)  # no `aiter` before: gRPC's warns when it is made and then never asked
         return None if frame is None else (frame, time.time_ns())
 
-    frames = aiter(incoming)
     coming = asyncio.ensure_future(read())
     try:
         while (arrival := await coming) is not None:
