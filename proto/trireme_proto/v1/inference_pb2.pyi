@@ -139,6 +139,7 @@ class GenerateRequest(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    RESUME_INDEX_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """UTF-8 text; special tokens typed in it stay ordinary text. The begin-of-text token is added where the model wants it."""
     max_tokens: _builtins.int
@@ -147,13 +148,18 @@ class GenerateRequest(_message.Message):
     """The session to continue; empty: a new one is made and its id returned."""
     request_id: _builtins.str
     """The caller's name for this request, for logs and traces; at most 128 characters of [A-Za-z0-9._:-]. Empty: made by the
-    server.
+    server. Within a session a request is generated once, however often it is sent: see `resume_index`.
     """
     ignore_eos: _builtins.bool
     """Go on past the model's end-of-text token. Not given: false."""
     priority: _builtins.int
     """Range: [0, 9]. Among one tenant's requests, higher ones go first, and where there is no room a running lower one makes
     way and goes on later, with the same tokens. Not given: 5.
+    """
+    resume_index: _builtins.int
+    """The request of this id and session has been sent before, and answered up to here: the answer goes on with the token of
+    this index, from whichever coordinator. Its other fields must be those of the first time, with the seed and the session
+    that the first message of the answer named. Not given: 0 for a request that is new.
     """
     @_builtins.property
     def token_ids(self) -> Global___TokenIds:
@@ -177,10 +183,11 @@ class GenerateRequest(_message.Message):
         stop: _abc.Iterable[_builtins.str] | None = ...,
         ignore_eos: _builtins.bool | None = ...,
         priority: _builtins.int | None = ...,
+        resume_index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ignore_eos", b"_ignore_eos", "_max_tokens", b"_max_tokens", "_priority", b"_priority", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "priority", b"priority", "prompt", b"prompt", "sampling", b"sampling", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ignore_eos", b"_ignore_eos", "_max_tokens", b"_max_tokens", "_priority", b"_priority", "_resume_index", b"_resume_index", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "priority", b"priority", "prompt", b"prompt", "resume_index", b"resume_index", "sampling", b"sampling", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ignore_eos", b"_ignore_eos", "_max_tokens", b"_max_tokens", "_priority", b"_priority", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "session_id", b"session_id", "stop", b"stop", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ignore_eos", b"_ignore_eos", "_max_tokens", b"_max_tokens", "_priority", b"_priority", "_resume_index", b"_resume_index", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "resume_index", b"resume_index", "sampling", b"sampling", "session_id", b"session_id", "stop", b"stop", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ignore_eos: _TypeAlias = _typing.Literal["ignore_eos"]  # noqa: Y015
     _WhichOneofArgType__ignore_eos: _TypeAlias = _typing.Literal["_ignore_eos", b"_ignore_eos"]  # noqa: Y015
@@ -188,6 +195,8 @@ class GenerateRequest(_message.Message):
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__resume_index: _TypeAlias = _typing.Literal["resume_index"]  # noqa: Y015
+    _WhichOneofArgType__resume_index: _TypeAlias = _typing.Literal["_resume_index", b"_resume_index"]  # noqa: Y015
     _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
     @_typing.overload
@@ -196,6 +205,8 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resume_index) -> _WhichOneofReturnType__resume_index | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_prompt) -> _WhichOneofReturnType_prompt | None: ...
 
