@@ -87,12 +87,12 @@ class PackFiles:
         return size
 
 
-def _chunks(file: IO[bytes]) -> Iterator[NDArray[np.uint8]]:
-    """The bytes of a file in turn. Through a map: what is read from the disk by it comes to lie in large pages, and stays
-    in them for the weights' own map; what `read` brings in does not.
+def _chunks(file: IO[bytes]) -> Iterator[memoryview]:
+    """The bytes of a file in turn. Through a map: what is read from the disk by it comes to lie in large pages, where
+    the weights' own map finds it; what `read` brings in does not.
     """
     mapped = map_file(file)
-    return (mapped[at : at + _CHUNK] for at in range(0, mapped.size, _CHUNK))
+    return (mapped[at : at + _CHUNK].data for at in range(0, mapped.size, _CHUNK))
 
 
 def place(path: Path) -> str:
