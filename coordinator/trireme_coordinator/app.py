@@ -70,7 +70,7 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
         public = PublicServer(*split_address(config.listen))
         stack.push_async_callback(public.stop)
-        gate = SessionGate(store, writer, config.session_ttl)
+        gate = SessionGate(store, writer, config.session_ttl, required=config.durability == "required")
         previews = Previews(costs, lambda: _machines(config, cluster))
         await public.start(engine, codec, gate, telemetry, pack, placed, previews, threads=config.threads)
         await _background(_announce(engine, public), stack)

@@ -51,6 +51,11 @@ class MemorySessionStore:
         self._make_id = make_id
         self._sessions: dict[str, _Session] = {}
 
+    @property
+    def model(self) -> ModelIdentity:
+        """The model being served."""
+        return self._model
+
     async def create(
         self, ttl_seconds: int | None = None, token_ids: Sequence[int] = (), created: datetime | None = None
     ) -> SessionRecord:

@@ -65,6 +65,11 @@ class SessionRecord:
 class SessionStore(Protocol):
     """Where sessions live. Each method may raise SessionStoreUnavailable."""
 
+    @property
+    def model(self) -> ModelIdentity:
+        """The model whose sessions can be read and continued."""
+        ...
+
     async def create(
         self, ttl_seconds: int | None = None, token_ids: Sequence[int] = (), created: datetime | None = None
     ) -> SessionRecord:

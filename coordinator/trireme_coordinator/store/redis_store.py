@@ -74,6 +74,11 @@ class RedisSessionStore:
         self._clock = clock
         self._make_id = make_id
 
+    @property
+    def model(self) -> ModelIdentity:
+        """The model being served."""
+        return self._model
+
     async def create(
         self, ttl_seconds: int | None = None, token_ids: Sequence[int] = (), created: datetime | None = None
     ) -> SessionRecord:
