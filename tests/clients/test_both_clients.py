@@ -195,7 +195,7 @@ async def test_the_servers_errors_arrive_as_they_were_raised(do, server, error, 
 
 @pytest.mark.parametrize(
     "method",
-    ["Tokenize", "Detokenize", "Status", "Create", "Get", "List", "Delete", "Fork", "Rewind"] + ["Export", "Import"],
+    ["Tokenize", "Detokenize", "Status", "Create", "Get", "List", "Delete", "Fork", "Rewind", "Export", "Import"],
 )
 async def test_every_other_method_raises_typed_errors_too(do, server, method):
     acts = {
