@@ -4,6 +4,7 @@ The tree is drawn in `trireme_proto.errors`; this module only gives it its publi
 """
 
 from trireme_proto.errors import (
+    ArchiveDamaged,
     Cancelled,
     CheckpointUnsupported,
     ConfigurationError,
@@ -18,14 +19,17 @@ from trireme_proto.errors import (
     PromptTooLong,
     ServerUnreachable,
     SessionBusy,
+    SessionIncomplete,
     SessionNotFound,
     SessionStoreUnavailable,
     StartupError,
     TriremeError,
     Unavailable,
+    WrongModel,
 )
 
 __all__ = [
+    "ArchiveDamaged",
     "Cancelled",
     "CheckpointUnsupported",
     "ConfigurationError",
@@ -40,9 +44,11 @@ __all__ = [
     "PromptTooLong",
     "ServerUnreachable",
     "SessionBusy",
+    "SessionIncomplete",
     "SessionNotFound",
     "SessionStoreUnavailable",
     "StartupError",
     "TriremeError",
     "Unavailable",
+    "WrongModel",
 ]

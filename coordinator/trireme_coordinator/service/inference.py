@@ -13,7 +13,7 @@ from trireme_coordinator.engine import Engine
 from trireme_coordinator.scheduler import Finish, Sequence
 from trireme_coordinator.service import requests
 from trireme_coordinator.service.calls import answered
-from trireme_coordinator.service.generation import Generation, SessionLog, message
+from trireme_coordinator.service.generation import Generation, Piece, SessionLog, message
 from trireme_coordinator.service.sessions import Held, SessionGate
 from trireme_coordinator.telemetry import Layers, RequestTrace, Telemetry
 from trireme_coordinator.text import StopMatcher, TextCodec
@@ -21,6 +21,8 @@ from trireme_proto.errors import PipelineUnavailable
 from trireme_proto.v1 import inference_pb2 as pb
 from trireme_proto.v1.inference_pb2_grpc import InferenceServicer
 
+_AT_ONCE_SECONDS = 0.01
+"""How long the last tokens of an answer may wait until they are stored; then they go ahead of its end."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -109,9 +111,13 @@ class InferenceService(InferenceServicer):
     async def _answer(self, sequence: Sequence, generation: Generation, trace: RequestTrace, context: Context) -> None:
         index = 0
         async for piece, reason in generation.pieces():
-            usage = None if reason is None else await self._finish(sequence, reason, trace)
-            await context.write(message(index, piece, reason, usage))
-            index += len(piece.token_ids)
+            left = piece
+            if reason is None or not await self._sessions.settle(sequence.session_id, _AT_ONCE_SECONDS):
+                await context.write(message(index, piece, None, None))
+                index, left = index + len(piece.token_ids), Piece()
+            if reason is not None:
+                usage = await self._finish(sequence, reason, trace)
+                await context.write(message(index, left, reason, usage))
 
     async def _finish(self, sequence: Sequence, reason: Finish, trace: RequestTrace) -> pb.Usage:
         await self._sessions.settle(sequence.session_id)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from trireme_coordinator.store.records import SessionRecord
 from trireme_proto.errors import TriremeError
 
 TOKEN_BYTES = 4
@@ -28,6 +29,10 @@ class Run:
 class Backlog:
     """Runs of one session that are not stored yet, the oldest first."""
 
+    born: SessionRecord | None = None
+    """The session itself, where the store does not have it yet."""
+    end: int = 0
+    """Position after the last token that was put."""
     put: int = 0
     stored: int = 0
     runs: deque[Run] = field(default_factory=deque)
@@ -46,6 +51,7 @@ class Backlog:
         else:
             self.runs.append(Run(position, array("I", token_ids)))
         self.put += len(token_ids)
+        self.end = max(self.end, position + len(token_ids))
 
     def take(self) -> Run:
         """Takes the oldest run out, to be written."""
