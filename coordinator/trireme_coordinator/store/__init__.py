@@ -3,7 +3,7 @@
 records.py      what a session is; the SessionStore protocol          splice.py   the rule of an idempotent append
 redis_store.py  on Redis (the only file that imports redis)           layout.py   keys and bytes in Redis
 memory.py       in memory, for tests                                  writer.py   write-behind, off the token's path
-requests.py     what is remembered of requests; redis_requests.py and memory_requests.py: where; owners.py  who generates
+requests.py     what is remembered of requests (redis_requests.py, memory_requests.py: where); owners.py  who generates
 """
 
 from trireme_coordinator.store.memory import MemorySessionStore

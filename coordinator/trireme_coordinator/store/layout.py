@@ -3,7 +3,7 @@
     trireme:1:session:{ID}          hash    created, last_used (microseconds since 1970), ttl (seconds),
                                             count (tokens), model, pack (SHA-256, hexadecimal)
     trireme:1:session:{ID}:tokens   string  the token ids, uint32 little-endian, 4 bytes each
-    trireme:1:session:{ID}:requests hash    by request id: the request's record (requests.py); #fence: the fencing number
+    trireme:1:session:{ID}:requests hash    by request id: its record (requests.py); #fence: the fencing number
     trireme:1:session:{ID}:owner    string  the coordinator that generates on the session; expires by itself
     trireme:1:request:HASH          string  ID of the session that a request without one was given, for an hour
     trireme:1:sessions:used         sorted set  ID by last_used

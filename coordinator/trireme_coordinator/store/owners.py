@@ -1,7 +1,7 @@
 """Keeps this coordinator's name at the sessions that it generates on: all of them renewed in one batch, each second.
 
-A session that turns out to be somebody else's is told of. While the store does not answer nothing is: whether a lease has
-passed to another is seen when it answers again.
+A session that turns out to be somebody else's is told of. While the store does not answer nothing is: whether a lease
+has passed to another is seen when it answers again.
 """
 
 from __future__ import annotations

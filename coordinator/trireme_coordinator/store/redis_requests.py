@@ -2,8 +2,8 @@
 
     WATCH session, tokens, requests  ->  read  ->  MULTI  ->  change  ->  EXEC
 
-The fencing number is a field of the requests' hash, under a name that no request id has. The owner's key expires by itself
-and says no more than whom to wait for; what keeps two owners from writing is the number.
+The fencing number is a field of the requests' hash, under a name that no request id has. The owner's key expires by
+itself and says no more than whom to wait for; what keeps two owners from writing is the number.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     session tokens   [ earlier ... | prompt      | answer so far ... )
                                    ^ prompt_start ^ answer_start
 
-A record is made together with its prompt. It is open until the answer's last tokens are stored; then it says how the answer
-ended. Another request that begins while one is open cuts that one off: it can never be completed.
+A record is made together with its prompt. It is open until the answer's last tokens are stored; then it says how the
+answer ended. Another request that begins while one is open cuts that one off: it can never be completed.
 
 Whoever generates on a session has its fencing number, which rises with each who comes; an older number writes nothing.
 """
@@ -96,13 +96,13 @@ class RequestStore(SessionStore, Protocol):
         ...
 
     async def begin(self, session_id: str, owner: str, start: Start) -> int:
-        """The fencing number under which to append. SessionNotFound; SessionBusy where somebody else began meanwhile."""
+        """The fencing number under which to append. SessionNotFound; SessionBusy: somebody else began."""
         ...
 
     async def commit(
         self, session_id: str, fence: int, position: int, token_ids: Sequence[int], end: End | None = None
     ) -> None:
-        """As `append`, under a fencing number; `end` comes with the last tokens. LeaseLost where a higher one was given."""
+        """As `append`, under a fencing number; `end` comes with the last tokens. LeaseLost: a higher one was given."""
         ...
 
     async def renew(self, owner: str, session_ids: Sequence[str]) -> set[str]:

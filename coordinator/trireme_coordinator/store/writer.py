@@ -54,7 +54,7 @@ class SessionWriter:
     ) -> None:
         """`backlog_bytes` bounds what waits, `flush_seconds` a flush; the pauses (seconds) lie between attempts."""
         self.counters = WriterCounters()
-        self.on_lease_lost: Callable[[str], None] = lambda session_id: None
+        self.on_lease_lost: Callable[[str], None] = lambda _: None
         """Told of a session that somebody else has taken over."""
         self._store = store
         self._limit = backlog_bytes
