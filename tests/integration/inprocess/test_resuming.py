@@ -1,4 +1,4 @@
-"""A request that is sent again: generated once, resumed at any token, by whichever coordinator; same tokens, same text."""
+"""A request that is sent again: generated once, resumed at any token by either coordinator, with the same text."""
 
 from __future__ import annotations
 
