@@ -15,7 +15,8 @@ from tests.support.pipeline import LocalPipeline
 
 from trireme_coordinator.service.inference import InferenceService
 from trireme_coordinator.service.requests import Bounds
-from trireme_coordinator.service.sessions import SessionGate, SessionsService
+from trireme_coordinator.service.session_service import SessionsService
+from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.store import ModelIdentity, Owner, RequestStore, SessionWriter
 from trireme_coordinator.telemetry import Telemetry, setup_telemetry
 from trireme_coordinator.text import TextCodec

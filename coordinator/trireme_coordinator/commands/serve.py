@@ -44,6 +44,10 @@ def serve(
         str | None, typer.Option(help="Guess and verify tokens where it pays: auto or off. Default: auto.")
     ] = None,
     session_ttl: Annotated[int | None, typer.Option(help="Seconds an unused session lives. Default: 86400.")] = None,
+    durability: Annotated[
+        str | None,
+        typer.Option(help="New conversations without a session store: best-effort or required. Default: best-effort."),
+    ] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Where the embedded session store keeps its data. Default: nowhere.")
     ] = None,
