@@ -14,6 +14,7 @@ from pathlib import Path
 
 from trireme_coordinator.config import ServeConfig, check_frames, split_address
 from trireme_coordinator.embedded_redis import EmbeddedRedis
+from trireme_coordinator.embedded_watch import keep_running
 from trireme_coordinator.engine import Engine, Launch
 from trireme_coordinator.model_costs import model_costs
 from trireme_coordinator.placement import Machine, ModelCosts, Node, Placed, place
@@ -94,6 +95,7 @@ async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Sa
         embedded = EmbeddedRedis(Path(config.data_dir) if config.data_dir else None)
         await asyncio.to_thread(embedded.start)
         stack.push_async_callback(asyncio.to_thread, embedded.stop)
+        await _background(keep_running(embedded, say), stack)
         url = embedded.url
     model = ModelIdentity(pack.config.name, pack.sha256, pack.config.vocabulary)
     store = RedisRequestStore(url, model)

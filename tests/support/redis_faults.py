@@ -27,9 +27,9 @@ class FaultyRedis:
 
     def __init__(self, data: Path | None = None) -> None:
         self._server = EmbeddedRedis(data)
-        self._folder: Path | None = None
         self._stopped = False
-        self._start()
+        with patch.object(embedded_redis, "COMMANDS", (*COMMANDS, *_MORE)):
+            self._server.start()
         self.url = self._server.url
 
     @property
@@ -52,9 +52,8 @@ class FaultyRedis:
 
     def restart(self) -> None:
         """At the same address and with the same password as before; with its data, where it has a folder for that."""
-        self._folder = self._server._folder
-        self._server.stop()
-        self._start()
+        with patch.object(embedded_redis, "COMMANDS", (*COMMANDS, *_MORE)):
+            self._server.revive()
         assert self._server.url == self.url
 
     def hang(self) -> None:
@@ -92,15 +91,6 @@ class FaultyRedis:
         if self._stopped:
             self.go_on()
         self._server.stop()
-
-    def _start(self) -> None:
-        folder = self._folder
-        with patch.object(embedded_redis, "COMMANDS", (*COMMANDS, *_MORE)):
-            if folder is None:
-                self._server.start()
-                return
-            with patch("tempfile.mkdtemp", lambda prefix: (folder.mkdir(mode=0o700), str(folder))[1]):
-                self._server.start()
 
 
 class Relay:

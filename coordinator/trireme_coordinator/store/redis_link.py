@@ -41,12 +41,12 @@ class RedisLink:
         self._timeout = timeout_seconds
 
     @asynccontextmanager
-    async def answering(self, *, insist: bool = False) -> AsyncIterator[None]:
+    async def answering(self) -> AsyncIterator[None]:
         """Bounds what is inside in time and turns every failure of Redis into SessionStoreUnavailable.
 
-        While Redis is away nothing inside is tried, unless with `insist`.
+        While Redis is away nothing inside is tried.
         """
-        if not insist and self.breaker.wait() is not None:
+        if self.breaker.wait() is not None:
             raise unavailable()
         try:
             async with asyncio.timeout(self._timeout):

@@ -193,9 +193,9 @@ class RedisSessionStore:
             raise not_found()
 
     async def ping(self) -> bool:
-        """Whether Redis answers."""
+        """Whether Redis answers, or did so when it was last asked a moment ago."""
         try:
-            async with self._link.answering(insist=True):
+            async with self._link.answering():
                 return bool(await _awaited(self._client.ping()))
         except SessionStoreUnavailable:
             return False
