@@ -26,7 +26,7 @@ from trireme_coordinator.scheduler.budget import pages_for
 from trireme_coordinator.self_test import one_token
 from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.service.sessions import SessionGate
-from trireme_coordinator.store import ModelIdentity, RedisSessionStore, SessionWriter
+from trireme_coordinator.store import ModelIdentity, RedisRequestStore, SessionWriter
 from trireme_coordinator.telemetry import setup_telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, StartupError
@@ -62,6 +62,8 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         store = await _store(config, pack, stack, say)
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
+        gate = SessionGate(store, writer, config.session_ttl, required=config.durability == "required")
+        stack.push_async_callback(gate.close)
         cluster = await _cluster(config, stack, say)
         costs = model_costs(pack.config, layout=_layout(config, pack), head=pack.head_kind, kv_dtype=config.kv_dtype)
         nodes = await _nodes(config, cluster, say)
@@ -71,7 +73,6 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
         public = PublicServer(*split_address(config.listen))
         stack.push_async_callback(public.stop)
-        gate = SessionGate(store, writer, config.session_ttl, required=config.durability == "required")
         previews = Previews(costs, lambda: _machines(config, cluster))
         await public.start(engine, codec, gate, telemetry, pack, placed, previews, threads=config.threads)
         await _background(_announce(engine, public), stack)
@@ -87,7 +88,7 @@ async def _pack(config: ServeConfig, say: Say) -> Pack:
     return Pack.open(folder, verify=False, weights=False)
 
 
-async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Say) -> RedisSessionStore:
+async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Say) -> RedisRequestStore:
     url = config.redis_url
     if not url:
         say("Starting the session store")
@@ -97,7 +98,7 @@ async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Sa
         await _background(keep_running(embedded, say), stack)
         url = embedded.url
     model = ModelIdentity(pack.config.name, pack.sha256, pack.config.vocabulary)
-    store = RedisSessionStore(url, model)
+    store = RedisRequestStore(url, model)
     stack.push_async_callback(store.close)
     if not await store.ping():
         raise StartupError("Redis does not answer at the address given with --redis-url.")

@@ -17,7 +17,7 @@ from trireme import AsyncClient
 from trireme_coordinator.placement import Node, Placed
 from trireme_coordinator.public_server import PublicServer
 from trireme_coordinator.service.sessions import SessionGate
-from trireme_coordinator.store import ModelIdentity, SessionStore, SessionWriter
+from trireme_coordinator.store import ModelIdentity, RequestStore, SessionWriter
 from trireme_coordinator.telemetry import setup_telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.errors import SessionStoreUnavailable
@@ -39,7 +39,7 @@ def identity(pack: Pack) -> ModelIdentity:
 
 @asynccontextmanager
 async def serving(
-    local: LocalPipeline, store: SessionStore, *, required: bool = False, backlog_bytes: int = 64 << 20
+    local: LocalPipeline, store: RequestStore, *, required: bool = False, backlog_bytes: int = 64 << 20
 ) -> AsyncIterator[Served]:
     """Serves while the context is open."""
     pack = local.pack
@@ -53,6 +53,7 @@ async def serving(
         public = PublicServer("127.0.0.1", 0)
         stack.push_async_callback(public.stop)
         gate = SessionGate(store, writer, 3600, required=required)
+        stack.push_async_callback(gate.close)
         await public.start(local.engine, codec, gate, telemetry, pack, placed, no_previews, threads=1)  # type: ignore[arg-type]
         client = await stack.enter_async_context(AsyncClient(public.address, timeout=60, retries=0))
         yield Served(client, writer)

@@ -190,11 +190,12 @@ class StageService(StageServicer):
         if not epoch.next_address:
             return await first_to_end(self._pump(epoch, incoming, None), epoch.over())
         async with forward_to(epoch.next_address, epoch.number) as following:
-            work = self._pump(epoch, incoming, following), epoch.over(), following.lost()
             if not epoch.last_address:
-                return await first_to_end(*work)
+                return await first_to_end(self._pump(epoch, incoming, following), epoch.over(), following.lost())
             async with choices_of(epoch.last_address, epoch.number) as choices:
-                return await first_to_end(*work, _heard(epoch, choices))
+                return await first_to_end(
+                    self._pump(epoch, incoming, following), epoch.over(), following.lost(), _heard(epoch, choices)
+                )
 
     async def _pump(self, epoch: Epoch, incoming: AsyncIterator[pb.Frame], following: ForwardCall | None) -> int:
         """Computes what comes in and hands it on, to the next stage or to the reader; returns the number of frames."""

@@ -2,85 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
-from trireme_coordinator.service import requests
-from trireme_coordinator.store import SessionRecord, SessionStore, SessionWriter
-from trireme_coordinator.store.records import new_record, new_session_id, utc_now
-from trireme_proto.errors import SessionBusy, SessionStoreUnavailable, TriremeError
+from trireme_coordinator.service.runs import Run
+from trireme_coordinator.store import Loaded, Owner, RequestStore, SessionWriter, Start, new_session_id
+from trireme_coordinator.store.records import new_record, utc_now
+from trireme_coordinator.store.requests import Birth
+from trireme_proto.errors import LeaseLost, SessionBusy, SessionNotFound, SessionStoreUnavailable
 
 _SETTLE_SECONDS = 1.0
 _FLUSH_SECONDS = 2.0
 """How long a caller waits for a store that is away, before it is told so."""
 
 
-@dataclass(slots=True)
-class Held:
-    """A session while a request runs on it."""
-
-    session_id: str
-    tokens: list[int]
-    """What it held when the request began."""
-    begun: bool = False
-    """Set once work on the request has begun."""
-
-
 class SessionGate:
     """One request at a time on each session."""
 
-    def __init__(self, store: SessionStore, writer: SessionWriter, ttl_seconds: int, *, required: bool = False) -> None:
-        """`required`: a conversation does not begin unless the store has it. Else it begins without, and the store gets
-        it, with its tokens, when it is back.
+    def __init__(
+        self,
+        store: RequestStore,
+        writer: SessionWriter,
+        ttl_seconds: int,
+        owner: Owner | None = None,
+        *,
+        required: bool = False,
+    ) -> None:
+        """`owner`: who this coordinator is to the others. `required`: no work begins that the store does not know of.
+        Else it begins without, and the store gets it, with its tokens, when it is back.
         """
-        self.store, self.writer, self.ttl_seconds = store, writer, ttl_seconds
-        self._required = required
-        self._busy: set[str] = set()
+        self.store, self.writer, self.ttl_seconds, self.required = store, writer, ttl_seconds, required
+        self.owner = owner or Owner(store)
+        self._busy: dict[str, Run | None] = {}
+        writer.on_lease_lost = self._lost
 
-    @asynccontextmanager
-    async def hold(self, session_id: str) -> AsyncIterator[Held]:
-        """The session. SessionBusy, SessionNotFound, SessionIncomplete, SessionStoreUnavailable."""
-        requests.check_id("session_id", session_id)
-        with self.claimed(session_id):
+    def running(self, session_id: str) -> Run | None:
+        """What is generated on a session here."""
+        return self._busy.get(session_id)
+
+    def claim(self, session_id: str) -> None:
+        """Marks a session as in use. SessionBusy when it is."""
+        if session_id in self._busy:
+            raise SessionBusy("Another request is running on this session; wait until it ends.", retry_after=0.1)
+        self._busy[session_id] = None
+
+    def release(self, session_id: str) -> None:
+        """Lets others in."""
+        self._busy.pop(session_id, None)
+
+    def began(self, run: Run) -> None:
+        """A run is what its session is in use for."""
+        self._busy[run.session_id] = run
+        self.owner.keep(run.session_id, run.lost)
+
+    async def load(self, session_id: str) -> Loaded:
+        """A session that is claimed, all that was put for it stored. SessionNotFound, SessionStoreUnavailable."""
+        with suppress(LeaseLost):  # what could not be stored was not to be
             await self.flush(session_id)
-            yield Held(session_id, await self.store.tokens(session_id))
+        return await self.store.load(session_id)
 
-    @asynccontextmanager
-    async def hold_new(self) -> AsyncIterator[Held]:
-        """A session of its own for a request; a request that is refused leaves none behind. SessionStoreUnavailable."""
-        record, stored = await self._new()
-        with self.claimed(record.session_id):
-            held = Held(record.session_id, [])
-            try:
-                yield held
-            finally:
-                self.writer.end(record.session_id)
-                if stored and not held.begun:
-                    with suppress(TriremeError):  # it will expire
-                        await self.store.delete(record.session_id)
-
-    async def _new(self) -> tuple[SessionRecord, bool]:
-        """A new session, and whether the store has it."""
+    async def load_or_make(self, session_id: str) -> Loaded:
+        """The same, of a session that is made where there is none."""
         try:
-            return await self.store.create(self.ttl_seconds), True
+            return await self.load(session_id)
+        except SessionNotFound:
+            await self.store.ensure(new_record(session_id, self.store.model, utc_now(), self.ttl_seconds))
+            return await self.load(session_id)
+
+    async def new(self) -> Loaded:
+        """A new session. SessionStoreUnavailable."""
+        try:
+            return Loaded(await self.store.create(self.ttl_seconds), [], {}, 0, "")
         except SessionStoreUnavailable:
-            if self._required:
+            if self.required:
                 raise
         record = new_record(new_session_id(), self.store.model, utc_now(), self.ttl_seconds)
-        self.writer.begin(record)
-        return record, False
+        return Loaded(record, [], {}, 0, "", stored=False)
 
-    @contextmanager
-    def claimed(self, session_id: str) -> Iterator[None]:
-        """Marks a session as in use meanwhile. SessionBusy when it is."""
-        if session_id in self._busy:
-            raise SessionBusy("Another request is running on this session; wait until it ends.")
-        self._busy.add(session_id)
+    async def begin(self, loaded: Loaded, start: Start) -> bool:
+        """Whether the store knows now of the work that begins; else it will hear of it with the first tokens.
+        SessionBusy, SessionStoreUnavailable.
+        """
+        session_id, owner = loaded.record.session_id, self.owner.name
         try:
-            yield
-        finally:
-            self._busy.discard(session_id)
+            if loaded.stored:
+                await self.store.begin(session_id, owner, start)
+                return True
+        except SessionStoreUnavailable:
+            if self.required:
+                raise
+        session = None if loaded.stored else loaded.record
+        self.writer.begin(session_id, Birth(session, owner, replace(start, prompt=())))
+        return False
 
     async def flush(self, session_id: str) -> None:
         """Waits, for a bounded time, until the store has all that there is of a session. SessionStoreUnavailable."""
@@ -93,8 +107,25 @@ class SessionGate:
         """
         return await self.writer.settled(session_id, seconds)
 
+    @contextmanager
+    def claimed(self, session_id: str) -> Iterator[None]:
+        """Marks a session as in use meanwhile. SessionBusy when it is."""
+        self.claim(session_id)
+        try:
+            yield
+        finally:
+            self.release(session_id)
+
     async def delete(self, session_id: str) -> None:
         """Deletes a session that no request is running on."""
         with self.claimed(session_id):
             await self.flush(session_id)
             await self.store.delete(session_id)
+
+    async def close(self) -> None:
+        """Stops keeping sessions for this coordinator."""
+        await self.owner.close()
+
+    def _lost(self, session_id: str) -> None:
+        if (run := self.running(session_id)) is not None:
+            run.lost()

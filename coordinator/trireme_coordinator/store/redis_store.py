@@ -7,6 +7,7 @@ and their failures are redis_link.py's. Every call is bounded in time.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -97,7 +98,8 @@ class RedisSessionStore:
             await pipe.watch(key)
             if not await _awaited(pipe.hgetall(key)):
                 pipe.multi()  # type: ignore[no-untyped-call]
-                await self._put(pipe, replace(record, last_used=self._clock()), b"")
+                with suppress(WatchError):  # somebody else has just made it
+                    await self._put(pipe, replace(record, last_used=self._clock()), b"")
 
     async def get(self, session_id: str) -> SessionRecord:
         """The facts about a session. SessionNotFound, SessionStoreUnavailable."""
@@ -183,7 +185,7 @@ class RedisSessionStore:
         checked_id(session_id)
         async with self._link.answering(), self._client.pipeline(transaction=True) as pipe:
             pipe.delete(layout.session_key(session_id))
-            pipe.delete(layout.tokens_key(session_id))
+            pipe.delete(layout.tokens_key(session_id), layout.requests_key(session_id), layout.owner_key(session_id))
             pipe.zrem(layout.INDEX_USED, session_id)
             pipe.zrem(layout.INDEX_EXPIRES, session_id)
             deleted, *_ = await pipe.execute()

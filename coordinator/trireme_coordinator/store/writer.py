@@ -13,11 +13,20 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from trireme_coordinator.store.backlog import TOKEN_BYTES, Backlog, Run
 from trireme_coordinator.store.health import Jitter, full_jitter
-from trireme_coordinator.store.records import SessionRecord, SessionStore
-from trireme_proto.errors import Internal, SessionIncomplete, SessionStoreUnavailable, TriremeError
+from trireme_coordinator.store.records import SessionStore
+from trireme_coordinator.store.requests import Birth, End
+from trireme_proto.errors import (
+    Internal,
+    LeaseLost,
+    SessionBusy,
+    SessionIncomplete,
+    SessionStoreUnavailable,
+    TriremeError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +69,8 @@ class SessionWriter:
         from a longest one, which grows from `first_pause` to `longest_pause` (seconds).
         """
         self.counters = WriterCounters()
+        self.on_lease_lost: Callable[[str], None] = lambda _: None
+        """Told of a session that somebody else has taken over."""
         self._store = store
         self._limit = backlog_bytes
         self._flush_seconds = flush_seconds
@@ -67,7 +78,7 @@ class SessionWriter:
         self._sleep, self._jitter = sleep, jitter
         self._backlogs: dict[str, Backlog] = {}  # in order of age
         self._failures: dict[str, TriremeError] = {}
-        self._unborn: dict[str, SessionRecord] = {}  # their first token is still to come
+        self._unborn: dict[str, Birth] = {}  # their first token is still to come
         self._cut: dict[str, int] = {}  # sessions that were given up, and how many tokens each should have
         self._bytes = 0
         self._away = False
@@ -87,17 +98,29 @@ class SessionWriter:
         """Whether the store did not answer, or took nothing, when it was last written to."""
         return self._away
 
-    def begin(self, record: SessionRecord) -> None:
-        """Has the session itself made in the store together with its first tokens: there was no store to make it in."""
-        self._unborn[record.session_id] = record
+    def begin(self, session_id: str, birth: Birth) -> None:
+        """Has the store told of a request, and of the session where it is new, together with the first tokens: there
+        was no store to tell before.
+        """
+        self._unborn[session_id] = birth
 
     def end(self, session_id: str) -> None:
         """The request that `begin` was for is over; where it put no token there will be no session."""
         self._unborn.pop(session_id, None)
 
-    def put(self, session_id: str, position: int, token_ids: Sequence[int]) -> None:
-        """Has tokens stored at `position`, soon. Never waits and never fails; `flush` tells how it went."""
-        if not token_ids:
+    def put(
+        self,
+        session_id: str,
+        position: int,
+        token_ids: Sequence[int],
+        fence: int | None = None,
+        end: End | None = None,
+    ) -> None:
+        """Has tokens stored at `position`, soon. Never waits and never fails; `flush` tells how it went.
+
+        `fence`: under this fencing number, for which it takes a RequestStore; `end` is stored with the last of them.
+        """
+        if not token_ids and end is None:
             return
         if self._closed or session_id in self._failures or session_id in self._cut:
             self.counters.lost_tokens += len(token_ids)
@@ -107,7 +130,7 @@ class SessionWriter:
         if session_id not in self._backlogs:
             self._backlogs[session_id] = Backlog(self._unborn.pop(session_id, None))
             self._bytes += _SESSION_BYTES
-        self._backlogs[session_id].add(position, token_ids)
+        self._backlogs[session_id].add(position, token_ids, fence, end)
         self._bytes += len(token_ids) * TOKEN_BYTES
         self._make_room()
         self._note_work()
@@ -188,10 +211,14 @@ class SessionWriter:
     async def _write(self, session_id: str, backlog: Backlog, run: Run) -> None:
         """Stores a run, or gives the session up where the store refuses it for good. SessionStoreUnavailable."""
         try:
-            if backlog.born is not None:
-                await self._store.ensure(backlog.born)
-                backlog.born = None
-            await self._store.append(session_id, run.position, run.token_ids)
+            if backlog.birth is not None:
+                await self._bear(session_id, backlog.birth)
+                backlog.birth = None
+            if run.fence is None:
+                await self._store.append(session_id, run.position, run.token_ids)
+            else:
+                store: Any = self._store  # one that gives out fencing numbers takes them
+                await store.commit(session_id, run.fence, run.position, run.token_ids, run.end)
         except SessionStoreUnavailable:
             backlog.put_back(run)
             raise
@@ -200,8 +227,22 @@ class SessionWriter:
             self._give_up(session_id, error, backlog)
         except TriremeError as error:
             self._give_up(session_id, error, backlog)
+            if isinstance(error, LeaseLost):
+                self.on_lease_lost(session_id)
         else:
             self._stored(session_id, backlog, run)
+
+    async def _bear(self, session_id: str, birth: Birth) -> None:
+        """Tells the store what it could not be told when it began; once more where its answer was lost. LeaseLost."""
+        store: Any = self._store
+        if birth.session is not None:
+            await self._store.ensure(birth.session)
+        try:
+            await store.begin(session_id, birth.owner, birth.start)
+        except SessionBusy:
+            loaded = await store.load(session_id)
+            if (loaded.owner, loaded.fence) != (birth.owner, birth.start.seen + 1):
+                raise LeaseLost("Another coordinator has taken over the session.") from None
 
     async def _mark(self, session_id: str) -> None:
         """Tells the store what a session lacks. SessionStoreUnavailable."""
@@ -225,7 +266,7 @@ class SessionWriter:
             return  # given up while it was being written
         self._bytes -= len(run.token_ids) * TOKEN_BYTES
         del self._backlogs[session_id]
-        if backlog.waiting:
+        if backlog.pending:
             self._backlogs[session_id] = backlog  # behind the others
         else:
             self._bytes -= _SESSION_BYTES

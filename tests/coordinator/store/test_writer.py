@@ -11,7 +11,8 @@ from tests.coordinator.store.backends import MODEL
 
 from trireme_coordinator.store import MemorySessionStore, SessionWriter
 from trireme_coordinator.store.records import new_record, utc_now
-from trireme_proto.errors import Internal, SessionIncomplete, SessionNotFound, SessionStoreUnavailable
+from trireme_coordinator.store.requests import Birth, Start
+from trireme_proto.errors import Internal, LeaseLost, SessionIncomplete, SessionNotFound, SessionStoreUnavailable
 
 
 class SlowStore(MemorySessionStore):
@@ -326,20 +327,37 @@ async def test_a_session_that_could_not_be_made_is_made_with_its_first_tokens(ba
     store, other = backend.store(), backend.store()
     record = new_record("f" * 32, MODEL, backend.clock.now, 77)
     writer = SessionWriter(store)
-    writer.begin(record)
+    writer.begin(record.session_id, Birth(record, "one", Start(0, 0)))
     with pytest.raises(SessionNotFound):
         await other.get(record.session_id)
-    writer.put(record.session_id, 0, [1, 2])
-    writer.put(record.session_id, 2, [3])
+    writer.put(record.session_id, 0, [1, 2], 1)
+    writer.put(record.session_id, 2, [3], 1)
     await writer.flush(record.session_id)
     assert await other.tokens(record.session_id) == [1, 2, 3]
     assert (await other.get(record.session_id)).ttl_seconds == 77
     await writer.close()
 
 
+async def test_a_request_that_began_without_the_store_is_told_once_however_often_it_is_sent(backend) -> None:
+    """The answer to the first try was lost, so that it is sent again; then somebody else came."""
+    store = backend.store()
+    for owner, lost in (("one", False), ("two", True)):
+        session_id, writer = (await store.create()).session_id, SessionWriter(store)
+        await store.begin(session_id, owner, Start(0, 0))
+        writer.begin(session_id, Birth(None, "one", Start(0, 0)))
+        writer.put(session_id, 0, [1], 1)
+        if lost:
+            with pytest.raises(LeaseLost):
+                await writer.flush(session_id)
+        else:
+            await writer.flush(session_id)
+        assert await store.tokens(session_id) == [] if lost else [1]
+        await writer.close()
+
+
 async def test_a_session_without_a_token_is_not_made(store) -> None:
     writer = SessionWriter(store)
-    writer.begin(new_record("f" * 32, MODEL, utc_now()))
+    writer.begin("f" * 32, Birth(new_record("f" * 32, MODEL, utc_now()), "one", Start(0, 0)))
     writer.end("f" * 32)
     writer.put("f" * 32, 0, [1])
     with pytest.raises(SessionNotFound):

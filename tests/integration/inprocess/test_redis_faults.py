@@ -14,7 +14,7 @@ from tests.support.serving import Served, identity, serving
 from tests.support.waiting import eventually
 
 from trireme import AsyncClient, Generation, errors
-from trireme_coordinator.store import RedisSessionStore
+from trireme_coordinator.store import RedisRequestStore
 from trireme_worker.pack import Pack
 
 PROMPT = "Once upon a time, there was"
@@ -40,7 +40,7 @@ async def do(act: Act, redis: FaultyRedis) -> None:
 async def served(
     pack: Pack, url: str, *, required: bool = False, backlog_bytes: int = 64 << 20
 ) -> AsyncIterator[Served]:
-    store = RedisSessionStore(url, identity(pack), timeout_seconds=1.0)
+    store = RedisRequestStore(url, identity(pack), timeout_seconds=1.0)
     try:
         async with (
             local_pipeline(pack) as local,
@@ -62,7 +62,7 @@ async def streamed(client: AsyncClient, after: int, begin: Callable[[], Awaitabl
         async for chunk in stream:
             if last and chunk.token_ids:
                 longest, last = max(longest, time.monotonic() - last), time.monotonic()
-            if not last and chunk.index >= after:
+            if not last and chunk.index + len(chunk.token_ids) > after:
                 await begin()
                 last = time.monotonic()
         return await stream.result(), longest
