@@ -121,6 +121,8 @@ class InferenceService(InferenceServicer):
             cached_tokens=sequence.cached,
         )
         trace.guessed(sequence.drafted, sequence.accepted)
+        if (looked := sequence.restored) is not None:
+            trace.restored(looked.found, looked.pages, looked.bytes, looked.seconds)
         trace.finish(
             reason.value,
             prompt_tokens=usage.prompt_tokens,
