@@ -176,7 +176,7 @@ def _layout(config: ServeConfig, pack: Pack) -> str:
 
 
 def _launcher(
-    config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed], pages: StoreSettings | None
+    config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed], pages: StoreSettings | None = None
 ) -> Launch:
     def settings(stage: Placed, host: str) -> StageSettings:
         return StageSettings(

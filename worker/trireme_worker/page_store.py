@@ -176,7 +176,7 @@ class PageStore:
     def bytes_per_s(self) -> float:
         """How fast pages were read of late; 0 where that is not known."""
         with self._lock:
-            return self._speed if self._clock() - self._measured < _STALE_SECONDS else 0.0
+            return self._speed if self._clock() < self._measured + _STALE_SECONDS else 0.0
 
     # ---------------------------------------------------------------- called by anybody
 
@@ -240,7 +240,7 @@ class PageStore:
                 self._held -= reading.reserved - size
                 reading.reserved = size
             if size:
-                known = self._speed if self._clock() - self._measured < _STALE_SECONDS else size / seconds
+                known = self.bytes_per_s() or size / seconds
                 self._speed, self._measured = (known + size / seconds) / 2, self._clock()
 
     def _drop(self, fetch: int) -> None:
