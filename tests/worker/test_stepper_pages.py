@@ -30,7 +30,6 @@ def fed() -> Iterator[Stepper]:
     frame = token_frame(1, [row(2, 0, 40)], IDS)
     frame.save.add(slot=2, first_page=0, keys=KEYS[:2])
     made.step(frame, 0)
-    made.save(frame)
     assert made.pages.flush(20)
     yield made
     made.pages.close()
@@ -91,7 +90,6 @@ def test_without_a_store_nothing_is_restored_and_saving_does_nothing() -> None:
     frame = token_frame(1, [row(2, 0, 16)], IDS[:16])
     frame.save.add(slot=2, first_page=0, keys=KEYS[:1])
     stage.step(frame, 0)
-    stage.save(frame)
     with pytest.raises(FrameRefused, match="no page store to restore from"):
         stage.step(pb.Frame(epoch=1, step=2, restore=[pb.Restore(slot=1, fetch=1, pages=1)]), 0)
     stage.model.close()
@@ -102,19 +100,6 @@ def test_what_may_still_change_is_not_saved(fed: Stepper) -> None:
     frame.save.add(slot=2, first_page=2, keys=KEYS[2:3])
     with pytest.raises(FrameRefused, match="slot 2 holds 2 full pages, 3 are to be saved"):
         fed.step(frame, 0)
-
-
-def test_nothing_is_saved_for_an_epoch_that_is_over(fed: Stepper) -> None:
-    """Its slots hold something else by now, or nothing: what would be kept under the key would be wrong for ever."""
-    frame = token_frame(2, [row(2, 40, 8)], IDS[:8])
-    frame.save.add(slot=2, first_page=2, keys=KEYS[2:3])
-    fed.step(frame, 0)
-    fed.begin(2, 0)
-    fed.step(pb.Frame(epoch=2, step=1, rows=[row(2, 0, 48)], token_ids=[7] * 48), 0)
-    fed.save(frame)
-    assert fed.pages is not None
-    assert fed.pages.flush(20)
-    assert fed.pages.counters.written == 2
 
 
 def test_an_epoch_begins_without_fetched_pages(fed: Stepper) -> None:

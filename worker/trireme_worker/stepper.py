@@ -1,4 +1,4 @@
-"""One frame in, one frame out: check, release, restore, compute, sample; then save. Runs on the compute thread, one
+"""One frame in, one frame out: check, release, restore, compute, sample, save. Runs on the compute thread, one
 frame at a time.
 
 The frame object is changed into the one for the next stage, so that nothing is copied twice.
@@ -39,12 +39,14 @@ class Stepper:
         """`pages`: where full KV pages are kept outside this process; without it nothing is saved or restored."""
         self.model, self.pages = model, pages
         self.progress = Progress(0)
+        self._chosen: dict[int, Sampled] = {}  # by slot, the token that was sampled last
 
     def begin(self, epoch: int, stage: int) -> None:
         """Starts an epoch as stage `stage` of the pipeline: frames of any other are refused from here on; all slots are
         free.
         """
         self.progress = Progress(epoch, stage)
+        self._chosen.clear()
         self.reset()
 
     def reset(self) -> None:
@@ -52,16 +54,6 @@ class Stepper:
         self.model.kv.reset()
         if self.pages is not None:
             self.pages.forget_all()
-
-    def save(self, frame: pb.Frame) -> None:
-        """Hands the pages that a computed frame names over to be kept: after it, and before the next one. Does nothing
-        where the epoch has ended in between, and the slots hold something else.
-        """
-        if self.pages is None or frame.epoch != self.progress.epoch:
-            return
-        for save in frames.read_saves(frame, self._expected()):
-            if save.first_page + len(save.keys) <= self.model.kv.certain_pages(save.slot):
-                self.pages.save(save.first_page, save.keys, partial(self.model.kv.copy_page, save.slot))
 
     def step(self, frame: pb.Frame, arrived_ns: int) -> list[Sampled]:
         """Computes a frame and makes it the next stage's; returns the sampled tokens (last stage). FrameRefused if it
@@ -80,6 +72,7 @@ class Stepper:
         frame.sent_ns = done
         self.progress.steps += 1
         self.progress.busy_ns += done - started
+        self._save(frame)  # before the next frame, which may free the slots
         return sampled
 
     def _compute(self, frame: pb.Frame) -> list[Sampled]:
@@ -88,6 +81,8 @@ class Stepper:
         restores, saves = frames.read_restores(frame, expected), frames.read_saves(frame, expected)
         read = frames.read_token_ids if model.first else frames.read_activations
         values = read(frame, batch, expected)
+        if model.first:
+            self._follow(batch, values)  # token ids, then
         for share in shares:
             model.kv.share(share.slot, share.from_slot, share.pages)
         for slot in frame.release:
@@ -107,6 +102,12 @@ class Stepper:
             for fetch in forget:
                 self.pages.forget(fetch)
 
+    def _save(self, frame: pb.Frame) -> None:
+        """Hands pages that are full now over to be kept."""
+        if self.pages is not None:
+            for save in frames.read_saves(frame, self._expected()):
+                self.pages.save(save.first_page, save.keys, partial(self.model.kv.copy_page, save.slot))
+
     def _check(self, saves: Sequence[Save]) -> None:
         """Only what nobody writes to any more can be saved."""
         for save in saves:
@@ -119,9 +120,22 @@ class Stepper:
         hidden = model.forward(batch, model.embed(values) if model.first else values)
         frame.ClearField("token_ids")
         if model.last:
-            return model.sample(batch, hidden)
+            sampled = model.sample(batch, hidden)
+            self._chosen.update((each.slot, each) for each in sampled)
+            return sampled
         frames.write_activations(frame, hidden)
         return []
+
+    def _follow(self, batch: Batch, token_ids: NDArray[Any]) -> None:
+        """Puts what was sampled into the rows that follow it."""
+        end = 0
+        for row in batch.rows:
+            end += row.count
+            if row.follows:
+                chosen = self._chosen.get(row.slot)
+                if chosen is None or chosen.position != row.position:
+                    raise FrameRefused(f"nothing has been sampled for position {row.position} of slot {row.slot}")
+                token_ids[end - 1] = chosen.token_id
 
     def _expected(self) -> frames.Expected:
         config = self.model.config
