@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import itertools
 import os
@@ -238,6 +239,19 @@ async def test_a_caller_who_leaves_while_pages_are_read_leaves_none_behind(pack:
             return all(s.pages is not None and s.pages.fetched_bytes == 0 for s in local.stages)
 
         await eventually(nothing_held)
+
+
+async def test_steps_that_are_sent_ahead_save_what_is_known(pack: Pack, store: StoreSettings) -> None:
+    """The last token of a page may be one that the coordinator does not know yet."""
+    async with local_pipeline(pack, 1, store=store, choose=always, speculation=False) as local:
+        local.engine.scheduler.config = dataclasses.replace(local.engine.scheduler.config, ahead=True)
+        local.engine.scheduler.cost.gap = 0.5
+        first = await local.submit(PROMPT, 60, sampled(2), session="s").done()
+        await stored(local)
+        local.engine.forget("s")
+        answer = local.submit([*PROMPT, *first, 7], ANSWER, sampled(2))
+        assert await answer.done() == answer_by_hand(pack, [*PROMPT, *first, 7], ANSWER, sampled(2))
+        assert local.request(answer).cached >= 144  # the last page filled with the last step
 
 
 async def test_by_measurement_the_first_fetch_finds_out(pack: Pack, store: StoreSettings) -> None:
