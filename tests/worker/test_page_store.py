@@ -209,6 +209,23 @@ def test_a_fetch_that_is_forgotten_while_it_reads_holds_nothing(store: PageStore
         store.take(1, 8)
 
 
+def test_what_is_forgotten_is_not_read_to_its_end(pages: FakePages, clock: FakeClock) -> None:
+    big = 5 << 20  # one page a round trip
+    store = PageStore(pages, IDENTITY, big, clock=clock)
+    value = np.zeros(HEADER_BYTES + big, np.uint8)
+    for name in NAMES[:4]:
+        seal(name, value)
+        pages.values[name] = value.tobytes()
+    pages.go_on.clear()
+    reading = store.readers.submit(store.fetch, 1, 0, KEYS[:4], 9.0)
+    assert pages.called.wait(20)
+    store.forget(1)
+    pages.go_on.set()
+    assert reading.result(20)[0] == 0
+    assert pages.calls.count("read") == 1
+    store.close()
+
+
 def test_a_number_is_one_fetch(store: PageStore, pages: FakePages) -> None:
     held(pages, 2)
     store.fetch(1, 0, KEYS[:2], 9.0)
