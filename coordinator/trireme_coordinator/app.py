@@ -17,11 +17,12 @@ from trireme_coordinator.embedded_redis import EmbeddedRedis
 from trireme_coordinator.embedded_watch import keep_running
 from trireme_coordinator.engine import Engine, Launch
 from trireme_coordinator.model_costs import model_costs
+from trireme_coordinator.page_store import page_store
 from trireme_coordinator.placement import Machine, ModelCosts, Node, Placed, place
 from trireme_coordinator.probing import alike, machine_of, named, place_measured
 from trireme_coordinator.public_server import PublicServer, check_free
 from trireme_coordinator.ray_cluster import RayCluster
-from trireme_coordinator.scheduler import SchedulerConfig
+from trireme_coordinator.scheduler import PageKeys, SchedulerConfig
 from trireme_coordinator.scheduler.budget import pages_for
 from trireme_coordinator.self_test import one_token
 from trireme_coordinator.service.placement import Previews
@@ -32,6 +33,7 @@ from trireme_coordinator.text import TextCodec
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, StartupError
 from trireme_worker.actor import StageSettings, chosen_layout
 from trireme_worker.pack import Pack, default_pack, is_url, local_pack
+from trireme_worker.page_redis import StoreSettings
 
 Say = Callable[[str], None]
 """Told what is being done, one line each."""
@@ -68,7 +70,8 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         costs = model_costs(pack.config, layout=_layout(config, pack), head=pack.head_kind, kv_dtype=config.kv_dtype)
         nodes = await _nodes(config, cluster, say)
         placed = await asyncio.to_thread(_place_on, config, pack, cluster, nodes, costs, say)
-        engine = await _engine(config, pack, cluster, placed, stack, say)
+        pages = await page_store(config, stack, say)
+        engine = await _engine(config, pack, cluster, placed, pages, stack, say)
         telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
         public = PublicServer(*split_address(config.listen))
@@ -125,15 +128,21 @@ async def _nodes(config: ServeConfig, cluster: RayCluster, say: Say) -> list[Nod
 
 
 async def _engine(
-    config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed], stack: AsyncExitStack, say: Say
+    config: ServeConfig,
+    pack: Pack,
+    cluster: RayCluster,
+    placed: list[Placed],
+    pages: tuple[StoreSettings | None, PageKeys | None],
+    stack: AsyncExitStack,
+    say: Say,
 ) -> Engine:
     """Starts the stages and the engine; a token has come through all of them when it returns."""
-    launch = _launcher(config, pack, cluster, placed)
+    launch = _launcher(config, pack, cluster, placed, pages[0])
     say(f"Starting {len(placed)} {'stage' if len(placed) == 1 else 'stages'}: loading, checking and compiling")
     await launch()  # a mistake shows here; the engine calls it again after a fault
     for stage in placed:
         say(f"Stage {stage.stage} on {stage.node.name}: layers {stage.layers.start} to {stage.layers.stop - 1}")
-    engine = Engine(_scheduling(config, pack), launch)
+    engine = Engine(_scheduling(config, pack), launch, keys=pages[1])
     await _background(engine.run(), stack)
     await one_token(engine)
     return engine
@@ -169,7 +178,9 @@ def _layout(config: ServeConfig, pack: Pack) -> str:
     return chosen_layout(config.layout) or pack.layout
 
 
-def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed]) -> Launch:
+def _launcher(
+    config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed], pages: StoreSettings | None = None
+) -> Launch:
     def settings(stage: Placed, host: str) -> StageSettings:
         return StageSettings(
             pack=config.pack if is_url(config.pack) else str(pack.path),
@@ -182,6 +193,7 @@ def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list
             layout=config.layout,
             slots=config.slots,
             host=host,
+            pages=pages,
         )
 
     async def launch() -> list[str]:

@@ -16,8 +16,9 @@ from collections.abc import Sequence as Items
 from contextlib import contextmanager
 from typing import Never, Protocol
 
+from trireme_coordinator.page_fetching import Choose, PageFetching, quicker
 from trireme_coordinator.pipeline import Pipeline, highest_epoch
-from trireme_coordinator.scheduler import Batch, Finish, Scheduler, SchedulerConfig, Sequence
+from trireme_coordinator.scheduler import Batch, Finish, PageKeys, Scheduler, SchedulerConfig, Sequence
 from trireme_proto.errors import Internal, PipelineUnavailable, TriremeError
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_worker.concurrency import first_to_end
@@ -56,9 +57,17 @@ class Engine:
     """
 
     def __init__(
-        self, config: SchedulerConfig, launch: Launch, clock: Callable[[], int] = time.perf_counter_ns
+        self,
+        config: SchedulerConfig,
+        launch: Launch,
+        clock: Callable[[], int] = time.perf_counter_ns,
+        *,
+        keys: PageKeys | None = None,
+        choose: Choose = quicker,
     ) -> None:
-        self.scheduler = Scheduler(config)
+        """`keys`: the stages have a page store, in which pages go by these; `choose`: when they are fetched."""
+        self.scheduler = Scheduler(config, keys)
+        self._choose = choose
         self.pipeline: Pipeline | None = None
         self.epoch = 0
         self.ready = asyncio.Event()
@@ -148,16 +157,22 @@ class Engine:
         self.lost.clear()
         self._sent.clear()
         self.ready.set()
-        await first_to_end(self._feed(pipeline), self._collect(pipeline), pipeline.lost())
+        async with PageFetching(self.scheduler, pipeline, self._wake.set, self._choose) as pages:
+            await first_to_end(self._feed(pipeline, pages), self._collect(pipeline), pipeline.lost())
 
-    async def _feed(self, pipeline: Pipeline) -> Never:
+    async def _feed(self, pipeline: Pipeline, pages: PageFetching) -> Never:
         while True:
             self._wake.clear()
-            while (batch := self.scheduler.schedule(self._clock())) is not None:
+            while (batch := self._scheduled(pages)) is not None:
                 self._tell_admitted(batch)
                 self._sent.append(self._clock())
                 await pipeline.send(batch)
             await self._woken(self.scheduler.wait_ns(self._clock()))
+
+    def _scheduled(self, pages: PageFetching) -> Batch | None:
+        batch = self.scheduler.schedule(self._clock())
+        pages.begin()
+        return batch
 
     async def _woken(self, after_ns: int) -> None:
         """Something happened, or so much time has passed (0: however long it takes)."""

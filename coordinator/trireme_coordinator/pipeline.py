@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Never, Self
+from typing import Any, Never, Self, TypeVar
 
 import grpc
 
@@ -23,6 +23,9 @@ from trireme_worker.link import CHANNEL_OPTIONS, ForwardCall
 
 _CONNECT_SECONDS = 10.0
 _EXPLAIN_SECONDS = 1.0
+_ANSWER_SECONDS = 0.25
+"""How much later than it was asked to a stage may end a fetch: what has begun to arrive is read to its end."""
+T = TypeVar("T")
 
 
 class Pipeline:
@@ -81,6 +84,21 @@ class Pipeline:
         outcomes = await asyncio.gather(*calls, return_exceptions=True)  # closing the channels cancels them
         return [outcome if isinstance(outcome, pb.ReportResponse) else None for outcome in outcomes]
 
+    async def find_pages(self, keys: Sequence[bytes], seconds: float) -> list[pb.FindPagesResponse]:
+        """How many of these KV pages each stage could fetch. PipelineUnavailable where one does not say in time."""
+        request = pb.FindPagesRequest(epoch=self.epoch, keys=keys)
+        return await _all([StageStub(c).FindPages(request, timeout=seconds) for c in self._channels])
+
+    async def fetch_pages(
+        self, fetch: int, first_page: int, keys: Sequence[bytes], seconds: float
+    ) -> list[pb.FetchPagesResponse]:
+        """Has every stage read pages for a later frame, for so long at most. PipelineUnavailable where one does not say
+        in time how many it holds; others may hold them then.
+        """
+        request = pb.FetchPagesRequest(epoch=self.epoch, fetch=fetch, first_page=first_page, keys=keys, seconds=seconds)
+        within = seconds + _ANSWER_SECONDS
+        return await _all([StageStub(c).FetchPages(request, timeout=within) for c in self._channels])
+
     async def _attach(self) -> None:
         """From the last stage to the first, so that each finds its next one at the new epoch."""
         stubs = [StageStub(channel) for channel in self._channels]
@@ -119,6 +137,14 @@ async def highest_epoch(addresses: Sequence[str]) -> int:
             raise PipelineUnavailable("A stage does not answer.") from error
 
 
+async def _all(calls: Sequence[Awaitable[T]]) -> list[T]:
+    """What all stages answer."""
+    try:
+        return await asyncio.gather(*calls)
+    except grpc.aio.AioRpcError as error:
+        raise PipelineUnavailable("A stage does not say what it has of the page store.") from error
+
+
 def frame_of(batch: Batch, epoch: int) -> pb.Frame:
     """The frame for the first stage."""
     rows = [
@@ -139,6 +165,9 @@ def frame_of(batch: Batch, epoch: int) -> pb.Frame:
         release=batch.release,
         rows=rows,
         token_ids=batch.token_ids,
+        restore=[pb.Restore(slot=r.slot, fetch=r.fetch, first_page=r.first_page, pages=r.pages) for r in batch.restore],
+        forget=batch.forget,
+        save=[pb.Save(slot=s.slot, first_page=s.first_page, keys=s.keys) for s in batch.save],
         sent_ns=time.time_ns(),
     )
 

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict
+from functools import partial
 from typing import Any, Never, ParamSpec, TypeVar
 
 import grpc
 import psutil
 
 from trireme_proto.errors import FrameRefused, PipelineUnavailable, TriremeError
+from trireme_proto.limits import LIMITS
 from trireme_proto.status import to_grpc
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageServicer
 from trireme_worker.batch import Sampled
 from trireme_worker.choices import Choices
 from trireme_worker.concurrency import first_to_end
+from trireme_worker.frames import read_keys
 from trireme_worker.link import EPOCH_KEY, ForwardCall, choices_of, forward_to
 from trireme_worker.stepper import Stepper
 
@@ -145,6 +149,39 @@ class StageService(StageServicer):
         """How full and how busy the stage is. Taken between two steps, so that the books can be checked."""
         return await self._in_order(self._report)
 
+    async def FindPages(self, request: pb.FindPagesRequest, context: Context) -> pb.FindPagesResponse:
+        """How many of the pages the page store has. FrameRefused for another epoch, and for keys that are none."""
+        store, keys = self._stepper.pages, await self._page_keys(request, context)
+        if store is None:
+            return pb.FindPagesResponse()
+        pages = await asyncio.get_running_loop().run_in_executor(store.readers, store.find, keys)
+        return pb.FindPagesResponse(pages=pages, page_bytes=store.page_bytes, bytes_per_s=store.bytes_per_s())
+
+    async def FetchPages(self, request: pb.FetchPagesRequest, context: Context) -> pb.FetchPagesResponse:
+        """Reads pages into memory. FrameRefused as FindPages, and for a number that is in use."""
+        store, keys = self._stepper.pages, await self._page_keys(request, context)
+        if store is None:
+            return pb.FetchPagesResponse()
+        work = partial(store.fetch, request.fetch, request.first_page, keys, min(request.seconds, LIMITS.fetch_seconds))
+        try:
+            pages, seconds = await asyncio.get_running_loop().run_in_executor(store.readers, work)
+        except FrameRefused as error:
+            await _refuse(context, error)
+        if request.epoch != self._epoch.number or self._epoch.ended.is_set():
+            store.forget(request.fetch)  # it began before the epoch ended, which has freed only what was there
+            pages = 0
+        return pb.FetchPagesResponse(pages=pages, bytes=pages * store.page_bytes, seconds=seconds)
+
+    async def _page_keys(
+        self, request: pb.FindPagesRequest | pb.FetchPagesRequest, context: Context
+    ) -> Sequence[bytes]:
+        if request.epoch != self._epoch.number or self._epoch.ended.is_set():
+            await _refuse(context, FrameRefused(f"epoch is {request.epoch}, expected {self._epoch.number}"))
+        try:
+            return read_keys(request.keys)
+        except FrameRefused as error:
+            await _refuse(context, error)
+
     async def close(self) -> None:
         """Ends the epoch, its calls and the compute thread; after the server was stopped."""
         self._epoch.end()
@@ -178,7 +215,7 @@ class StageService(StageServicer):
             epoch.sender = False
             epoch.end()
             if epoch is self._epoch:  # else the next epoch has freed the slots already
-                await asyncio.shield(self._in_order(self._stepper.model.kv.reset))
+                await asyncio.shield(self._in_order(self._stepper.reset))
 
     def _remember_caller(self) -> None:
         """Until it has ended: `close` must not take the compute thread away from it."""
@@ -255,7 +292,15 @@ class StageService(StageServicer):
             steps=progress.steps,
             busy_ns=progress.busy_ns,
             attached=self.attached,
+            pages=self._page_counters(),
         )
+
+    def _page_counters(self) -> pb.PageCounters:
+        store = self._stepper.pages
+        if store is None:
+            return pb.PageCounters()
+        waiting = {"waiting_bytes": store.waiting_bytes, "fetched_bytes": store.fetched_bytes}
+        return pb.PageCounters(**asdict(store.counters), **waiting)
 
 
 async def _heard(epoch: Epoch, choices: AsyncIterator[pb.StepResult]) -> Never:
