@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any, Never, ParamSpec, TypeVar
 
 import grpc
@@ -66,6 +67,7 @@ class StageService(StageServicer):
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
         self._epoch = Epoch()
+        self._begun = self._done = 0  # pieces of work of the compute thread, and written by it alone
         self._compute = ThreadPoolExecutor(1, "stage")  # one: frames are computed in the order in which they came
         self._senders: set[asyncio.Task[Any]] = set()
 
@@ -109,6 +111,16 @@ class StageService(StageServicer):
     async def Report(self, request: pb.ReportRequest, context: Context) -> pb.ReportResponse:
         """How full and how busy the stage is. Taken between two steps, so that the books can be checked."""
         return await self._in_order(self._report)
+
+    async def Pulse(self, request: pb.PulseRequest, context: Context) -> pb.PulseResponse:
+        """Signs of life. Never waits for the compute thread."""
+        progress = self._stepper.progress
+        return pb.PulseResponse(
+            epoch=self._epoch.number,
+            steps=progress.steps,
+            busy=self._begun > self._done,
+            progress=self._done + (self._stepper.pulse & 0xFFFFFFFF),  # the kernels count in 32 bits
+        )
 
     async def close(self) -> None:
         """Ends the epoch, its calls and the compute thread; after the server was stopped."""
@@ -174,7 +186,14 @@ class StageService(StageServicer):
 
     async def _in_order(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs on the compute thread, after everything that was handed to it before."""
-        return await asyncio.get_running_loop().run_in_executor(self._compute, lambda: work(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._compute, partial(self._counted, work), args, kwargs)
+
+    def _counted(self, work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        self._begun += 1
+        try:
+            return work(*args, **kwargs)
+        finally:
+            self._done += 1
 
     def _report(self) -> pb.ReportResponse:
         kv, progress = self._stepper.model.kv, self._stepper.progress

@@ -34,6 +34,11 @@ class Stepper:
         self.model = model
         self.progress = Progress(0)
 
+    @property
+    def pulse(self) -> int:
+        """Changes while a step gets on; to be looked at from another thread."""
+        return self.model.pulse
+
     def begin(self, epoch: int, stage: int) -> None:
         """Starts an epoch as stage `stage` of the pipeline: frames of any other are refused from here on; all slots are
         free.

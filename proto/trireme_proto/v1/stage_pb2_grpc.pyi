@@ -49,6 +49,8 @@ class StageStub:
     Results: _grpc.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]
     """Last stage only, one reader an epoch: one StepResult a frame, in order."""
     Report: _grpc.UnaryUnaryMultiCallable[_stage_pb2.ReportRequest, _stage_pb2.ReportResponse]
+    Pulse: _grpc.UnaryUnaryMultiCallable[_stage_pb2.PulseRequest, _stage_pb2.PulseResponse]
+    """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 @_typing.type_check_only
 class StageAsyncStub(StageStub):
@@ -64,6 +66,8 @@ class StageAsyncStub(StageStub):
     Results: _aio.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]  # type: ignore[assignment]
     """Last stage only, one reader an epoch: one StepResult a frame, in order."""
     Report: _aio.UnaryUnaryMultiCallable[_stage_pb2.ReportRequest, _stage_pb2.ReportResponse]  # type: ignore[assignment]
+    Pulse: _aio.UnaryUnaryMultiCallable[_stage_pb2.PulseRequest, _stage_pb2.PulseResponse]  # type: ignore[assignment]
+    """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 class StageServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -100,5 +104,13 @@ class StageServicer(metaclass=_abc_1.ABCMeta):
         request: _stage_pb2.ReportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_stage_pb2.ReportResponse, _abc.Awaitable[_stage_pb2.ReportResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Pulse(
+        self,
+        request: _stage_pb2.PulseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stage_pb2.PulseResponse, _abc.Awaitable[_stage_pb2.PulseResponse]]:
+        """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 def add_StageServicer_to_server(servicer: StageServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
