@@ -39,13 +39,13 @@ class Pipeline:
         self.epoch = epoch
         self._patience = {} if patience is None else patience
         self._watch = Watch([], {})
-        self._addresses = list(addresses)
+        self.addresses = list(addresses)
         self._channels: list[grpc.aio.Channel] = []
         self._forward: ForwardCall | None = None
         self._results: Any = None
 
     async def __aenter__(self) -> Self:
-        self._channels = [grpc.aio.insecure_channel(a, CHANNEL_OPTIONS) for a in self._addresses]
+        self._channels = [grpc.aio.insecure_channel(a, CHANNEL_OPTIONS) for a in self.addresses]
         self._watch = Watch(self._channels, self._patience)
         try:
             await first_to_end(self._attached(), self._watch.lost())
@@ -104,7 +104,7 @@ class Pipeline:
     async def _attach(self) -> None:
         """From the last stage to the first, so that each finds its next one at the new epoch."""
         stubs = [StageStub(channel) for channel in self._channels]
-        following = [*self._addresses[1:], ""]
+        following = [*self.addresses[1:], ""]
         for i in reversed(range(len(stubs))):
             request = pb.ConfigureRequest(epoch=self.epoch, stage=i, next_address=following[i])
             await stubs[i].Configure(request, timeout=_CONNECT_SECONDS)
