@@ -167,9 +167,7 @@ def _layout(config: ServeConfig, pack: Pack) -> str:
     return chosen_layout(config.layout) or pack.layout
 
 
-def _stages(
-    config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed], costs: ModelCosts
-) -> Stages:
+def _stages(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed], costs: ModelCosts) -> Stages:
     def settings(stage: Placed, host: str) -> StageSettings:
         return StageSettings(
             pack=config.pack if is_url(config.pack) else str(pack.path),

@@ -189,7 +189,6 @@ class Engine:
                 await asyncio.sleep(_LAUNCH_PAUSE_SECONDS * min(2**failures, _LONGEST_LAUNCH_PAUSE))
                 failures += 1
 
-
     async def _serve(self, pipeline: Pipeline) -> None:
         """Feeds and collects until something is lost: StageLost where that is a stage's process."""
         self._started = True

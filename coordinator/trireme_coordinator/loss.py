@@ -1,10 +1,10 @@
 """What the loss of a stage is, and what is remembered of a recovery. Plain values: no clock, no network.
 
-    dead      its process is gone: the connection is refused or was reset
-    silent    nothing comes from it: it is frozen, or cut off
-    hung      it answers, but what it computes does not get on
-    refused   it refused a frame, or the new epoch; its process lives on
-    ended     it ended its call without saying why; its process lives on
+dead      its process is gone: the connection is refused or was reset
+silent    nothing comes from it: it is frozen, or cut off
+hung      it answers, but what it computes does not get on
+refused   it refused a frame, or the new epoch; its process lives on
+ended     it ended its call without saying why; its process lives on
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class StageLoss:
     """Since its last sign of life."""
 
 
-class StageLost(Exception):  # noqa: N818  (internal: never on the wire, so no part of the error tree)
+class StageLost(Exception):
     """The watch's verdict: these stages are lost."""
 
     def __init__(self, losses: Sequence[StageLoss]) -> None:

@@ -1,7 +1,7 @@
 """Asks every stage for signs of life, each on its own, and says which of them are lost, why, and after how long.
 
-Owns the questions and their deadlines; what a stage that answers is worth is decided in `vigilance.py`. Does not use what
-the pipeline itself sends: a pipeline at rest is watched as well.
+Owns the questions and their deadlines; what a stage that answers is worth is decided in `vigilance.py`. Does not use
+what the pipeline itself sends: a pipeline at rest is watched as well.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ class Watch:
         return [answer.epoch for answer in answers if isinstance(answer, pb.PulseResponse)]
 
     async def _one(self, stage: int) -> StageLoss:
-        while not isinstance(answer := await self._ask(stage), StageLoss):
+        while True:
+            answer = await self._ask(stage)
+            if isinstance(answer, StageLoss):
+                return answer
             await asyncio.sleep(PERIOD_S)
-        return answer
 
     async def _ask(self, stage: int) -> pb.PulseResponse | StageLoss:
         asked = time.monotonic()

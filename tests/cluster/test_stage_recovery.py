@@ -1,4 +1,4 @@
-"""Workers and whole nodes that die or freeze under running streams, on real Ray nodes: the same tokens, no process left.
+"""Workers and whole nodes that die or freeze under running streams, on real Ray nodes: the same tokens, nothing left.
 
 A cluster of its own: its nodes are killed. Nothing is asserted about how long things take, but for generous limits.
 """

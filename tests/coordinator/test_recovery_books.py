@@ -37,7 +37,9 @@ def test_one_event_for_all_losses_until_it_is_complete_again() -> None:
     (event,) = books.events
     assert (event.cause, event.stages, event.method) == (Cause.SILENT, (0, 1), Method.RESTARTED)
     assert (event.detection_s, event.rebuild_s, event.sequences, event.tokens) == (0.75, 2.0, 3, 40)
-    assert str(event).startswith("recovered: cause silent, stages lost 0, 1, restarted, detected in 0.75 s, rebuilt in 2.0")
+    assert str(event).startswith(
+        "recovered: cause silent, stages lost 0, 1, restarted, detected in 0.75 s, rebuilt in 2.0"
+    )
 
 
 def test_only_the_last_ones_are_kept() -> None:

@@ -46,9 +46,8 @@ def test_it_may_take_longer_than_it_ever_took() -> None:
 
 
 def test_each_verdict_doubles_the_patience_for_a_while() -> None:
-    patience, limits = Patience(), []
-    for i in range(3):
-        limits.append(run(Stillness(patience, 0.0), 10.0 * i, 60.0))
+    patience = Patience()
+    limits = [run(Stillness(patience, 0.0), 10.0 * i, 60.0) for i in range(3)]
     assert limits[2] is not None
     assert 4 * HUNG_S <= limits[2] - 20.0 <= 4 * HUNG_S + 2 * PERIOD_S
     assert patience.limit_s(500.0) == HUNG_S

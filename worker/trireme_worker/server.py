@@ -186,7 +186,9 @@ class StageService(StageServicer):
 
     async def _in_order(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs on the compute thread, after everything that was handed to it before."""
-        return await asyncio.get_running_loop().run_in_executor(self._compute, partial(self._counted, work), args, kwargs)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._compute, partial(self._counted, work), args, kwargs
+        )
 
     def _counted(self, work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         self._begun += 1

@@ -209,9 +209,9 @@ def listener_of(address: str) -> int:
     """Id of the process of this machine that listens on HOST:PORT. PipelineUnavailable where there is none."""
     host, port = split_address(address)
     for each in psutil.net_connections("tcp"):  # gRPC's sockets are IPv6 ones, with IPv4 addresses in them
-        if each.status == psutil.CONN_LISTEN and each.pid and each.laddr.port == port:
-            if each.laddr.ip.removeprefix("::ffff:") == host:
-                return int(each.pid)
+        listens = each.status == psutil.CONN_LISTEN and each.laddr.port == port
+        if listens and each.pid and each.laddr.ip.removeprefix("::ffff:") == host:
+            return int(each.pid)
     raise PipelineUnavailable("A worker is not on this machine.")
 
 

@@ -14,4 +14,16 @@ from trireme_coordinator.placement.plan import Plan, plan
 from trireme_coordinator.placement.predict import Wishes, wishes_for
 from trireme_coordinator.placement.relocate import relocate
 
-__all__ = ["Machine", "ModelCosts", "Node", "Placed", "Plan", "Wishes", "partition", "place", "plan", "relocate", "wishes_for"]
+__all__ = [
+    "Machine",
+    "ModelCosts",
+    "Node",
+    "Placed",
+    "Plan",
+    "Wishes",
+    "partition",
+    "place",
+    "plan",
+    "relocate",
+    "wishes_for",
+]

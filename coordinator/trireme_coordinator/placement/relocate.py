@@ -12,7 +12,9 @@ from trireme_coordinator.placement.even import Node, Placed
 from trireme_proto.errors import PipelineUnavailable
 
 
-def relocate(placed: Sequence[Placed], lost: Collection[int], nodes: Sequence[Node], needed: Sequence[int]) -> list[Placed]:
+def relocate(
+    placed: Sequence[Placed], lost: Collection[int], nodes: Sequence[Node], needed: Sequence[int]
+) -> list[Placed]:
     """The stages anew, those in `lost` on nodes that live, the others where they are.
 
     nodes    those that live now

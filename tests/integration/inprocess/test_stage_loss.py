@@ -1,14 +1,14 @@
-"""How a stage is lost decides what is said and done about it: hung, silent, dead, refused; and each time the same tokens."""
+"""How a stage is lost decides what is said and done about it: hung, silent, dead, refused. The tokens stay the same."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterator
 
 import pytest
 from tests.support.by_hand import answer_by_hand
 from tests.support.pipeline import GREEDY, LocalPipeline, local_pipeline, sampled
+from tests.support.waiting import eventually
 
 from trireme_coordinator.loss import Cause, Method
 from trireme_worker.pack import Pack
@@ -77,11 +77,10 @@ async def test_a_long_computation_that_gets_on_is_left_alone(
         await answer.until(lambda a: len(a.tokens) >= 2)
         hook.pulses, hook.victim = 1, local.stages[0].model
 
-        async def looked_at() -> None:
-            while hook.pulses < 12:  # a question each 0.2 s: far longer than a hung stage is given
-                await asyncio.sleep(0.05)
+        async def looked_at() -> bool:
+            return hook.pulses >= 12  # a question each 0.2 s: far longer than a hung stage is given
 
-        await asyncio.wait_for(looked_at(), 30)
+        await eventually(looked_at, 30)
         hook.let_go.set()
         assert await answer.done() == undisturbed[0]
         assert (local.engine.epoch, local.discarded) == (1, [])
@@ -94,7 +93,12 @@ async def _lose(local: LocalPipeline, way: str, stages: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("way", "lost", "cause"),
-    [("stall", [1], Cause.SILENT), ("cut", [0], Cause.DEAD), ("cut", [0, 2], Cause.DEAD), ("stall", [0, 2], Cause.SILENT)],
+    [
+        ("stall", [1], Cause.SILENT),
+        ("cut", [0], Cause.DEAD),
+        ("cut", [0, 2], Cause.DEAD),
+        ("stall", [0, 2], Cause.SILENT),
+    ],
 )
 async def test_what_is_remembered(
     pack: Pack, undisturbed: list[list[int]], way: str, lost: list[int], cause: Cause, caplog: pytest.LogCaptureFixture
