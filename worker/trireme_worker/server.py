@@ -34,6 +34,8 @@ _FIRST_EPOCH = 1 << 62
 Context = grpc.aio.ServicerContext[Any, Any]
 P = ParamSpec("P")
 R = TypeVar("R")
+Outcome = asyncio.Future[list[Sampled]]
+"""The tokens that a frame's computation samples."""
 
 
 class Epoch:
@@ -67,7 +69,7 @@ class StageService(StageServicer):
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
         self._epoch = Epoch()
-        self._begun = self._done = 0  # pieces of work of the compute thread, and written by it alone
+        self._taken = self._done = 0  # pieces of work of the compute thread, and written by it alone
         self._compute = ThreadPoolExecutor(1, "stage")  # one: frames are computed in the order in which they came
         self._senders: set[asyncio.Task[Any]] = set()
 
@@ -118,7 +120,7 @@ class StageService(StageServicer):
         return pb.PulseResponse(
             epoch=self._epoch.number,
             steps=progress.steps,
-            busy=self._begun > self._done,
+            busy=self._taken > self._done,
             progress=self._done + (self._stepper.pulse & 0xFFFFFFFF),  # the kernels count in 32 bits
         )
 
@@ -172,9 +174,9 @@ class StageService(StageServicer):
     async def _pump(self, epoch: Epoch, incoming: AsyncIterator[pb.Frame], following: ForwardCall | None) -> int:
         """Computes what comes in and hands it on, to the next stage or to the reader; returns the number of frames."""
         frames = 0
-        async with aclosing(_read_ahead(incoming)) as arrivals:
-            async for frame, arrived_ns in arrivals:
-                sampled = await self._in_order(self._stepper.step, frame, arrived_ns)
+        async with aclosing(self._begun(incoming)) as begun:
+            async for frame, outcome in begun:
+                sampled = await outcome
                 if following is None:
                     epoch.results.put_nowait(_result(frame, sampled))
                 else:
@@ -184,6 +186,26 @@ class StageService(StageServicer):
             await following.finish()
         return frames
 
+    async def _begun(self, incoming: AsyncIterator[pb.Frame]) -> AsyncGenerator[tuple[pb.Frame, Outcome], None]:
+        """Frames, each with what will come of it. A frame is read and handed to the compute thread while the one before
+        is computed: else it would wait at its sender, whose stage would wait with it, and the compute thread for it.
+        """
+
+        async def begin() -> tuple[pb.Frame, Outcome] | None:
+            frame = await anext(incoming, None)  # no `aiter`: gRPC's warns when it is made and then never asked
+            return None if frame is None else (frame, asyncio.ensure_future(self._step(frame, time.time_ns())))
+
+        coming = asyncio.ensure_future(begin())
+        try:
+            while (started := await coming) is not None:
+                coming = asyncio.ensure_future(begin())
+                yield started
+        finally:
+            await _abandon(coming)
+
+    async def _step(self, frame: pb.Frame, arrived_ns: int) -> list[Sampled]:
+        return await self._in_order(self._stepper.step, frame, arrived_ns)
+
     async def _in_order(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs on the compute thread, after everything that was handed to it before."""
         return await asyncio.get_running_loop().run_in_executor(
@@ -191,7 +213,7 @@ class StageService(StageServicer):
         )
 
     def _counted(self, work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        self._begun += 1
+        self._taken += 1
         try:
             return work(*args, **kwargs)
         finally:
@@ -212,23 +234,13 @@ class StageService(StageServicer):
         )
 
 
-async def _read_ahead(incoming: AsyncIterator[pb.Frame]) -> AsyncGenerator[tuple[pb.Frame, int], None]:
-    """Frames with the time.time_ns() of their arrival. Each is read while the one before is computed: a large frame
-    would else wait at its sender, whose stage would wait with it, until there is somebody to take it.
-    """
-
-    async def read() -> tuple[pb.Frame, int] | None:
-        frame = await anext(incoming, None)  # no `aiter` before: gRPC's warns when it is made and then never asked
-        return None if frame is None else (frame, time.time_ns())
-
-    coming = asyncio.ensure_future(read())
-    try:
-        while (arrival := await coming) is not None:
-            coming = asyncio.ensure_future(read())
-            yield arrival
-    finally:
-        coming.cancel()
-        await asyncio.gather(coming, return_exceptions=True)  # its outcome does not matter any more
+async def _abandon(coming: asyncio.Future[tuple[pb.Frame, Outcome] | None]) -> None:
+    """Ends the reading of a frame, and its computation if that has not begun; what they come to does not matter."""
+    coming.cancel()
+    (found,) = await asyncio.gather(coming, return_exceptions=True)
+    if isinstance(found, tuple):
+        found[1].cancel()
+        await asyncio.gather(found[1], return_exceptions=True)
 
 
 def _result(frame: pb.Frame, sampled: list[Sampled]) -> pb.StepResult:

@@ -1,7 +1,7 @@
 """Kills workers under running streams, and says whether anybody got another answer and how long it took to go on.
 
-Starts a deployment of its own (see `app.py`) and talks to its engine. In each round some streams run, and the worker of a
-random stage gets a signal when one of them has a random number of tokens, none included: then it is in its prompt.
+Starts a deployment of its own (see `app.py`) and talks to its engine. In each round some streams run, and the worker of
+a random stage gets a signal when one of them has a random number of tokens, none included: then it is in its prompt.
 """
 
 from __future__ import annotations
@@ -209,8 +209,10 @@ def listener_of(address: str) -> int:
     """Id of the process of this machine that listens on HOST:PORT. PipelineUnavailable where there is none."""
     host, port = split_address(address)
     for each in psutil.net_connections("tcp"):  # gRPC's sockets are IPv6 ones, with IPv4 addresses in them
-        listens = each.status == psutil.CONN_LISTEN and each.laddr.port == port
-        if listens and each.pid and each.laddr.ip.removeprefix("::ffff:") == host:
+        if each.status != psutil.CONN_LISTEN or not each.pid:
+            continue
+        ip, its_port = each.laddr
+        if (ip.removeprefix("::ffff:"), its_port) == (host, port):
             return int(each.pid)
     raise PipelineUnavailable("A worker is not on this machine.")
 
