@@ -211,8 +211,8 @@ def listener_of(address: str) -> int:
     for each in psutil.net_connections("tcp"):  # gRPC's sockets are IPv6 ones, with IPv4 addresses in them
         if each.status != psutil.CONN_LISTEN or not each.pid:
             continue
-        ip, its_port = each.laddr
-        if (ip.removeprefix("::ffff:"), its_port) == (host, port):
+        ip, its_port = tuple(each.laddr)
+        if (str(ip).removeprefix("::ffff:"), its_port) == (host, port):
             return int(each.pid)
     raise PipelineUnavailable("A worker is not on this machine.")
 
