@@ -30,6 +30,8 @@ _OBJECT_STORE_BYTES = 80 << 20  # the least that Ray allows: weights are mapped 
 _LOOPBACK = "127.0.0.1"
 _MEASURE_SECONDS = 120  # the process starts and compiles two kernels first
 _LOOK_SECONDS = 0.5
+_LOOKS = 4
+"""Health checks that a node must all miss before a worker is given up that it starts."""
 _FIRST_SIGN_SECONDS = 30
 """After which a process that was asked to start must have answered something, though it still loads."""
 _ENVIRONMENT = {
@@ -185,7 +187,7 @@ class RayCluster:
         """
         import ray  # noqa: PLC0415
 
-        living = {node.node_id for node in self.living()}
+        living = {node.node_id for _ in range(_LOOKS) for node in self.living()}  # a full machine may be slow once
         lost = [s.stage for s in starting if s.node.node_id not in living]
         lost += [s.stage for s in starting if s.stage in signs and not ray.wait([signs[s.stage]], timeout=0)[0]]
         if lost:
