@@ -17,6 +17,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 from trireme_coordinator.engine import Engine
+from trireme_coordinator.loss import StageLoss
 from trireme_coordinator.page_fetching import Choose, quicker
 from trireme_coordinator.placement import partition
 from trireme_coordinator.scheduler import PageKeys, SamplingParams, SchedulerConfig
@@ -129,7 +130,9 @@ class LocalPipeline:
             stages, SLOTS, pages_for(KV_TOKENS), pack.config.context, chunk, queue, speculation=speculation, ahead=True
         )
         self._kv_dtype, self._store = kv_dtype, store
-        self.engine = Engine(config, self.launch, keys=PageKeys(b"secret") if store else None, choose=choose)
+        self.discarded: list[StageLoss] = []
+        keys = PageKeys(b"secret") if store else None
+        self.engine = Engine(config, self.launch, discard=self.discard, keys=keys, choose=choose)
 
     async def launch(self) -> list[str]:
         """Starts the stages that are not alive; the engine's launcher."""
@@ -143,6 +146,12 @@ class LocalPipeline:
                 self._all.append(stage)
                 self.stages[i : i + 1] = [stage]
         return [stage.address for stage in self.stages]
+
+    async def discard(self, losses: Sequence[StageLoss]) -> None:
+        """Nobody reaches these stages any more; the next launch starts new ones."""
+        self.discarded += losses
+        for loss in losses:
+            await self.stages[loss.stage].cut()
 
     async def stop(self) -> None:
         for stage in self._all:

@@ -89,6 +89,7 @@ class StageService(StageServicer):
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
         self._epoch = Epoch()
+        self._taken = self._done = 0  # pieces of work of the compute thread, and written by it alone
         self._compute = ThreadPoolExecutor(1, "stage")  # one: frames are computed in the order in which they came
         self._senders: set[asyncio.Task[Any]] = set()
 
@@ -181,6 +182,16 @@ class StageService(StageServicer):
             return read_keys(request.keys)
         except FrameRefused as error:
             await _refuse(context, error)
+
+    async def Pulse(self, request: pb.PulseRequest, context: Context) -> pb.PulseResponse:
+        """Signs of life. Never waits for the compute thread."""
+        progress = self._stepper.progress
+        return pb.PulseResponse(
+            epoch=self._epoch.number,
+            steps=progress.steps,
+            busy=self._taken > self._done,
+            progress=self._done + (self._stepper.pulse & 0xFFFFFFFF),  # the kernels count in 32 bits
+        )
 
     async def close(self) -> None:
         """Ends the epoch, its calls and the compute thread; after the server was stopped."""
@@ -278,7 +289,16 @@ class StageService(StageServicer):
 
     async def _in_order(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs on the compute thread, after everything that was handed to it before."""
-        return await asyncio.get_running_loop().run_in_executor(self._compute, lambda: work(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._compute, partial(self._counted, work), args, kwargs
+        )
+
+    def _counted(self, work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        self._taken += 1
+        try:
+            return work(*args, **kwargs)
+        finally:
+            self._done += 1
 
     def _report(self) -> pb.ReportResponse:
         kv, progress = self._stepper.model.kv, self._stepper.progress

@@ -41,6 +41,11 @@ class Stepper:
         self.progress = Progress(0)
         self._chosen: dict[int, tuple[int, Sampled]] = {}  # by slot, the token that was sampled last, and in which step
 
+    @property
+    def pulse(self) -> int:
+        """Changes while a step gets on; to be looked at from another thread."""
+        return self.model.pulse
+
     def begin(self, epoch: int, stage: int) -> None:
         """Starts an epoch as stage `stage` of the pipeline: frames of any other are refused from here on; all slots are
         free.

@@ -675,3 +675,49 @@ class FetchPagesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FetchPagesResponse: _TypeAlias = FetchPagesResponse  # noqa: Y015
+
+@_typing.final
+class PulseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PulseRequest: _TypeAlias = PulseRequest  # noqa: Y015
+
+@_typing.final
+class PulseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    steps: _builtins.int
+    """Micro-batches computed in this epoch."""
+    busy: _builtins.bool
+    """Whether something is being computed right now."""
+    progress: _builtins.int
+    """Differs from the last answer's where the computation got on in between, within a micro-batch too."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        busy: _builtins.bool = ...,
+        progress: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "epoch", b"epoch", "progress", b"progress", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PulseResponse: _TypeAlias = PulseResponse  # noqa: Y015

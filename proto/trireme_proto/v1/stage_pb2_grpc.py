@@ -69,6 +69,11 @@ class StageStub:
                 request_serializer=trireme__proto_dot_v1_dot_stage__pb2.FetchPagesRequest.SerializeToString,
                 response_deserializer=trireme__proto_dot_v1_dot_stage__pb2.FetchPagesResponse.FromString,
                 _registered_method=True)
+        self.Pulse = channel.unary_unary(
+                '/trireme.v1.Stage/Pulse',
+                request_serializer=trireme__proto_dot_v1_dot_stage__pb2.PulseRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_stage__pb2.PulseResponse.FromString,
+                _registered_method=True)
 
 
 class StageServicer:
@@ -126,6 +131,13 @@ class StageServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pulse(self, request, context):
+        """Signs of life. Answered at once, whatever is being computed; changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StageServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +175,11 @@ def add_StageServicer_to_server(servicer, server):
                     servicer.FetchPages,
                     request_deserializer=trireme__proto_dot_v1_dot_stage__pb2.FetchPagesRequest.FromString,
                     response_serializer=trireme__proto_dot_v1_dot_stage__pb2.FetchPagesResponse.SerializeToString,
+            ),
+            'Pulse': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pulse,
+                    request_deserializer=trireme__proto_dot_v1_dot_stage__pb2.PulseRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_stage__pb2.PulseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +371,33 @@ class Stage:
             '/trireme.v1.Stage/FetchPages',
             trireme__proto_dot_v1_dot_stage__pb2.FetchPagesRequest.SerializeToString,
             trireme__proto_dot_v1_dot_stage__pb2.FetchPagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pulse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trireme.v1.Stage/Pulse',
+            trireme__proto_dot_v1_dot_stage__pb2.PulseRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_stage__pb2.PulseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,8 @@ class StageStub:
     """
     FetchPages: _grpc.UnaryUnaryMultiCallable[_stage_pb2.FetchPagesRequest, _stage_pb2.FetchPagesResponse]
     """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`."""
+    Pulse: _grpc.UnaryUnaryMultiCallable[_stage_pb2.PulseRequest, _stage_pb2.PulseResponse]
+    """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 @_typing.type_check_only
 class StageAsyncStub(StageStub):
@@ -86,6 +88,8 @@ class StageAsyncStub(StageStub):
     """
     FetchPages: _aio.UnaryUnaryMultiCallable[_stage_pb2.FetchPagesRequest, _stage_pb2.FetchPagesResponse]  # type: ignore[assignment]
     """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`."""
+    Pulse: _aio.UnaryUnaryMultiCallable[_stage_pb2.PulseRequest, _stage_pb2.PulseResponse]  # type: ignore[assignment]
+    """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 class StageServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -150,5 +154,13 @@ class StageServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_stage_pb2.FetchPagesResponse, _abc.Awaitable[_stage_pb2.FetchPagesResponse]]:
         """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`."""
+
+    @_abc_1.abstractmethod
+    def Pulse(
+        self,
+        request: _stage_pb2.PulseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stage_pb2.PulseResponse, _abc.Awaitable[_stage_pb2.PulseResponse]]:
+        """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 def add_StageServicer_to_server(servicer: StageServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
