@@ -108,7 +108,7 @@ def test_a_history_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_part_that_shows_a_violation() -> None:
-    shown = around(CLEAN, 2.0, 0.6, call=1)
+    shown = around(CLEAN, 2.0, 0.65, call=1)
     assert [type(e).__name__ for e in shown] == [
         "Tokens", "FaultBegan", "FaultEnded", "Tokens", "Probe", "Tokens", "CallEnded",
     ]  # fmt: skip
