@@ -19,6 +19,7 @@ from tests.fault.cluster import Cluster
 from tests.fault.history import Books, History, Left, Probe
 
 from trireme import AsyncClient
+from trireme.cluster import Status
 from trireme.errors import TriremeError
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageStub
@@ -44,25 +45,22 @@ async def books(cluster: Cluster, when: str, history: History) -> None:
 
 async def _books(cluster: Cluster) -> dict[str, float]:
     values: dict[str, float] = {}
-    for coordinator in cluster.coordinators:
-        values |= {f"{coordinator.name}.{name}": n for name, n in _process(coordinator.pid).items()}
-    for node in cluster.nodes:  # whichever nodes the stages are on: the fullest counts
-        for process in node.stages():
-            for name, n in _process(process.pid).items():
-                values[f"stage.{name}"] = max(values.get(f"stage.{name}", 0), n)
-    values |= await _status(cluster)
+    stages = [process.pid for node in cluster.nodes for process in node.stages()]
+    for kind, pids in (("coordinator", [each.pid for each in cluster.coordinators]), ("stage", stages)):
+        for name, n in [item for pid in pids for item in _process(pid).items()]:  # who does what changes:
+            values[f"{kind}.{name}"] = max(values.get(f"{kind}.{name}", 0), n)  # the fullest counts
+    values |= await _load(cluster)
     async with Redis.from_url(cluster.valkey.url(cluster.valkey.address)) as redis:
         values["store.session_keys"] = sum([1 async for _ in redis.scan_iter(f"{_SESSION_KEYS}*")])
     return values
 
 
-async def _status(cluster: Cluster) -> dict[str, float]:
-    """What the coordinator says; a stage that does not answer counts as full."""
-    async with AsyncClient(cluster.target, timeout=20) as client:
-        try:
-            status = await client.status()
-        except TriremeError:
-            return {"load.unknown": 1}
+async def _load(cluster: Cluster) -> dict[str, float]:
+    """What the coordinator that drives the stages says; one that does not answer counts as full."""
+    statuses = [await _status(coordinator.address) for coordinator in cluster.coordinators]
+    status = next((status for status in statuses if status and status.stages), None)
+    if status is None:
+        return {"load.unknown": 1}
     found: dict[str, float] = {
         "load.running": status.load.running,
         "load.waiting": status.load.waiting,
@@ -74,6 +72,13 @@ async def _status(cluster: Cluster) -> dict[str, float]:
         found[f"stage-{stage.stage}.slots_used"] = stage.slots_used
         found[f"stage-{stage.stage}.broken_books"] = not stage.integrity_ok
     return found
+
+
+async def _status(address: str) -> Status | None:
+    async with AsyncClient(address, timeout=5) as client:
+        with contextlib.suppress(TriremeError):
+            return await client.status()
+    return None
 
 
 def _process(pid: int) -> dict[str, float]:
