@@ -102,4 +102,4 @@ async def running(shape: Shape) -> AsyncIterator[Cluster]:
 
 async def _start_ray(head: RayNode, nodes: list[RayNode]) -> None:
     await head.start()
-    await asyncio.gather(*(node.start() for node in nodes))
+    await asyncio.gather(*(node.come_back() for node in nodes))

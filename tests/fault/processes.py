@@ -40,7 +40,7 @@ class Program:
         raise NotImplementedError
 
     async def come_back(self) -> None:
-        """Starts it again unless it runs; also where it is ended once more while it starts, which is a fault as well."""
+        """Starts it unless it runs; again where it ends while it starts, of another fault or of too slow a machine."""
         async with self._returning:
             for _ in range(_MORE_FAULTS):
                 if self.alive():
