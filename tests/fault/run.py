@@ -6,20 +6,21 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.fault import clients, looks
-from tests.fault.checker import Violation, calls_of, check, check_call, excuses
+from tests.fault.checker import Violation, check
 from tests.fault.cluster import Cluster, Shape, running
-from tests.fault.history import CallEnded, History, Tokens, around, line_of
+from tests.fault.history import History, around, line_of
+from tests.fault.judge import Judge
 from tests.fault.kinds import RULES, choose
 from tests.fault.nemesis import Nemesis
 from tests.fault.rates import SHARE, check_rates
 from tests.fault.report import report
-from tests.fault.requests import make_chains, right_answers
+from tests.fault.requests import Chain, make_chains, right_answers
 from tests.fault.schedule import schedule
 
 Say = Callable[[str], None]
@@ -53,7 +54,7 @@ async def run(plan: Plan, path: Path, say: Say) -> dict[str, Any]:
     say(f"Starting a cluster: {plan.shape}")
     async with running(plan.shape) as cluster:
         with History(path) as history:
-            judge = _Judge(history, answers)
+            judge = Judge(history, answers, RULES)
             span = await _disturb(plan, chosen.enabled, cluster, chains, judge, say)
         violations = [*check(history.events, answers, RULES), *check_rates(history.events, *span, share=plan.share)]
         if violations:
@@ -65,30 +66,38 @@ async def run(plan: Plan, path: Path, say: Say) -> dict[str, Any]:
 
 
 async def _disturb(
-    plan: Plan, kinds: tuple[str, ...], cluster: Cluster, chains: tuple[Any, ...], judge: _Judge, say: Say
+    plan: Plan, kinds: tuple[str, ...], cluster: Cluster, chains: tuple[Chain, ...], judge: Judge, say: Say
 ) -> tuple[float, float]:
     """Clients and nemesis; returns when the clients began and ended."""
     history, numbers = judge.history, clients.numbers()
-    warm = [clients.Caller(-n, cluster.target, chains, plan.seed, history, numbers) for n in range(1, 4)]
-    await asyncio.gather(*(caller.once(chains) for caller in warm))
-    await clients.sweep(cluster.target)
+    await _warm_up(plan, cluster, chains, history, numbers)
     await looks.books(cluster, "before", history)
     nemesis = Nemesis(cluster, history)
+    targets = [cluster.target, cluster.relayed_target]
+    callers = [clients.Caller(n, targets[n % 2], chains, plan.seed, history, numbers) for n in range(plan.callers)]
     async with _meanwhile(looks.watch_machine(history), _probing(cluster, history), _told(plan, judge, nemesis, say)):
         begun = history.now()
-        targets = [cluster.target, cluster.relayed_target]
-        callers = [clients.Caller(n, targets[n % 2], chains, plan.seed, history, numbers) for n in range(plan.callers)]
-        tasks = [asyncio.ensure_future(caller.run()) for caller in callers]
-        await nemesis.run(schedule(plan.seed, plan.seconds, kinds))
-        await asyncio.sleep(max(begun + plan.seconds - history.now(), 0))
-        ended = history.now()
-        for caller in callers:
-            caller.leave()
-        await asyncio.gather(*tasks)
+        async with asyncio.TaskGroup() as group:
+            for caller in callers:
+                group.create_task(caller.run())
+            await nemesis.run(schedule(plan.seed, plan.seconds, kinds))
+            await asyncio.sleep(max(begun + plan.seconds - history.now(), 0))
+            ended = history.now()
+            for caller in callers:
+                caller.leave()
     await looks.offer_old_work(cluster, history)
     await clients.sweep(cluster.target)
     await looks.books(cluster, "after", history)
     return begun, ended
+
+
+async def _warm_up(
+    plan: Plan, cluster: Cluster, chains: tuple[Chain, ...], history: History, numbers: Iterator[int]
+) -> None:
+    """Every request a few times: what is made when it is first needed is there before the books are read."""
+    callers = [clients.Caller(-n, cluster.target, chains, plan.seed, history, numbers) for n in range(1, 4)]
+    await asyncio.gather(*(caller.once(chains) for caller in callers))
+    await clients.sweep(cluster.target)
 
 
 async def _probing(cluster: Cluster, history: History) -> None:
@@ -97,42 +106,18 @@ async def _probing(cluster: Cluster, history: History) -> None:
         await looks.offer_old_work(cluster, history)
 
 
-async def _told(plan: Plan, judge: _Judge, nemesis: Nemesis, say: Say) -> None:
+async def _told(plan: Plan, judge: Judge, nemesis: Nemesis, say: Say) -> None:
     """A line of progress, again and again."""
     start = time.monotonic()
     while True:
         await asyncio.sleep(5)
+        judge.catch_up()
         at = time.monotonic() - start
         faults = " ".join(f"{kind}:{n}" for kind, n in sorted(nemesis.done.items()))
         say(
             f"{at:4.0f} of {plan.seconds:.0f} s  faults {nemesis.done.total()} ({faults})  tokens {judge.tokens}"
-            f"  calls {judge.calls} ({judge.failed} failed)  violations {judge.violations()}"
+            f"  calls {judge.calls} ({judge.failed} failed)  violations {judge.violations}"
         )
-
-
-class _Judge:
-    """What can be said of a run while it goes on: each call is checked when it has ended."""
-
-    def __init__(self, history: History, answers: dict[str, tuple[int, ...]]) -> None:
-        self.history, self._answers = history, answers
-        self.tokens = self.calls = self.failed = 0
-        self._seen = self._violations = 0
-
-    def violations(self) -> int:
-        """So far, of calls."""
-        new, self._seen = self.history.events[self._seen :], len(self.history.events)
-        self.tokens += sum(len(e.ids) for e in new if isinstance(e, Tokens))
-        ended = {e.call: e for e in new if isinstance(e, CallEnded)}
-        self.calls += len(ended)
-        self.failed += sum(e.status != "OK" for e in ended.values())
-        self._violations += self._check(set(ended))
-        return self._violations
-
-    def _check(self, numbers: set[int]) -> int:
-        recent = self.history.events[-200_000:]
-        calls = calls_of(e for e in recent if getattr(e, "call", None) in numbers) if numbers else {}
-        windows, now = excuses(self.history.events, RULES), self.history.now()
-        return sum(len(check_call(c, self._answers[c.began.request], RULES, windows, now)) for c in calls.values())
 
 
 @contextlib.asynccontextmanager

@@ -23,6 +23,7 @@ from tests.fault.history import (
     line_of,
     read,
 )
+from tests.fault.judge import Judge
 
 ANSWERS = {"a": (5, 6, 7, 8), "b": (9, 9)}
 RULES = Rules(excused={"redis-kill": frozenset({"SESSION_STORE_UNAVAILABLE"})}, slack={"fds": 3})
@@ -105,6 +106,15 @@ def test_a_history_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "other").write_text(line_of(CLEAN[0]).replace("Books", "Looks"))
     with pytest.raises(KeyError):
         read(tmp_path / "other")
+
+
+def test_a_judge_counts_what_is_wrong_while_it_happens(tmp_path: Path) -> None:
+    with History(tmp_path / "h.jsonl") as history:
+        judge = Judge(history, ANSWERS, RULES)
+        for event in with_((6, Tokens(2.0, 1, 2, (7,))), (11, CallEnded(2.7, 2, "UNAVAILABLE"))):
+            history.add(event)
+            judge.catch_up()
+        assert (judge.calls, judge.failed, judge.tokens, judge.violations) == (2, 1, 5, 2)
 
 
 def test_the_part_that_shows_a_violation() -> None:
