@@ -12,6 +12,7 @@ from trireme.cluster import (
     PlacementFigures,
     PlacementPreview,
     PlannedStage,
+    Recovery,
     Stage,
     Status,
 )
@@ -48,6 +49,7 @@ def session(message: sessions.Session, *, with_tokens: bool = False) -> Session:
         token_count=message.token_count,
         model=message.model,
         token_ids=tuple(message.token_ids) if with_tokens else None,
+        missing_tokens=message.missing_tokens,
     )
 
 
@@ -61,6 +63,21 @@ def status(message: cluster.StatusResponse) -> Status:
         ready=message.ready,
         version=message.version,
         session_store_ok=message.session_store_ok,
+        reason=message.reason,
+        recoveries=message.recoveries,
+        last_recovery=_recovery(message.last_recovery) if message.HasField("last_recovery") else None,
+    )
+
+
+def _recovery(message: cluster.Recovery) -> Recovery:
+    return Recovery(
+        cause=message.cause,
+        stages=tuple(message.stages),
+        method=message.method,
+        detection_seconds=message.detection_seconds,
+        rebuild_seconds=message.rebuild_seconds,
+        sequences=message.sequences,
+        tokens=message.tokens,
     )
 
 

@@ -14,23 +14,28 @@ from pathlib import Path
 
 from trireme_coordinator.config import ServeConfig, check_frames, split_address
 from trireme_coordinator.embedded_redis import EmbeddedRedis
-from trireme_coordinator.engine import Engine, Launch
+from trireme_coordinator.embedded_watch import keep_running
+from trireme_coordinator.engine import Engine
 from trireme_coordinator.model_costs import model_costs
+from trireme_coordinator.page_store import page_store
 from trireme_coordinator.placement import Machine, ModelCosts, Node, Placed, place
+from trireme_coordinator.placement.costs import StageCosts, decode_step
 from trireme_coordinator.probing import alike, machine_of, named, place_measured
 from trireme_coordinator.public_server import PublicServer, check_free
 from trireme_coordinator.ray_cluster import RayCluster
-from trireme_coordinator.scheduler import SchedulerConfig
+from trireme_coordinator.scheduler import PageKeys, SchedulerConfig
 from trireme_coordinator.scheduler.budget import pages_for
 from trireme_coordinator.self_test import one_token
 from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.service.sessions import SessionGate
-from trireme_coordinator.store import ModelIdentity, RedisSessionStore, SessionWriter
+from trireme_coordinator.stages import Stages
+from trireme_coordinator.store import ModelIdentity, RedisRequestStore, SessionWriter
 from trireme_coordinator.telemetry import setup_telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, StartupError
 from trireme_worker.actor import StageSettings, chosen_layout
 from trireme_worker.pack import Pack, default_pack, is_url, local_pack
+from trireme_worker.page_redis import StoreSettings
 
 Say = Callable[[str], None]
 """Told what is being done, one line each."""
@@ -61,16 +66,19 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         store = await _store(config, pack, stack, say)
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
+        gate = SessionGate(store, writer, config.session_ttl, required=config.durability == "required")
+        stack.push_async_callback(gate.close)
         cluster = await _cluster(config, stack, say)
         costs = model_costs(pack.config, layout=_layout(config, pack), head=pack.head_kind, kv_dtype=config.kv_dtype)
         nodes = await _nodes(config, cluster, say)
         placed = await asyncio.to_thread(_place_on, config, pack, cluster, nodes, costs, say)
-        engine = await _engine(config, pack, cluster, placed, stack, say)
+        pages = await page_store(config, stack, say)
+        stages = _stages(config, pack, cluster, placed, costs, pages[0])
+        engine = await _engine(config, pack, stages, pages[1], stack, say)
         telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
         public = PublicServer(*split_address(config.listen))
         stack.push_async_callback(public.stop)
-        gate = SessionGate(store, writer, config.session_ttl)
         previews = Previews(costs, lambda: _machines(config, cluster))
         await public.start(engine, codec, gate, telemetry, pack, placed, previews, threads=config.threads)
         await _background(_announce(engine, public), stack)
@@ -86,16 +94,17 @@ async def _pack(config: ServeConfig, say: Say) -> Pack:
     return Pack.open(folder, verify=False, weights=False)
 
 
-async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Say) -> RedisSessionStore:
+async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Say) -> RedisRequestStore:
     url = config.redis_url
     if not url:
         say("Starting the session store")
         embedded = EmbeddedRedis(Path(config.data_dir) if config.data_dir else None)
         await asyncio.to_thread(embedded.start)
         stack.push_async_callback(asyncio.to_thread, embedded.stop)
+        await _background(keep_running(embedded, say), stack)
         url = embedded.url
     model = ModelIdentity(pack.config.name, pack.sha256, pack.config.vocabulary)
-    store = RedisSessionStore(url, model)
+    store = RedisRequestStore(url, model)
     stack.push_async_callback(store.close)
     if not await store.ping():
         raise StartupError("Redis does not answer at the address given with --redis-url.")
@@ -122,15 +131,15 @@ async def _nodes(config: ServeConfig, cluster: RayCluster, say: Say) -> list[Nod
 
 
 async def _engine(
-    config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed], stack: AsyncExitStack, say: Say
+    config: ServeConfig, pack: Pack, stages: Stages, keys: PageKeys | None, stack: AsyncExitStack, say: Say
 ) -> Engine:
     """Starts the stages and the engine; a token has come through all of them when it returns."""
-    launch = _launcher(config, pack, cluster, placed)
-    say(f"Starting {len(placed)} {'stage' if len(placed) == 1 else 'stages'}: loading, checking and compiling")
-    await launch()  # a mistake shows here; the engine calls it again after a fault
-    for stage in placed:
+    count = len(stages.placed)
+    say(f"Starting {count} {'stage' if count == 1 else 'stages'}: loading, checking and compiling")
+    await stages.launch()  # a mistake shows here; the engine calls it again after a fault
+    for stage in stages.placed:
         say(f"Stage {stage.stage} on {stage.node.name}: layers {stage.layers.start} to {stage.layers.stop - 1}")
-    engine = Engine(_scheduling(config, pack), launch)
+    engine = Engine(_scheduling(config, pack), stages.launch, discard=stages.discard, keys=keys)
     await _background(engine.run(), stack)
     await one_token(engine)
     return engine
@@ -166,7 +175,14 @@ def _layout(config: ServeConfig, pack: Pack) -> str:
     return chosen_layout(config.layout) or pack.layout
 
 
-def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed]) -> Launch:
+def _stages(
+    config: ServeConfig,
+    pack: Pack,
+    cluster: RayCluster,
+    placed: list[Placed],
+    costs: ModelCosts,
+    pages: StoreSettings | None,
+) -> Stages:
     def settings(stage: Placed, host: str) -> StageSettings:
         return StageSettings(
             pack=config.pack if is_url(config.pack) else str(pack.path),
@@ -179,12 +195,11 @@ def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list
             layout=config.layout,
             slots=config.slots,
             host=host,
+            pages=pages,
         )
 
-    async def launch() -> list[str]:
-        return await asyncio.to_thread(cluster.launch, placed, settings)
-
-    return launch
+    sizes = StageCosts(costs, (), decode_step(1, 1), _kv_tokens(config, pack))
+    return Stages(cluster, placed, settings, [sizes.needed(s.layers.start, s.layers.stop) for s in placed])
 
 
 def _kv_tokens(config: ServeConfig, pack: Pack) -> int:
@@ -201,7 +216,7 @@ def _scheduling(config: ServeConfig, pack: Pack) -> SchedulerConfig:
         prefill_chunk=config.prefill_chunk,
         queue=config.queue,
         speculation=config.speculation != "off",
-        ahead=config.stages == 1,
+        ahead=True,
     )
 
 

@@ -31,6 +31,7 @@ _LEAST_KV_TOKENS = 16
 KV_DTYPES = ("float32", "float16", "int8")
 """As in trireme_kernels, which is not imported here because it loads the kernels."""
 SPECULATION = ("auto", "off")
+DURABILITY = ("best-effort", "required")
 LAYOUTS = ("auto", "2bit", "1.6bit", "packed")
 
 
@@ -65,6 +66,9 @@ class ServeConfig:
     layout: str = "auto"
     """Layout of the ternary weights in memory: "2bit", "1.6bit", "auto" (the faster one on a worker's CPU) or "packed"
     (as in the pack, mapped from its files). A stage lays its weights out anew when it starts, if need be."""
+    kv_store_gb: int = 0
+    """Gigabytes of Redis (10^9 bytes) for full KV pages, so that a session whose pages the stages gave up or lost can
+    be restored instead of computed, where that is quicker. 0: none are kept there."""
     slots: int = 64
     """Sequences that can be computed at once."""
     queue: int = LIMITS.queue
@@ -74,6 +78,9 @@ class ServeConfig:
     as with "off"."""
     session_ttl: int = 24 * 3600
     """Seconds without use after which a session is forgotten, unless it was made with another time."""
+    durability: str = "best-effort"
+    """While the session store is away: "best-effort" answers new conversations all the same and stores them when it is
+    back; "required" refuses them. Both refuse what needs the store: to continue a session, or to make one by itself."""
     data_dir: str = ""
     """Folder in which the embedded session store keeps its data. Empty: it forgets everything when it ends."""
 
@@ -84,6 +91,7 @@ class ServeConfig:
             ("ray_nodes", 1, 1024),
             ("prefill_chunk", 1, LIMITS.frame_tokens // 2),
             ("kv_tokens", 0, 1 << 31),
+            ("kv_store_gb", 0, LIMITS.page_store_gigabytes),
             ("slots", 1, LIMITS.frame_rows),
             ("queue", 1, LIMITS.concurrent_calls),
             ("session_ttl", 1, LIMITS.session_ttl_seconds),
@@ -94,12 +102,16 @@ class ServeConfig:
                 )
         if 0 < self.kv_tokens < _LEAST_KV_TOKENS:
             raise ConfigurationError(f"kv-tokens is {self.kv_tokens}; it must be 0 or at least {_LEAST_KV_TOKENS}.")
+        if self.kv_store_gb and self.ray_address and not self.redis_url:
+            raise ConfigurationError("kv-store-gb needs redis-url here: an embedded Redis serves only its own machine.")
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(f"name is '{self.name}'; it must be 1 to 64 letters, digits and . _ or -.")
         if self.kv_dtype not in KV_DTYPES:
             raise ConfigurationError(f"kv-dtype is '{self.kv_dtype}'; it must be one of {', '.join(KV_DTYPES)}.")
         if self.speculation not in SPECULATION:
             raise ConfigurationError(f"speculation is '{self.speculation}'; it must be {' or '.join(SPECULATION)}.")
+        if self.durability not in DURABILITY:
+            raise ConfigurationError(f"durability is '{self.durability}'; it must be {' or '.join(DURABILITY)}.")
         if self.layout not in LAYOUTS:
             raise ConfigurationError(f"layout is '{self.layout}'; it must be one of {', '.join(LAYOUTS)}.")
         split_address(self.listen)

@@ -15,10 +15,11 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from trireme_coordinator.config import split_address
+from trireme_coordinator.node_health import answering
 from trireme_coordinator.placement import Node, Placed
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, TriremeError
 from trireme_worker.actor import StageProcess, StageSettings
@@ -28,6 +29,11 @@ NAMESPACE = "trireme"
 _OBJECT_STORE_BYTES = 80 << 20  # the least that Ray allows: weights are mapped from files, frames go over gRPC
 _LOOPBACK = "127.0.0.1"
 _MEASURE_SECONDS = 120  # the process starts and compiles two kernels first
+_LOOK_SECONDS = 0.5
+_LOOKS = 4
+"""Health checks that a node must all miss before a worker is given up that it starts."""
+_FIRST_SIGN_SECONDS = 30
+"""After which a process that was asked to start must have answered something, though it still loads."""
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # by default Ray lets its workers step back behind everything else on the machine
@@ -48,6 +54,8 @@ class RayCluster:
     def __init__(self, address: str, deployment: str) -> None:
         self._address, self._deployment = address, deployment
         self._actors: dict[int, Any] = {}
+        self._addresses: dict[int, str] = {}  # of those that serve
+        self._generation = 0  # of launches; part of the actors' names
         self._starting = threading.Lock()
         self._folder = ""
         self._measured: dict[str, Measured] = {}
@@ -80,7 +88,13 @@ class RayCluster:
         import ray  # noqa: PLC0415
 
         return [
-            Node(node["NodeID"], node["NodeName"], node["NodeManagerAddress"], node["NodeManagerHostname"])
+            Node(
+                node["NodeID"],
+                node["NodeName"],
+                node["NodeManagerAddress"],
+                node["NodeManagerHostname"],
+                int(node["Resources"].get("memory", 0)),
+            )
             for node in ray.nodes()
             if node["Alive"] and node["Resources"].get("CPU", 0) > 0
         ]
@@ -107,22 +121,78 @@ class RayCluster:
         self._measured |= {node.node_id: found[node.host] for node in nodes if node.host in found}
         return {node.node_id: self._measured[node.node_id] for node in nodes}
 
-    def launch(self, placed: Sequence[Placed], settings: Settings) -> list[str]:
-        """Starts the stages that do not run yet, all at once; addresses in pipeline order once all of them serve."""
+    def living(self) -> list[Node]:
+        """Those of `nodes` that answer right now: Ray itself notices only seconds later that one does not."""
         import ray  # noqa: PLC0415
 
-        if not self._actors:
+        ports = {node["NodeID"]: f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for node in ray.nodes()}
+        nodes = self.nodes()
+        answer = answering([ports[node.node_id] for node in nodes])
+        return [node for node, answers in zip(nodes, answer, strict=True) if answers]
+
+    def missing(self, placed: Sequence[Placed]) -> list[int]:
+        """The stages without a process."""
+        return [stage.stage for stage in placed if stage.stage not in self._actors]
+
+    def launch(self, placed: Sequence[Placed], settings: Settings) -> list[str]:
+        """Starts the stages that do not run yet, all at once; addresses in pipeline order once all of them serve."""
+        if not self._generation:
             self._remove_orphans()
+        self._generation += 1
         for stage in placed:
             if stage.stage not in self._actors:
                 self._actors[stage.stage] = self._create(stage, settings)
-        calls = [self._actors[stage.stage].start.remote() for stage in placed]
+        self._started([stage for stage in placed if stage.stage not in self._addresses])
+        return [self._addresses[stage.stage] for stage in placed]
+
+    def discard(self, stages: Iterable[int]) -> None:
+        """Puts an end to the processes of these stages, as soon as their nodes can, and forgets them."""
+        import ray  # noqa: PLC0415
+
+        for stage in stages:
+            self._addresses.pop(stage, None)
+            if (actor := self._actors.pop(stage, None)) is not None:
+                ray.kill(actor, no_restart=True)
+
+    def _started(self, starting: Sequence[Placed]) -> None:
+        """Waits until these stages serve. One that fails is forgotten, so that it gets a new process."""
+        import ray  # noqa: PLC0415
+
+        calls = {self._actors[stage.stage].start.remote(): stage for stage in starting}
+        alive = {stage.stage: self._actors[stage.stage].attached.remote() for stage in starting}
+        deadline = time.monotonic() + _FIRST_SIGN_SECONDS
+        while calls:
+            done, _ = ray.wait(list(calls), timeout=_LOOK_SECONDS)
+            for call in done:
+                self._take(calls.pop(call), call)
+            if not done:
+                first = time.monotonic() < deadline
+                self._check(list(calls.values()), {} if first else alive)
+
+    def _take(self, stage: Placed, call: Any) -> None:
+        import ray  # noqa: PLC0415
+
         try:
-            return [str(address) for address in ray.get(calls)]
+            self._addresses[stage.stage] = str(ray.get(call))
         except ray.exceptions.RayTaskError as error:
+            self.discard([stage.stage])
             raise _cause(error) from error
-        except ray.exceptions.RayActorError as error:  # being restarted: the caller tries again
+        except ray.exceptions.RayActorError as error:
+            self.discard([stage.stage])
             raise PipelineUnavailable("A worker is not there yet.") from error
+
+    def _check(self, starting: Sequence[Placed], signs: Mapping[int, Any]) -> None:
+        """PipelineUnavailable where the node of a starting stage is gone or frozen, or its process, which should have
+        given its sign by now.
+        """
+        import ray  # noqa: PLC0415
+
+        living = {node.node_id for _ in range(_LOOKS) for node in self.living()}  # a full machine may be slow once
+        lost = [s.stage for s in starting if s.node.node_id not in living]
+        lost += [s.stage for s in starting if s.stage in signs and not ray.wait([signs[s.stage]], timeout=0)[0]]
+        if lost:
+            self.discard(lost)
+            raise PipelineUnavailable("A node went silent while it started a worker.")
 
     def stop(self) -> None:
         """Ends our actors, and the cluster where it is our own."""
@@ -132,6 +202,7 @@ class RayCluster:
             for actor in self._actors.values():
                 ray.kill(actor, no_restart=True)
             self._actors.clear()
+            self._addresses.clear()
             ray.shutdown()
             if self._folder:
                 shutil.rmtree(self._folder, ignore_errors=True)  # Ray would leave its logs and sockets behind
@@ -142,10 +213,10 @@ class RayCluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
         options = {
-            "name": f"{self._deployment}-stage-{stage.stage}",
+            "name": f"{self._deployment}-stage-{stage.stage}-{self._generation}",  # an old one may be frozen, not gone
             "lifetime": "detached",
             "num_cpus": 0,  # placed by us, by bytes; Ray's count of CPUs would only refuse small machines
-            "max_restarts": -1,
+            "max_restarts": 0,  # a lost stage is ours to restart, and not always where it was
             "max_task_retries": 0,
             "max_concurrency": 2,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(stage.node.node_id, soft=False),
@@ -158,7 +229,7 @@ class RayCluster:
         from ray.util import list_named_actors  # noqa: PLC0415
 
         for name in list_named_actors():
-            if re.fullmatch(rf"{re.escape(self._deployment)}-stage-\d+", name):
+            if re.fullmatch(rf"{re.escape(self._deployment)}-stage-\d+-\d+", name):
                 self._remove_orphan(name)
 
     def _remove_orphan(self, name: str) -> None:

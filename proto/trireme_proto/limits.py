@@ -23,6 +23,12 @@ class Limits:
     """Longest stop text, UTF-8 bytes."""
     id_length: int = 128
     """Longest session or request id, characters."""
+    unique_id_length: int = 32
+    """Shortest request id that is taken to be unique to its request, characters: it finds its session by itself."""
+    request_name_seconds: int = 3600
+    """How long such an id finds its session."""
+    session_requests: int = 16
+    """Most requests of a session that are remembered; of older ones only the tokens are."""
     session_ttl_seconds: int = 30 * 24 * 3600
     """Longest time that an unused session may ask to be kept."""
     page_size: int = 1000
@@ -45,6 +51,14 @@ class Limits:
     """Most requests a second in such a load."""
     draft_tokens: int = 8
     """Most guessed tokens in a row of a frame."""
+    page_store_gigabytes: int = 1 << 16
+    """Largest page store."""
+    waiting_page_bytes: int = 256 << 20
+    """KV pages of a stage that wait to be written to the page store; further ones are skipped."""
+    fetched_page_bytes: int = 1 << 30
+    """KV pages that a stage has read from the page store and holds for frames to come."""
+    fetch_seconds: int = 30
+    """Longest time that reading pages from the page store may take."""
     manifest_bytes: int = 16 << 20
     """Largest manifest (trireme.json) or safetensors header of a pack or checkpoint."""
     nodes_file_bytes: int = 256 << 10

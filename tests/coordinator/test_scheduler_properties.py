@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.support.fake_stages import EOS, VOCABULARY, FakePipeline, next_token
 
-from trireme_coordinator.scheduler import Batch, Finish, SamplingParams, Scheduler, SchedulerConfig, Sequence
+from trireme_coordinator.scheduler import (
+    Batch,
+    Finish,
+    PageKeys,
+    Restored,
+    SamplingParams,
+    Scheduler,
+    SchedulerConfig,
+    Sequence,
+    Wanted,
+)
 from trireme_coordinator.scheduler.budget import pages_for
 from trireme_proto.errors import Overloaded, PipelineUnavailable
 
@@ -59,13 +69,27 @@ class SchedulerMachine(RuleBasedStateMachine):
         queue=st.integers(1, 8),
         sharing=st.booleans(),
         speculation=st.booleans(),
+        ahead=st.booleans(),
+        stored=st.booleans(),
     )
     def begin(
-        self, stages: int, slots: int, extra_pages: int, chunk: int, queue: int, sharing: bool, speculation: bool
+        self,
+        stages: int,
+        slots: int,
+        extra_pages: int,
+        chunk: int,
+        queue: int,
+        sharing: bool,
+        speculation: bool,
+        ahead: bool,
+        stored: bool,
     ) -> None:
         pages = pages_for(CONTEXT) + extra_pages
-        self.config = SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue, sharing, speculation)
-        self.scheduler = Scheduler(self.config)
+        self.config = SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue, sharing, speculation, ahead)
+        self.scheduler = Scheduler(self.config, PageKeys(b"secret") if stored else None)
+        self.scheduler.cost.gap = 0.5  # messages take as long as computing: going ahead pays
+        self.wanted: list[Wanted] = []
+        self.fetches = 0
         self.pipeline = FakePipeline(self.config)
         self.live: list[Request] = []
         self.logs: dict[str, list[int]] = {}
@@ -143,6 +167,17 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.compute(stage)
             self.complete()
 
+    @rule(which=st.integers(0, 20), fetches=st.booleans(), most=st.integers(0, 4))
+    def answer(self, which: int, fetches: bool, most: int) -> None:
+        """One of those who wait for pages gets some, or none, or is not there any more."""
+        if not self.wanted:
+            return
+        wanted, pages = self.wanted.pop(which % len(self.wanted)), 0
+        self.fetches += fetches
+        if fetches and wanted.current:
+            pages = min(most, self.pipeline.fetch(self.fetches, wanted.keys))
+        self.scheduler.fetched(wanted, self.fetches if fetches else 0, pages, Restored(0, pages, 0, 0.0))
+
     @rule(which=st.integers(0, 20))
     def drop(self, which: int) -> None:
         if self.live:
@@ -183,14 +218,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         first, budget = self.pipeline.stages[0], self.scheduler.budget
         while self.pipeline.advance(0):
             pass
+        if self.pipeline.waits():  # it has not seen all frames
+            return
         held = {s.slot: s.tokens[: s.computed] for s in self.scheduler.running}
         held |= {parked.slot: list(parked.tokens) for parked in budget._parked.values()}
         lengths = {s.slot: s.fed for s in self.scheduler.running}
         lengths |= {parked.slot: parked.held for parked in budget._parked.values()}
-        for slot in set(range(self.config.slots)) - set(budget.releases) - {share.slot for share in budget.shares}:
+        untold = {*budget.releases, *(share.slot for share in budget.shares)}
+        untold |= {restore.slot for restore in self.scheduler._restoring._restores.values()}
+        for slot in set(range(self.config.slots)) - untold:
             assert first.held.get(slot, [])[: len(held.get(slot, []))] == held.get(slot, [])
             assert first.kv.lengths[slot] == lengths.get(slot, 0) == len(first.held.get(slot, []))
-        if not (budget.releases or budget.shares):
+        if not untold:
             assert first.kv.pages_used <= budget.pages_reserved
 
     @invariant()
@@ -226,6 +265,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _schedule(self) -> bool:
         under_way = self._under_way()
         batch = self.scheduler.schedule()
+        self.wanted += self.scheduler.wanted()
         if batch is None:
             return False
         assert len(under_way) <= self.config.stages
@@ -238,7 +278,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             if not row.prefill
         )
         awaited = {row.sequence for b in under_way for row in b.rows if row.samples and row.sequence.slot is not None}
-        assert not awaited & {row.sequence for row in batch.rows}, "a sequence whose token is awaited was scheduled"
+        scheduled = {row.sequence for row in batch.rows if not row.follows}
+        assert not awaited & scheduled, "a sequence whose token is awaited was scheduled"
+        followed = {row.sequence: row.position + row.count for b in under_way for row in b.rows if row.current}
+        assert all(followed[row.sequence] == row.position for row in batch.rows if row.follows)
         self.pipeline.send(batch)
         return True
 
@@ -246,6 +289,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         while not self.scheduler.idle():
             rounds -= 1
             assert rounds, "somebody waits for ever"
+            self.answer(0, fetches=True, most=4)
             self.work(1)
 
     def _under_way(self) -> list[Batch]:

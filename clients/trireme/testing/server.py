@@ -49,7 +49,7 @@ class FakeServer:
         """model: what answers. clock: time in UTC, by which sessions expire. threads: calls served at once."""
         self._script = Script()
         self._model = model or FakeModel()
-        store = Store(clock)
+        self._store = store = Store(clock)
         self._inference = FakeInference(store, self._model, self._script)
         self._services = (FakeSessions(store, self._model, self._script), FakeCluster(store, self._model, self._script))
         self._threads = threads
@@ -80,6 +80,10 @@ class FakeServer:
     def answer_next(self, *messages: inference.GenerateResponse, hold: bool = False) -> None:
         """The next generation sends just these messages, right or wrong; then it ends, or waits for the caller to."""
         self._script.add("Generate", Step(messages=messages, hold=hold))
+
+    def lose_tokens(self, session_id: str, count: int) -> None:
+        """The last tokens of a session count as not stored, as after an outage of a real server's session store."""
+        self._store.lose(session_id, count)
 
     def start(self) -> None:
         """Opens the port. Not needed in a `with` block."""

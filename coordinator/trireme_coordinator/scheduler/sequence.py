@@ -36,6 +36,20 @@ class SamplingParams:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What came of looking for pages in the page store."""
+
+    found: int
+    """Pages that all stages could have had."""
+    pages: int
+    """Pages that were restored; the others were computed, because that was quicker, or reading took too long."""
+    bytes: int
+    """Read by all stages together."""
+    seconds: float
+    """From the question to the answer."""
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """A request's tokens and progress. The scheduler alone changes the fields below the line."""
@@ -51,6 +65,8 @@ class Sequence:
     """Whose request it is: tenants get equal shares, and see nothing of each other."""
     priority: int = 0
     """Higher ones of a tenant go first, and take the room of lower ones where there is none."""
+    answered: int = 0
+    """How many of the tokens given are of the answer: one that was interrupted goes on."""
     # ------------------------------------------------------------------
     prompt_length: int = field(init=False)
     cached: int = field(default=0, init=False)
@@ -69,12 +85,18 @@ class Sequence:
     admissions: int = field(default=0, init=False)
     """Times that it was given a slot: what was sent before the last time does not count any more."""
     finish: Finish | None = field(default=None, init=False)
+    page_keys: list[bytes] = field(default_factory=list, init=False)
+    """Of its first pages, as far as they were needed."""
+    saved: int = field(default=0, init=False)
+    """Pages that the stages have been told to keep in the page store, or that came from there."""
+    restored: Restored | None = field(default=None, init=False)
+    """How its last admission found its pages; None where it did not look for any."""
     setbacks: int = field(default=0, init=False)
     """Times that it had to start over since its last token."""
 
     def __post_init__(self) -> None:
-        self.prompt_length = len(self.tokens)
-        if not self.tokens or self.max_tokens < 1:
+        self.prompt_length = len(self.tokens) - self.answered
+        if self.prompt_length < 1 or self.max_tokens < 1:
             raise ValueError("a sequence has at least one token to begin with, and at least one to generate")
 
     @property
@@ -107,8 +129,8 @@ class Row:
     admission: int
     """Which of the sequence's admissions it belongs to."""
     drafts: tuple[int, ...] = ()
-    follows: bool = False
-    """Its one token is the one that an earlier row asks for, and is not known yet."""
+    follows: int = 0
+    """The step under way that samples its one token, which is not known yet; 0: it is known."""
 
     @property
     def sampled(self) -> int:
@@ -118,7 +140,7 @@ class Row:
     @property
     def certain(self) -> int:
         """Tokens of the sequence, from its beginning, that are computed with this row and are no guesses."""
-        return self.position + self.count - len(self.drafts) - self.follows
+        return self.position + self.count - len(self.drafts) - bool(self.follows)
 
     @property
     def current(self) -> bool:
@@ -131,9 +153,28 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """`slot` gets the first `pages` pages of a fetch, behind the `first_page` full ones that it holds."""
+
+    slot: int
+    fetch: int
+    first_page: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Pages `first_page`, `first_page` + 1, ... of `slot` are full for good; `keys` are their names."""
+
+    slot: int
+    first_page: int
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """One micro-batch. `token_ids` are those of the rows, concatenated; `share`, then `release`: what is to be done
-    with pages before.
+    """One micro-batch. `token_ids` are those of the rows, concatenated; `share`, `release`, `restore`, `forget`: what
+    is to be done with pages before, in this order; `save`: and after.
     """
 
     step: int
@@ -141,6 +182,9 @@ class Batch:
     release: tuple[int, ...]
     rows: tuple[Row, ...]
     token_ids: tuple[int, ...]
+    restore: tuple[Restore, ...] = ()
+    forget: tuple[int, ...] = ()
+    save: tuple[Save, ...] = ()
 
     @property
     def decodes(self) -> bool:

@@ -1,12 +1,16 @@
 """How a session lies in Redis, version 1. Pure: bytes in, values out; what comes back from Redis is data to be checked.
 
     trireme:1:session:{ID}          hash    created, last_used (microseconds since 1970), ttl (seconds),
-                                            count (tokens), model, pack (SHA-256, hexadecimal)
+                                            count (tokens), missing (tokens that could not be stored after them),
+                                            model, pack (SHA-256, hexadecimal)
     trireme:1:session:{ID}:tokens   string  the token ids, uint32 little-endian, 4 bytes each
+    trireme:1:session:{ID}:requests hash    by request id: its record (requests.py); #fence: the fencing number
+    trireme:1:session:{ID}:owner    string  the coordinator that generates on the session; expires by itself
+    trireme:1:request:HASH          string  ID of the session that a request without one was given, for an hour
     trireme:1:sessions:used         sorted set  ID by last_used
     trireme:1:sessions:expires      sorted set  ID by the time it expires; lets the index forget what Redis forgot
 
-The braces are Redis's own: they keep both keys of a session on one node. Nothing is pickled, nothing is evaluated.
+The braces are Redis's own: they keep all keys of a session on one node. Nothing is pickled, nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -30,14 +34,14 @@ KEY_PATTERN = "trireme:*"
 """Every key of ours; what a Redis user for Trireme must be allowed."""
 COMMANDS = (
     *("auth", "hello", "ping", "multi", "exec", "discard", "watch", "unwatch"),
-    *("hset", "hgetall", "append", "getrange", "strlen", "del", "pexpire"),
+    *("hset", "hget", "hgetall", "hdel", "append", "get", "getrange", "set", "strlen", "del", "pexpire"),
     *("zadd", "zrem", "zrange"),
 )
 """Every command of ours; no scripting, none that looks at other keys or settings."""
 
 TOKEN_BYTES = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIELDS = ("created", "last_used", "ttl", "count", "model", "pack")
+_FIELDS = ("created", "last_used", "ttl", "count", "missing", "model", "pack")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(rb"[0-9]{1,18}")
 _ID = re.compile(rb"[A-Za-z0-9_-]+")
@@ -58,6 +62,21 @@ def tokens_key(session_id: str) -> str:
     return session_key(session_id) + ":tokens"
 
 
+def requests_key(session_id: str) -> str:
+    """The key of the requests' records. `session_id` has been through `checked_id`."""
+    return session_key(session_id) + ":requests"
+
+
+def owner_key(session_id: str) -> str:
+    """The key of the owner. `session_id` has been through `checked_id`."""
+    return session_key(session_id) + ":owner"
+
+
+def name_key(digest: str) -> str:
+    """The key that leads from a request, by a hash of its id, to its session."""
+    return f"{PREFIX}request:{digest}"
+
+
 def micros(when: datetime) -> int:
     """Whole microseconds since 1970."""
     return (when - _EPOCH) // timedelta(microseconds=1)
@@ -70,6 +89,7 @@ def to_hash(record: SessionRecord) -> Hash:
         "last_used": micros(record.last_used),
         "ttl": record.ttl_seconds,
         "count": record.token_count,
+        "missing": record.missing,
         "model": record.model,
         "pack": record.pack_sha256,
     }
@@ -77,7 +97,7 @@ def to_hash(record: SessionRecord) -> Hash:
 
 def from_hash(session_id: str, fields: Mapping[bytes, bytes]) -> SessionRecord:
     """The record in a hash. Internal where the hash is not one that `to_hash` makes."""
-    if set(fields) != {name.encode() for name in _FIELDS}:
+    if set(fields) | {b"missing"} != {name.encode() for name in _FIELDS}:
         raise damaged()
     pack, model = _text(fields[b"pack"]), _text(fields[b"model"])
     if not _SHA256.fullmatch(pack):
@@ -90,6 +110,7 @@ def from_hash(session_id: str, fields: Mapping[bytes, bytes]) -> SessionRecord:
         model=model,
         pack_sha256=pack,
         ttl_seconds=_number(fields[b"ttl"], LIMITS.session_ttl_seconds),
+        missing=_number(fields.get(b"missing", b"0"), LIMITS.request_tokens),
     )
 
 

@@ -7,6 +7,8 @@ Internal API between coordinator and stages. Not for users: no compatibility is 
        ^                                                       |
        +-------------------------Results-----------------------+
 
+and stage 0 hears from the last stage, by Choices, what was sampled.
+
 Frames arrive in order on one stream for each hop; everything a frame asks for happens in the order of the frames.
 """
 
@@ -48,7 +50,19 @@ class StageStub:
     """
     Results: _grpc.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]
     """Last stage only, one reader an epoch: one StepResult a frame, in order."""
+    Choices: _grpc.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]
+    """Last stage only, for the first one: the same without timings. The first stage need not wait for the coordinator's word
+    to go on with a row that `follows`.
+    """
     Report: _grpc.UnaryUnaryMultiCallable[_stage_pb2.ReportRequest, _stage_pb2.ReportResponse]
+    FindPages: _grpc.UnaryUnaryMultiCallable[_stage_pb2.FindPagesRequest, _stage_pb2.FindPagesResponse]
+    """How many of these KV pages are in the page store, and what reading them costs. Answers 0 where there is no store, or it
+    does not answer.
+    """
+    FetchPages: _grpc.UnaryUnaryMultiCallable[_stage_pb2.FetchPagesRequest, _stage_pb2.FetchPagesResponse]
+    """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`."""
+    Pulse: _grpc.UnaryUnaryMultiCallable[_stage_pb2.PulseRequest, _stage_pb2.PulseResponse]
+    """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 @_typing.type_check_only
 class StageAsyncStub(StageStub):
@@ -63,7 +77,19 @@ class StageAsyncStub(StageStub):
     """
     Results: _aio.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]  # type: ignore[assignment]
     """Last stage only, one reader an epoch: one StepResult a frame, in order."""
+    Choices: _aio.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]  # type: ignore[assignment]
+    """Last stage only, for the first one: the same without timings. The first stage need not wait for the coordinator's word
+    to go on with a row that `follows`.
+    """
     Report: _aio.UnaryUnaryMultiCallable[_stage_pb2.ReportRequest, _stage_pb2.ReportResponse]  # type: ignore[assignment]
+    FindPages: _aio.UnaryUnaryMultiCallable[_stage_pb2.FindPagesRequest, _stage_pb2.FindPagesResponse]  # type: ignore[assignment]
+    """How many of these KV pages are in the page store, and what reading them costs. Answers 0 where there is no store, or it
+    does not answer.
+    """
+    FetchPages: _aio.UnaryUnaryMultiCallable[_stage_pb2.FetchPagesRequest, _stage_pb2.FetchPagesResponse]  # type: ignore[assignment]
+    """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`."""
+    Pulse: _aio.UnaryUnaryMultiCallable[_stage_pb2.PulseRequest, _stage_pb2.PulseResponse]  # type: ignore[assignment]
+    """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 class StageServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -95,10 +121,46 @@ class StageServicer(metaclass=_abc_1.ABCMeta):
         """Last stage only, one reader an epoch: one StepResult a frame, in order."""
 
     @_abc_1.abstractmethod
+    def Choices(
+        self,
+        request: _stage_pb2.ResultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_stage_pb2.StepResult], _abc.AsyncIterator[_stage_pb2.StepResult]]:
+        """Last stage only, for the first one: the same without timings. The first stage need not wait for the coordinator's word
+        to go on with a row that `follows`.
+        """
+
+    @_abc_1.abstractmethod
     def Report(
         self,
         request: _stage_pb2.ReportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_stage_pb2.ReportResponse, _abc.Awaitable[_stage_pb2.ReportResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def FindPages(
+        self,
+        request: _stage_pb2.FindPagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stage_pb2.FindPagesResponse, _abc.Awaitable[_stage_pb2.FindPagesResponse]]:
+        """How many of these KV pages are in the page store, and what reading them costs. Answers 0 where there is no store, or it
+        does not answer.
+        """
+
+    @_abc_1.abstractmethod
+    def FetchPages(
+        self,
+        request: _stage_pb2.FetchPagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stage_pb2.FetchPagesResponse, _abc.Awaitable[_stage_pb2.FetchPagesResponse]]:
+        """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`."""
+
+    @_abc_1.abstractmethod
+    def Pulse(
+        self,
+        request: _stage_pb2.PulseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stage_pb2.PulseResponse, _abc.Awaitable[_stage_pb2.PulseResponse]]:
+        """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 def add_StageServicer_to_server(servicer: StageServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
