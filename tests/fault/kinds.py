@@ -11,7 +11,7 @@ from tests.fault.schedule import KINDS
 
 _STORE = frozenset({"SESSION_STORE_UNAVAILABLE"})
 _AWAY = frozenset({"SERVER_UNREACHABLE", "UNAVAILABLE", "PIPELINE_UNAVAILABLE"})
-EXCUSED: Mapping[str, frozenset[str]] = {
+_EXCUSED: Mapping[str, frozenset[str]] = {
     "redis-kill": _STORE,
     "redis-freeze": _STORE,
     "redis-full": _STORE,
@@ -19,16 +19,22 @@ EXCUSED: Mapping[str, frozenset[str]] = {
     "redis-slow": _STORE,
     "redis-stall": _STORE,
     "redis-cut": _STORE,
+}
+"""What a call may fail with because of a fault. Of a stage or a node that is lost callers see a pause and no more."""
+_EXCUSED_ALONE: Mapping[str, frozenset[str]] = {
     "coordinator-kill": _AWAY,
     "coordinator-term": _AWAY,
+    "coordinator-freeze": _AWAY,
     "client-cut": _AWAY,
     "client-stall": _AWAY,
 }
-"""What a call may fail with because of a fault. Of a stage or a node that is lost callers see a pause and no more."""
-RULES = Rules(
-    excused=EXCUSED,
-    slack={"fds": 24, "threads": 8, "rss_mb": 96},
-)
+"""The same where no other coordinator can go on."""
+_SLACK = {"fds": 24, "threads": 8, "rss_mb": 96}
+
+
+def rules(shape: Shape) -> Rules:
+    """For a cluster of this shape."""
+    return Rules(excused=_EXCUSED if shape.coordinators > 1 else {**_EXCUSED, **_EXCUSED_ALONE}, slack=_SLACK)
 
 
 @dataclass(frozen=True, slots=True)

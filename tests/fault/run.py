@@ -16,7 +16,7 @@ from tests.fault.checker import Violation, check
 from tests.fault.cluster import Cluster, Shape, running
 from tests.fault.history import History, around, line_of
 from tests.fault.judge import Judge
-from tests.fault.kinds import RULES, choose
+from tests.fault.kinds import choose, rules
 from tests.fault.nemesis import Nemesis
 from tests.fault.rates import SHARE, check_rates
 from tests.fault.report import report
@@ -54,9 +54,12 @@ async def run(plan: Plan, path: Path, say: Say) -> dict[str, Any]:
     say(f"Starting a cluster: {plan.shape}")
     async with running(plan.shape) as cluster:
         with History(path) as history:
-            judge = Judge(history, answers, RULES)
+            judge = Judge(history, answers, rules(plan.shape))
             span = await _disturb(plan, chosen.enabled, cluster, chains, judge, say)
-        violations = [*check(history.events, answers, RULES), *check_rates(history.events, *span, share=plan.share)]
+        violations = [
+            *check(history.events, answers, rules(plan.shape)),
+            *check_rates(history.events, *span, share=plan.share),
+        ]
         if violations:
             _keep_logs(cluster, path)
     show(violations, history, plan, say)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 from tests.fault.cluster import Shape
-from tests.fault.kinds import EXCUSED, choose
+from tests.fault.kinds import choose, rules
 from tests.fault.nemesis import _DOINGS
 from tests.fault.rates import WITHIN
 from tests.fault.schedule import CALM, FIRST, KINDS, LASTING, schedule
@@ -37,15 +37,21 @@ def test_every_kind_comes_before_any_comes_twice() -> None:
     assert all((fault.seconds > 0) == (fault.kind in LASTING) for fault in schedule(1, 3600, KINDS))
 
 
+def test_a_coordinator_that_is_lost_excuses_nothing_where_there_is_another() -> None:
+    assert "coordinator-kill" in rules(Shape(coordinators=1)).excused
+    assert not any(kind.startswith(("coordinator", "worker")) for kind in rules(Shape(coordinators=2)).excused)
+
+
 def test_no_kinds_no_faults() -> None:
     assert schedule(1, 600, ()) == ()
 
 
 def test_each_kind_can_be_done_and_what_is_left_out_has_a_reason() -> None:
-    assert set(_DOINGS) == set(KINDS) >= set(EXCUSED)
+    assert set(_DOINGS) == set(KINDS) >= set(rules(Shape()).excused)
     chosen = choose(Shape())
     assert {*chosen.enabled, *chosen.left_out} == set(KINDS)
     assert "network namespaces" in chosen.left_out["node-partition"]
+    assert choose(Shape(namespaces=True)).left_out == {}
     assert choose(Shape(), ("redis-kill",)).enabled == ("redis-kill",)
     with pytest.raises(ValueError, match="no kind of fault named meteor"):
         choose(Shape(), ("meteor",))
