@@ -50,7 +50,7 @@ async def store(redis: FaultyRedis) -> AsyncIterator[RedisSessionStore]:
     await made.close()
 
 
-def quick(store: RedisSessionStore, **options: float) -> SessionWriter:
+def quick(store: RedisSessionStore, **options: int) -> SessionWriter:
     return SessionWriter(store, first_pause=0.01, longest_pause=0.05, flush_seconds=60, **options)
 
 
