@@ -77,6 +77,15 @@ def test_a_pipeline_stands_beside_the_ideal_and_the_simulation(tmp_path, prefill
     assert row in page(tmp_path, "pipeline", result)
 
 
+def test_a_load(tmp_path):
+    run = {
+        "streams": 1000, "completed": 2000, "failed": {"OVERLOADED": 2, "INTERNAL": 1}, "tokens_per_s": 2502.1,
+        "ttft_s": {"p50": 2.96, "p99": 12.6}, "itl_s": {"p50": 0.3, "p99": 0.587},
+    }  # fmt: skip
+    row = "| 1000 | 2000 | 3 | 2502 | 2.96 s | 12.60 s | 0.30 s | 0.59 s |"
+    assert row in page(tmp_path, "load", {"runs": [run]})
+
+
 def test_the_schedulers_cost(tmp_path):
     row = {"sequences": 8, "schedule_us": 12.34, "frame_us": 7.0, "total_us": 19.34}
     assert "| 8 | 12.3 | 7.0 | 19.3 |" in page(tmp_path, "scheduler", {"rows": [row]})

@@ -46,7 +46,19 @@ def scheduler(result: Result) -> Iterable[list[str]]:
         yield [str(line["sequences"]), *(f"{part:.1f}" for part in parts)]
 
 
+def load(result: Result) -> Iterable[list[str]]:
+    """`trireme bench serve --concurrency`."""
+    for run in result["runs"]:
+        sizes = [str(run["streams"]), str(run["completed"]), str(sum(run["failed"].values()))]
+        latencies = [f"{run[name][part]:.2f} s" for name in ("ttft_s", "itl_s") for part in ("p50", "p99")]
+        yield [*sizes, f"{run['tokens_per_s']:.0f}", *latencies]
+
+
 SERVICE_KINDS = {
+    "load": (
+        ["open streams", "answers", "failed", "tokens/s", "TTFT p50", "p99", "ITL p50", "p99"],
+        load,
+    ),
     "overhead": (["pack", "stages", "threads of each", "tokens/s over gRPC", "bare loop", "of bare"], overhead),
     "plan": (["", ""], plan),
     "pipeline": (
