@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trireme.cli import deployment
+from trireme.cli import bench_plan, deployment
 from trireme.cli.deployment import Asked, measure
 from trireme_proto.errors import ConfigurationError
 
@@ -80,3 +80,29 @@ def test_a_command_that_does_not_run_says_why(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ConfigurationError, match="`trireme probe` does not run: error: no such thing"):
         deployment._json("probe")
+
+
+def test_what_is_no_pack_is_said_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bench_plan, "measure", lambda *_: pytest.fail("it measures"))
+    with pytest.raises(ConfigurationError, match="'NO_SUCH_PACK' is not a folder with a pack"):
+        bench_plan.plan(tmp_path / "NO_SUCH_PACK")
+
+
+def test_a_folder_with_a_pack_is_measured(monkeypatch: pytest.MonkeyPatch, synthetic_pack: Path) -> None:
+    asked: list[Path] = []
+
+    def measured(what: Asked, _: object) -> None:
+        asked.append(what.pack)
+        raise ConfigurationError("that is all")
+
+    monkeypatch.setattr(bench_plan, "measure", measured)
+    with pytest.raises(ConfigurationError, match="that is all"):
+        bench_plan.plan(synthetic_pack)
+    assert asked == [synthetic_pack]
+
+
+@pytest.fixture
+def synthetic_pack(tmp_path: Path) -> Path:
+    """As `trireme synth` writes it, of one layer's manifest alone."""
+    (tmp_path / "trireme.json").write_text("{}")
+    return tmp_path

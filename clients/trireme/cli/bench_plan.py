@@ -11,6 +11,7 @@ import typer
 
 from trireme.cli import options, output
 from trireme.cli.deployment import Asked, measure, table
+from trireme_proto.errors import ConfigurationError
 
 
 def plan(
@@ -27,6 +28,8 @@ def plan(
     Shows, too, the share of what the memory could give at most, the memory of each stage, and the time of the start.
     Starts and stops a server of its own. Nothing else should run on the machine.
     """
+    if not (pack / "trireme.json").is_file():  # before the machine is measured, which takes seconds
+        raise ConfigurationError(f"'{pack.name}' is not a folder with a pack; `trireme synth` makes one")
     say = (lambda _: None) if as_json else output.note
     found = measure(Asked(pack, stages, threads or _cpus(), prompt, tokens, rounds), say)
     if as_json:
