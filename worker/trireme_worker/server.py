@@ -69,11 +69,13 @@ class Epoch:
     def sampled(self, frame: pb.Frame, sampled: list[Sampled]) -> None:
         """The last stage has computed a frame."""
         tokens = [pb.SampledToken(slot=s.slot, position=s.position, token_id=s.token_id) for s in sampled]
-        choices = pb.StepResult(step=frame.step, tokens=tokens) if tokens else None
-        self._tell(pb.StepResult(step=frame.step, tokens=tokens, timings=frame.timings), choices)
+        self._tell(
+            pb.StepResult(step=frame.step, tokens=tokens, timings=frame.timings),
+            pb.StepResult(step=frame.step, tokens=tokens),
+        )
 
     def _tell(self, result: pb.StepResult | None, choices: pb.StepResult | None) -> None:
-        if self.chosen is not None and (choices is not None or result is None):
+        if self.chosen is not None:
             self.chosen.put_nowait(choices)
         self.results.put_nowait(result)
 

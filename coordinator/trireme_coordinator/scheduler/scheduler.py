@@ -384,8 +384,10 @@ class Scheduler:
         rows = self._under_way[0].rows
         if not rows or len(rows) != len(self.running) or not all(self._goes_on(row) for row in rows):
             return []
-        if self.config.speculation and not all(row.sequence.drafts.stands_back(self.cost.gap) for row in rows):
-            return []
+        if self.config.speculation:
+            willing = [row.sequence.drafts.stands_back(self.cost.gap) for row in rows]  # each of them counts its turns
+            if not all(willing):
+                return []
         return [self._row(row.sequence, 1, prefill=False, follows=self._under_way[0].step) for row in rows]
 
     def _goes_on(self, row: Row) -> bool:

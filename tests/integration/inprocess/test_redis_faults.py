@@ -163,9 +163,10 @@ async def test_an_answer_that_could_not_be_stored_leaves_a_session_that_says_so(
             return (await client.sessions.get(first.session_id)).missing_tokens > 0
 
         await eventually(told)
-        found = await client.sessions.get(first.session_id)
-        assert (found.token_count, found.missing_tokens) == (held, 1 + 150)
-        with pytest.raises(errors.SessionIncomplete, match=f"rewind it to {held} tokens"):
+        found = await client.sessions.get(first.session_id)  # a write that was under way may have brought some tokens
+        assert found.token_count >= held
+        assert found.token_count + found.missing_tokens == held + 1 + 150
+        with pytest.raises(errors.SessionIncomplete, match=f"rewind it to {found.token_count} tokens"):
             await ask(client, [303], first.session_id)
         await client.sessions.rewind(first.session_id, held)
         again = await client.generate([302], session=first.session_id, **long).result()
