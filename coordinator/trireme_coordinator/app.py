@@ -7,6 +7,8 @@ token through the whole pipeline, health SERVING. Stop is the same backwards. No
 from __future__ import annotations
 
 import asyncio
+import secrets
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,17 +17,20 @@ from pathlib import Path
 from trireme_coordinator.config import ServeConfig, check_frames, split_address
 from trireme_coordinator.embedded_redis import EmbeddedRedis
 from trireme_coordinator.engine import Engine, Launch
+from trireme_coordinator.leadership import Leadership, LeasedLeadership, SoleLeadership
 from trireme_coordinator.model_costs import model_costs
 from trireme_coordinator.placement import Machine, ModelCosts, Node, Placed, place
 from trireme_coordinator.probing import alike, machine_of, named, place_measured
 from trireme_coordinator.public_server import PublicServer, check_free
-from trireme_coordinator.ray_cluster import RayCluster
+from trireme_coordinator.ray_cluster import RayCluster, Settings
+from trireme_coordinator.reign import Reign
 from trireme_coordinator.scheduler import SchedulerConfig
 from trireme_coordinator.scheduler.budget import pages_for
-from trireme_coordinator.self_test import one_token
+from trireme_coordinator.service.door import Door
 from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.store import ModelIdentity, RedisSessionStore, SessionWriter
+from trireme_coordinator.store.lease import RedisLease
 from trireme_coordinator.telemetry import setup_telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, StartupError
@@ -46,6 +51,8 @@ class Running:
     pack: Pack
     placed: list[Placed]
     engine: Engine
+    drain: Callable[[float], Coroutine[None, None, object]]
+    """Takes no more calls; leaves running answers to another coordinator, or lets them end within so many seconds."""
 
 
 @asynccontextmanager
@@ -63,18 +70,30 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         stack.push_async_callback(writer.close)
         cluster = await _cluster(config, stack, say)
         costs = model_costs(pack.config, layout=_layout(config, pack), head=pack.head_kind, kv_dtype=config.kv_dtype)
-        nodes = await _nodes(config, cluster, say)
-        placed = await asyncio.to_thread(_place_on, config, pack, cluster, nodes, costs, say)
-        engine = await _engine(config, pack, cluster, placed, stack, say)
+        leadership = await _leadership(config, stack)
+        stages = _Stages(config, pack, cluster, costs, say)
+        engine = Engine(_scheduling(config, pack), stages.launch, next_epoch=leadership.next_epoch)
+        door = Door()
+        reign = Reign(leadership, stages, engine, door)
+        stack.push_async_callback(reign.stop)
+        await reign.start()  # a mistake shows here
         telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
-        public = PublicServer(*split_address(config.listen))
+        public = PublicServer(*split_address(config.listen), door)
         stack.push_async_callback(public.stop)
         gate = SessionGate(store, writer, config.session_ttl)
         previews = Previews(costs, lambda: _machines(config, cluster))
-        await public.start(engine, codec, gate, telemetry, pack, placed, previews, threads=config.threads)
-        await _background(_announce(engine, public), stack)
-        yield Running(public.address, pack, placed, engine)
+        await public.start(
+            engine, codec, gate, telemetry, pack, stages.placed, previews, leadership, threads=config.threads
+        )
+        announcing = await _background(_announce(engine, reign, public), stack)
+
+        async def drain(seconds: float) -> None:
+            announcing.cancel()
+            await public.set_healthy(healthy=False)
+            await reign.drain(seconds, writer.emptied)
+
+        yield Running(public.address, pack, stages.placed, engine, drain)
 
 
 async def _pack(config: ServeConfig, say: Say) -> Pack:
@@ -121,19 +140,65 @@ async def _nodes(config: ServeConfig, cluster: RayCluster, say: Say) -> list[Nod
     return nodes
 
 
-async def _engine(
-    config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed], stack: AsyncExitStack, say: Say
-) -> Engine:
-    """Starts the stages and the engine; a token has come through all of them when it returns."""
-    launch = _launcher(config, pack, cluster, placed)
-    say(f"Starting {len(placed)} {'stage' if len(placed) == 1 else 'stages'}: loading, checking and compiling")
-    await launch()  # a mistake shows here; the engine calls it again after a fault
-    for stage in placed:
-        say(f"Stage {stage.stage} on {stage.node.name}: layers {stage.layers.start} to {stage.layers.stop - 1}")
-    engine = Engine(_scheduling(config, pack), launch)
-    await _background(engine.run(), stack)
-    await one_token(engine)
-    return engine
+async def _leadership(config: ServeConfig, stack: AsyncExitStack) -> Leadership:
+    """Coordinators that share Redis and Ray stand in for each other."""
+    if not (config.redis_url and config.ray_address):
+        return SoleLeadership()
+    name = f"{socket.gethostname()}:{split_address(config.listen)[1]}"
+    lease = RedisLease(config.redis_url, config.name, f"{name}/{secrets.token_hex(4)}")
+    stack.push_async_callback(lease.close)
+    return LeasedLeadership(lease)
+
+
+class _Stages:
+    """The workers on Ray."""
+
+    def __init__(self, config: ServeConfig, pack: Pack, cluster: RayCluster, costs: ModelCosts, say: Say) -> None:
+        self.placed: list[Placed] = []
+        self.launch = _launcher(config, pack, cluster, self.placed)
+        self._config, self._pack, self._cluster, self._costs, self._say = config, pack, cluster, costs, say
+
+    async def begin(self) -> None:
+        if not await self._adopted():
+            nodes = await _nodes(self._config, self._cluster, self._say)
+            self.placed[:] = await asyncio.to_thread(
+                _place_on, self._config, self._pack, self._cluster, nodes, self._costs, self._say
+            )
+            many = "stage" if len(self.placed) == 1 else "stages"
+            self._say(f"Starting {len(self.placed)} {many}: loading, checking and compiling")
+            await self.launch()  # a mistake shows here; the engine calls it again after a fault
+        for stage in self.placed:
+            layers = f"layers {stage.layers.start} to {stage.layers.stop - 1}"
+            self._say(f"Stage {stage.stage} on {stage.node.name}: {layers}")
+
+    def disown(self) -> None:
+        self.placed.clear()
+        self._cluster.disown()
+
+    async def discard(self) -> None:
+        self.placed.clear()
+        await asyncio.to_thread(self._cluster.discard)
+
+    async def _adopted(self) -> bool:
+        """Whether the workers of the coordinator before are there, and are what this one would have started."""
+        if not (self._config.redis_url and self._config.ray_address):
+            return False
+        told = await asyncio.to_thread(self._cluster.adopt, self._config.stages)
+        nodes = {node.node_id: node for node in await asyncio.to_thread(self._cluster.nodes)}
+        if told is None or any(each.node_id not in nodes for each in told):
+            return False
+        placed = [
+            Placed(number, range(each.first_layer, each.end_layer), nodes[each.node_id])
+            for number, each in enumerate(told)
+        ]
+        wanted = _settings(self._config, self._pack)
+        if [wanted(stage, each.host) for stage, each in zip(placed, told, strict=True)] != told:
+            self._say("The stages that run were started with other settings; they are replaced")
+            await asyncio.to_thread(self._cluster.discard)
+            return False
+        self._say(f"Taking over {len(placed)} running {'stage' if len(placed) == 1 else 'stages'}")
+        self.placed[:] = placed
+        return True
 
 
 def _place(config: ServeConfig, pack: Pack, nodes: Sequence[Node]) -> list[Placed]:
@@ -166,7 +231,7 @@ def _layout(config: ServeConfig, pack: Pack) -> str:
     return chosen_layout(config.layout) or pack.layout
 
 
-def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed]) -> Launch:
+def _settings(config: ServeConfig, pack: Pack) -> Settings:
     def settings(stage: Placed, host: str) -> StageSettings:
         return StageSettings(
             pack=config.pack if is_url(config.pack) else str(pack.path),
@@ -179,10 +244,15 @@ def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list
             layout=config.layout,
             slots=config.slots,
             host=host,
+            node_id=stage.node.node_id,
         )
 
+    return settings
+
+
+def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed]) -> Launch:
     async def launch() -> list[str]:
-        return await asyncio.to_thread(cluster.launch, placed, settings)
+        return await asyncio.to_thread(cluster.launch, placed, _settings(config, pack))
 
     return launch
 
@@ -204,16 +274,17 @@ def _scheduling(config: ServeConfig, pack: Pack) -> SchedulerConfig:
     )
 
 
-async def _announce(engine: Engine, public: PublicServer) -> None:
-    """Keeps the health service true: SERVING while the pipeline is complete."""
+async def _announce(engine: Engine, reign: Reign, public: PublicServer) -> None:
+    """Keeps the health service true: SERVING while we lead and the pipeline is complete."""
     while True:
+        await reign.serving.wait()
         await engine.ready.wait()
         await public.set_healthy(healthy=True)
         await engine.lost.wait()
         await public.set_healthy(healthy=False)
 
 
-async def _background(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:
+async def _background(work: Coroutine[None, None, None], stack: AsyncExitStack) -> asyncio.Task[None]:
     """Runs a coroutine until the stack unwinds."""
     task = asyncio.ensure_future(work)
 
@@ -223,3 +294,4 @@ async def _background(work: Coroutine[None, None, None], stack: AsyncExitStack) 
             await task
 
     stack.push_async_callback(end)
+    return task

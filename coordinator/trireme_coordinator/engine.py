@@ -36,6 +36,15 @@ Launch = Callable[[], Awaitable[list[str]]]
 """Makes sure that all stages run; returns their addresses in pipeline order. PipelineUnavailable if it cannot."""
 
 
+NextEpoch = Callable[[int], Awaitable[int]]
+"""The epoch to begin, above the highest one that was seen. A TriremeError where there must be none."""
+
+
+async def one_more(seen: int) -> int:
+    """The next epoch of a coordinator that no other can follow."""
+    return seen + 1
+
+
 class Listener(Protocol):
     """Told, on the event loop, what happens to its sequence; `finished` or `failed` comes last. Must be quick."""
 
@@ -56,14 +65,18 @@ class Engine:
     """
 
     def __init__(
-        self, config: SchedulerConfig, launch: Launch, clock: Callable[[], int] = time.perf_counter_ns
+        self,
+        config: SchedulerConfig,
+        launch: Launch,
+        clock: Callable[[], int] = time.perf_counter_ns,
+        next_epoch: NextEpoch = one_more,
     ) -> None:
         self.scheduler = Scheduler(config)
         self.pipeline: Pipeline | None = None
         self.epoch = 0
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()  # the opposite of `ready`, to wait for
-        self._launch, self._clock = launch, clock
+        self._launch, self._clock, self._next_epoch = launch, clock, next_epoch
         self._sent: deque[int] = deque()  # when the micro-batches under way were handed to the pipeline
         self._started = self._ended = False
         self._listeners: dict[Sequence, Listener] = {}
@@ -93,15 +106,26 @@ class Engine:
             self.scheduler.drop(sequence)
             self._wake.set()
 
+    def leave(self, error: TriremeError) -> None:
+        """Ends every sequence with this error, at the token where it is, and takes no more of them."""
+        self._ended = True
+        self._fail_all(error)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a sequence runs or waits."""
+        return bool(self._listeners)
+
     def forget(self, session_id: str) -> None:
         """Frees what is kept for a session between its requests."""
         self.scheduler.budget.evict(session_id)
         self._wake.set()
 
     async def run(self) -> None:
-        """Serves until cancelled. A lost stage is replaced and every sequence goes on where it was; a fault of ours
-        ends the sequences, but not the service.
+        """Serves until cancelled; may be run again. A lost stage is replaced and every sequence goes on where it was; a
+        fault of ours ends the sequences, but not the service.
         """
+        self._ended = False
         try:
             while True:
                 await self._run_epoch()
@@ -109,14 +133,14 @@ class Engine:
                 self._give_up_hopeless()
                 await asyncio.sleep(_PAUSE_SECONDS)
         finally:
-            self._ended = True
-            self._fail_all(PipelineUnavailable(_STOPPING))
+            self.leave(PipelineUnavailable(_STOPPING))
+            self.scheduler.restart()
 
     async def _run_epoch(self) -> None:
         """Builds the pipeline and serves until it breaks."""
         try:
             addresses = await self._launched()
-            self.epoch = max(self.epoch, await highest_epoch(addresses)) + 1
+            self.epoch = await self._next_epoch(max(self.epoch, await highest_epoch(addresses)))
             async with Pipeline(addresses, self.epoch) as self.pipeline:
                 await self._serve(self.pipeline)
         except TriremeError as error:

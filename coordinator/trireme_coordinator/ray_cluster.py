@@ -7,6 +7,7 @@ thread.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -24,9 +25,11 @@ from trireme_proto.errors import ConfigurationError, PipelineUnavailable, Trirem
 from trireme_worker.actor import StageProcess, StageSettings
 from trireme_worker.probe import Measured, measure
 
+log = logging.getLogger(__name__)
 NAMESPACE = "trireme"
 _OBJECT_STORE_BYTES = 80 << 20  # the least that Ray allows: weights are mapped from files, frames go over gRPC
 _LOOPBACK = "127.0.0.1"
+_ADOPT_SECONDS = 10
 _MEASURE_SECONDS = 120  # the process starts and compiles two kernels first
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -124,6 +127,47 @@ class RayCluster:
         except ray.exceptions.RayActorError as error:  # being restarted: the caller tries again
             raise PipelineUnavailable("A worker is not there yet.") from error
 
+    def adopt(self, stages: int) -> list[StageSettings] | None:
+        """Takes over the workers that an earlier coordinator of this name left, weights and all; what they were told,
+        in pipeline order. None where they are not exactly `stages`, or do not answer: those that are left are ended.
+        """
+        import ray  # noqa: PLC0415
+
+        found = self._named_stages()
+        try:
+            if set(found) == set(range(stages)):
+                actors = {number: ray.get_actor(found[number]) for number in found}
+                calls = [actors[number].settings.remote() for number in range(stages)]
+                told: list[StageSettings] = ray.get(calls, timeout=_ADOPT_SECONDS)
+                self._actors = actors
+                return told
+        except (ray.exceptions.RayError, ValueError):
+            log.warning("the workers of the coordinator before do not answer; they are replaced")
+        self.disown()
+        for name in found.values():
+            _end_actor(name)
+        return None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT at which other drivers reach the cluster."""
+        import ray  # noqa: PLC0415
+
+        return str(ray.get_runtime_context().gcs_address)
+
+    def disown(self) -> None:
+        """Leaves the workers to another coordinator: they are not ours to end any more."""
+        self._actors.clear()
+
+    def discard(self) -> None:
+        """Ends our workers."""
+        import ray  # noqa: PLC0415
+
+        for number, actor in self._actors.items():
+            ray.kill(actor, no_restart=True)
+            _wait_until_gone(f"{self._deployment}-stage-{number}")
+        self._actors.clear()
+
     def stop(self) -> None:
         """Ends our actors, and the cluster where it is our own."""
         import ray  # noqa: PLC0415
@@ -155,11 +199,15 @@ class RayCluster:
 
     def _remove_orphans(self) -> None:
         """Ends stages of an earlier coordinator of this name that nobody drives any more."""
+        for name in self._named_stages().values():
+            self._remove_orphan(name)
+
+    def _named_stages(self) -> dict[int, str]:
+        """Names of the actors of this deployment, by stage."""
         from ray.util import list_named_actors  # noqa: PLC0415
 
-        for name in list_named_actors():
-            if re.fullmatch(rf"{re.escape(self._deployment)}-stage-\d+", name):
-                self._remove_orphan(name)
+        form = re.compile(rf"{re.escape(self._deployment)}-stage-(\d+)")
+        return {int(found[1]): name for name in list_named_actors() if (found := form.fullmatch(name))}
 
     def _remove_orphan(self, name: str) -> None:
         import ray  # noqa: PLC0415
@@ -173,8 +221,7 @@ class RayCluster:
                 raise ConfigurationError(
                     f"A deployment named '{self._deployment}' runs on this Ray cluster already; choose another --name."
                 )
-        ray.kill(orphan, no_restart=True)
-        _wait_until_gone(name)
+        _end_actor(name)
 
 
 def _probe(address: str) -> None:
@@ -184,6 +231,14 @@ def _probe(address: str) -> None:
             pass
     except OSError as error:
         raise ConfigurationError(f"No Ray cluster answers at '{address}'.") from error
+
+
+def _end_actor(name: str) -> None:
+    import ray  # noqa: PLC0415
+
+    with contextlib.suppress(ValueError):
+        ray.kill(ray.get_actor(name), no_restart=True)
+        _wait_until_gone(name)
 
 
 def _wait_until_gone(name: str) -> None:

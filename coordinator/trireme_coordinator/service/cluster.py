@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from trireme_coordinator.engine import Engine
+from trireme_coordinator.leadership import Leadership
 from trireme_coordinator.placement import Placed
 from trireme_coordinator.service.calls import answered
 from trireme_coordinator.service.placement import Previews
@@ -29,19 +30,21 @@ class ClusterService(ClusterServicer):
         placed: Sequence[Placed],
         model: pb.Model,
         previews: Previews,
+        leadership: Leadership,
         *,
         threads: int,
         version: str,
     ) -> None:
         self._engine, self._store, self._placed, self._model = engine, store, placed, model
         self._previews, self._threads, self._version = previews, threads, version
+        self._leadership = leadership
 
     @answered
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
         """See the service's definition in cluster.proto."""
         pipeline = self._engine.pipeline
         reports = await pipeline.reports() if pipeline is not None else [None] * len(self._placed)
-        stages = [_stage(p, r, self._threads) for p, r in zip(self._placed, reports, strict=True)]
+        stages = [_stage(p, r, self._threads) for p, r in zip(self._placed, reports, strict=False)]
         return pb.StatusResponse(
             model=self._model,
             stages=stages,
@@ -50,6 +53,8 @@ class ClusterService(ClusterServicer):
             ready=self._engine.ready.is_set(),
             version=self._version,
             session_store_ok=await self._store.ping(),
+            leading=self._leadership.leading,
+            leader=await self._leadership.leader(),
         )
 
     @answered

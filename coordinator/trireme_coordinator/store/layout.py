@@ -4,6 +4,9 @@
                                             count (tokens), model, pack (SHA-256, hexadecimal)
     trireme:1:session:{ID}:tokens   string  the token ids, uint32 little-endian, 4 bytes each
     trireme:1:sessions:used         sorted set  ID by last_used
+    trireme:1:leader:{NAME}         string  TOKEN OWNER: the coordinator that drives deployment NAME; expires
+    trireme:1:leader:{NAME}:token   string  the highest fencing token given out so far
+    trireme:1:leader:{NAME}:next    string  OWNER of a coordinator that stands by; expires
     trireme:1:sessions:expires      sorted set  ID by the time it expires; lets the index forget what Redis forgot
 
 The braces are Redis's own: they keep both keys of a session on one node. Nothing is pickled, nothing is evaluated.
@@ -32,6 +35,7 @@ COMMANDS = (
     *("auth", "hello", "ping", "multi", "exec", "discard", "watch", "unwatch"),
     *("hset", "hgetall", "append", "getrange", "strlen", "del", "pexpire"),
     *("zadd", "zrem", "zrange"),
+    *("get", "set"),
 )
 """Every command of ours; no scripting, none that looks at other keys or settings."""
 
@@ -56,6 +60,11 @@ def session_key(session_id: str) -> str:
 def tokens_key(session_id: str) -> str:
     """The key of the tokens. `session_id` has been through `checked_id`."""
     return session_key(session_id) + ":tokens"
+
+
+def leader_key(deployment: str) -> str:
+    """The key of a deployment's lease. `deployment`: letters, digits and . _ or -."""
+    return f"{PREFIX}leader:{{{deployment}}}"
 
 
 def micros(when: datetime) -> int:

@@ -44,6 +44,8 @@ class StatusResponse(_message.Message):
     READY_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     SESSION_STORE_OK_FIELD_NUMBER: _builtins.int
+    LEADING_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Rises by one with each (re-)building of the pipeline."""
     ready: _builtins.bool
@@ -52,6 +54,12 @@ class StatusResponse(_message.Message):
     """Of the server."""
     session_store_ok: _builtins.bool
     """Whether the session store answers."""
+    leading: _builtins.bool
+    """Whether the coordinator that answers drives the stages; else it stands by, and the fields above that tell of stages and
+    load are empty.
+    """
+    leader: _builtins.str
+    """Name of the coordinator that drives them, HOST:PORT; empty where there is only one, or none does."""
     @_builtins.property
     def model(self) -> Global___Model: ...
     @_builtins.property
@@ -70,10 +78,12 @@ class StatusResponse(_message.Message):
         ready: _builtins.bool = ...,
         version: _builtins.str = ...,
         session_store_ok: _builtins.bool = ...,
+        leading: _builtins.bool = ...,
+        leader: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "load", b"load", "model", b"model", "ready", b"ready", "session_store_ok", b"session_store_ok", "stages", b"stages", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "leader", b"leader", "leading", b"leading", "load", b"load", "model", b"model", "ready", b"ready", "session_store_ok", b"session_store_ok", "stages", b"stages", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
