@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -126,7 +128,15 @@ async def _cluster(config: ServeConfig, stack: AsyncExitStack, say: Say) -> RayC
     cluster = RayCluster(config.ray_address, config.name)
     stack.push_async_callback(asyncio.to_thread, cluster.stop)
     await asyncio.to_thread(cluster.start)
+    _take_back_sigterm()
     return cluster
+
+
+def _take_back_sigterm() -> None:
+    """Ray puts a handler of its own before Python's, which dumps the stack, and aborts the process after 3 s."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        signal.siginterrupt(signal.SIGTERM, False)
 
 
 async def _nodes(config: ServeConfig, cluster: RayCluster, say: Say) -> list[Node]:

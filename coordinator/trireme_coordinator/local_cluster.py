@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 
 from trireme_coordinator.embedded_redis import EmbeddedRedis
 from trireme_coordinator.ray_cluster import RayCluster
@@ -25,8 +26,8 @@ def main() -> None:
             signal.pthread_sigmask(signal.SIG_BLOCK, wanted)  # not before: Ray's processes would inherit it
             environment = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
             told = {"redis_url": redis.url, "ray_address": cluster.address, "environment": environment}
-            print(json.dumps(told), flush=True)
-            print(f"Trireme is ready on {cluster.address}", flush=True)
+            sys.stdout.write(f"{json.dumps(told)}\nTrireme is ready on {cluster.address}\n")
+            sys.stdout.flush()
             signal.sigwait(wanted)
         finally:
             cluster.stop()
