@@ -77,6 +77,14 @@ class FakeServer:
         """The next call of `method` waits until the caller goes away; a generation after so many tokens."""
         self._script.add(method, Step(after, hold=True))
 
+    def lose_next(self, *, after: int = 0, method: str = "Generate") -> None:
+        """The next call of `method` loses its connection; a generation after so many tokens."""
+        self._script.add(method, Step(after, lose=True))
+
+    def refuse_all(self, error: TriremeError | None) -> None:
+        """Every call fails, until None is given: as NotLeading where another server of a cluster leads."""
+        self._script.refusal = error
+
     def answer_next(self, *messages: inference.GenerateResponse, hold: bool = False) -> None:
         """The next generation sends just these messages, right or wrong; then it ends, or waits for the caller to."""
         self._script.add("Generate", Step(messages=messages, hold=hold))
