@@ -61,6 +61,8 @@ def status(message: cluster.StatusResponse) -> Status:
         ready=message.ready,
         version=message.version,
         session_store_ok=message.session_store_ok,
+        leading=message.leading,
+        leader=message.leader,
     )
 
 

@@ -31,7 +31,7 @@ from trireme_coordinator.scheduler.budget import pages_for
 from trireme_coordinator.service.door import Door
 from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.service.sessions import SessionGate
-from trireme_coordinator.store import ModelIdentity, RedisSessionStore, SessionWriter
+from trireme_coordinator.store import ModelIdentity, Owner, RedisRequestStore, SessionWriter
 from trireme_coordinator.store.lease import RedisLease
 from trireme_coordinator.telemetry import setup_telemetry
 from trireme_coordinator.text import TextCodec
@@ -70,6 +70,8 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         store = await _store(config, pack, stack, say)
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
+        gate = SessionGate(store, writer, config.session_ttl, _owner(config, store))
+        stack.push_async_callback(gate.close)
         cluster = await _cluster(config, stack, say)
         costs = model_costs(pack.config, layout=_layout(config, pack), head=pack.head_kind, kv_dtype=config.kv_dtype)
         leadership = await _leadership(config, stack)
@@ -83,7 +85,6 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
         public = PublicServer(*split_address(config.listen), door)
         stack.push_async_callback(public.stop)
-        gate = SessionGate(store, writer, config.session_ttl)
         previews = Previews(costs, lambda: _machines(config, cluster))
         await public.start(
             engine, codec, gate, telemetry, pack, stages.placed, previews, leadership, threads=config.threads
@@ -107,7 +108,7 @@ async def _pack(config: ServeConfig, say: Say) -> Pack:
     return Pack.open(folder, verify=False, weights=False)
 
 
-async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Say) -> RedisSessionStore:
+async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Say) -> RedisRequestStore:
     url = config.redis_url
     if not url:
         say("Starting the session store")
@@ -116,7 +117,7 @@ async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Sa
         stack.push_async_callback(asyncio.to_thread, embedded.stop)
         url = embedded.url
     model = ModelIdentity(pack.config.name, pack.sha256, pack.config.vocabulary)
-    store = RedisSessionStore(url, model)
+    store = RedisRequestStore(url, model)
     stack.push_async_callback(store.close)
     if not await store.ping():
         raise StartupError("Redis does not answer at the address given with --redis-url.")
@@ -152,12 +153,24 @@ async def _nodes(config: ServeConfig, cluster: RayCluster, say: Say) -> list[Nod
 
 async def _leadership(config: ServeConfig, stack: AsyncExitStack) -> Leadership:
     """Coordinators that share Redis and Ray stand in for each other."""
-    if not (config.redis_url and config.ray_address):
+    if not _shared(config):
         return SoleLeadership()
     name = f"{socket.gethostname()}:{split_address(config.listen)[1]}"
     lease = RedisLease(config.redis_url, config.name, f"{name}/{secrets.token_hex(4)}")
     stack.push_async_callback(lease.close)
     return LeasedLeadership(lease)
+
+
+def _owner(config: ServeConfig, store: RedisRequestStore) -> Owner:
+    """Who generates on sessions: of coordinators that stand in for each other only the leader does, so that a successor
+    need not wait for sessions of the one before. The fencing number keeps a deposed one from writing.
+    """
+    return Owner(store, config.name if _shared(config) else "")
+
+
+def _shared(config: ServeConfig) -> bool:
+    """Whether other coordinators can reach the same stages and sessions, and so stand in for this one."""
+    return bool(config.redis_url and config.ray_address)
 
 
 class _Stages:
@@ -191,7 +204,7 @@ class _Stages:
 
     async def _adopted(self) -> bool:
         """Whether the workers of the coordinator before are there, and are what this one would have started."""
-        if not (self._config.redis_url and self._config.ray_address):
+        if not _shared(self._config):
             return False
         told = await asyncio.to_thread(self._cluster.adopt, self._config.stages)
         nodes = {node.node_id: node for node in await asyncio.to_thread(self._cluster.nodes)}

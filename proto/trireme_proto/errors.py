@@ -5,16 +5,21 @@ Messages are one clear sentence for a person; they never hold a path, an address
 
     TriremeError
     |-- InvalidRequest            INVALID_ARGUMENT     the request itself is wrong; sending it again will not help
-    |   `-- PromptTooLong         INVALID_ARGUMENT     prompt (with its session) does not fit the context window
+    |   |-- PromptTooLong         INVALID_ARGUMENT     prompt (with its session) does not fit the context window
+    |   `-- RequestConflict       INVALID_ARGUMENT     the session has a request of this id with other content
     |-- SessionNotFound           NOT_FOUND            no such session, or it has expired
+    |-- RequestNotFound           NOT_FOUND            there is no record of a request that is to be resumed
     |-- SessionBusy               FAILED_PRECONDITION  another request is running on the session
+    |-- RequestSuperseded         FAILED_PRECONDITION  the session has gone on since the request was interrupted
+    |-- StreamTakenOver           ABORTED              the same request was sent again; the newer call gets the answer
     |-- Overloaded                RESOURCE_EXHAUSTED   the queue is full; retry after the time given
     |-- Unavailable               UNAVAILABLE          the server cannot do it right now
     |   |-- ServerUnreachable     UNAVAILABLE          nothing answers at the address (raised by the client)
     |   |-- PipelineUnavailable   UNAVAILABLE          the stages are starting, or one was lost
     |   |-- NotLeading            UNAVAILABLE          another coordinator drives the stages; call that one
     |   |-- CoordinatorLeaving    UNAVAILABLE          this coordinator stops; another one goes on with the answer
-    |   `-- SessionStoreUnavailable UNAVAILABLE        Redis does not answer
+    |   |-- SessionStoreUnavailable UNAVAILABLE        Redis does not answer
+    |   `-- LeaseLost             UNAVAILABLE          another coordinator has taken over the session; resume there
     |-- DeadlineExceeded          DEADLINE_EXCEEDED    the caller's deadline passed
     |-- Cancelled                 CANCELLED            the caller went away
     |-- Internal                  INTERNAL             a fault of ours; the trace id tells the operators which
@@ -61,16 +66,40 @@ class PromptTooLong(InvalidRequest):
     reason = "PROMPT_TOO_LONG"
 
 
+class RequestConflict(InvalidRequest):
+    """The session has a request of this id, but with other content, or with another seed."""
+
+    reason = "REQUEST_CONFLICT"
+
+
 class SessionNotFound(TriremeError):
     """No such session, or it has expired."""
 
     code, reason = StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"
 
 
+class RequestNotFound(TriremeError):
+    """There is no record of a request that is to be resumed: it never arrived, or it is too long ago."""
+
+    code, reason = StatusCode.NOT_FOUND, "REQUEST_NOT_FOUND"
+
+
 class SessionBusy(TriremeError):
     """Another request is running on the session."""
 
     code, reason, retryable = StatusCode.FAILED_PRECONDITION, "SESSION_BUSY", True
+
+
+class RequestSuperseded(TriremeError):
+    """The session has gone on since the request was interrupted, so it cannot be resumed any more."""
+
+    code, reason = StatusCode.FAILED_PRECONDITION, "REQUEST_SUPERSEDED"
+
+
+class StreamTakenOver(TriremeError):
+    """The same request was sent again: the newer call gets the answer."""
+
+    code, reason = StatusCode.ABORTED, "STREAM_TAKEN_OVER"
 
 
 class Overloaded(TriremeError):
@@ -113,6 +142,12 @@ class SessionStoreUnavailable(Unavailable):
     """Redis does not answer."""
 
     reason = "SESSION_STORE_UNAVAILABLE"
+
+
+class LeaseLost(Unavailable):
+    """Another coordinator has taken over the session; the request can be resumed there."""
+
+    reason = "LEASE_LOST"
 
 
 class DeadlineExceeded(TriremeError):

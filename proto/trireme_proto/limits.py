@@ -23,6 +23,12 @@ class Limits:
     """Longest stop text, UTF-8 bytes."""
     id_length: int = 128
     """Longest session or request id, characters."""
+    unique_id_length: int = 32
+    """Shortest request id that is taken to be unique to its request, characters: it finds its session by itself."""
+    request_name_seconds: int = 3600
+    """How long such an id finds its session."""
+    session_requests: int = 16
+    """Most requests of a session that are remembered; of older ones only the tokens are."""
     session_ttl_seconds: int = 30 * 24 * 3600
     """Longest time that an unused session may ask to be kept."""
     page_size: int = 1000

@@ -26,6 +26,7 @@ def _overview(target: str, state: Status) -> Table:
     table = output.pairs()
     model, load = state.model, state.load
     table.add_row("server", f"{target}, version {state.version}")
+    table.add_row("coordinator", _role(state))
     table.add_row("pipeline", f"{'ready' if state.ready else 'not ready'}, epoch {state.epoch}")
     table.add_row("sessions", "store answers" if state.session_store_ok else Text("store does not answer", style="red"))
     table.add_row(
@@ -39,6 +40,12 @@ def _overview(target: str, state: Status) -> Table:
         f" {load.kv_pages_reserved} of {load.kv_pages_total} KV pages reserved, {load.sessions_cached} sessions cached",
     )
     return table
+
+
+def _role(state: Status) -> str:
+    if state.leading:
+        return "leads" if state.leader else "the only one"
+    return f"stands by; {state.leader or 'nobody'} leads"
 
 
 def _stages(stages: tuple[Stage, ...]) -> Table:

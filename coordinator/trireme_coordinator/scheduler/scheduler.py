@@ -205,7 +205,9 @@ class Scheduler:
                 self._blocked = (sequence, self.budget.freed)
                 return False
         sequence.admissions += 1
-        if not sequence.generated:  # one that starts over in mid-answer keeps what was true when it first started
+        if (
+            sequence.generated == sequence.answered
+        ):  # one that starts over in mid-answer keeps what was true when it first started
             sequence.cached = sequence.computed
         return True
 
@@ -327,7 +329,7 @@ class Scheduler:
             return
         computed = self.budget.share_more(sequence.slot, sequence.tenant, sequence.tokens) * PAGE_TOKENS
         if computed > sequence.computed:
-            sequence.cached += 0 if sequence.generated else computed - sequence.computed
+            sequence.cached += computed - sequence.computed if sequence.generated == sequence.answered else 0
             sequence.computed = sequence.fed = computed
 
     def _chunk(self, sequence: Sequence, most: int) -> int:

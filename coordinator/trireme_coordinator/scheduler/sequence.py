@@ -51,6 +51,8 @@ class Sequence:
     """Whose request it is: tenants get equal shares, and see nothing of each other."""
     priority: int = 0
     """Higher ones of a tenant go first, and take the room of lower ones where there is none."""
+    answered: int = 0
+    """How many of the tokens given are of the answer: one that was interrupted goes on."""
     # ------------------------------------------------------------------
     prompt_length: int = field(init=False)
     cached: int = field(default=0, init=False)
@@ -73,8 +75,8 @@ class Sequence:
     """Times that it had to start over since its last token."""
 
     def __post_init__(self) -> None:
-        self.prompt_length = len(self.tokens)
-        if not self.tokens or self.max_tokens < 1:
+        self.prompt_length = len(self.tokens) - self.answered
+        if self.prompt_length < 1 or self.max_tokens < 1:
             raise ValueError("a sequence has at least one token to begin with, and at least one to generate")
 
     @property

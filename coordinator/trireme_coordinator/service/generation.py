@@ -1,46 +1,57 @@
-"""One answer on its way: tokens come in from the engine, messages go out to the caller.
+"""One answer on its way: tokens come in from the engine, and go to the reader's outbox and to the session.
 
-The engine's side never waits: it detokenises, looks for stop texts, notes the token for the session and puts it into
-the outbox. The caller's side takes all that the outbox holds at once, so that a slow reader gets fewer, larger
-messages.
+The engine's side never waits. A reader may be replaced by another in the middle of an answer.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from trireme_coordinator.scheduler import Finish
-from trireme_coordinator.store import SessionWriter
+from trireme_coordinator.service.outbox import Outbox
+from trireme_coordinator.store import End, RequestRecord, SessionWriter
 from trireme_coordinator.telemetry import Layers, RequestTrace
-from trireme_coordinator.text import StopMatcher, TextStream
-from trireme_proto.errors import TriremeError
-from trireme_proto.v1 import inference_pb2 as pb
+from trireme_proto.errors import StreamTakenOver, TriremeError
 from trireme_proto.v1 import stage_pb2
 
 
-@dataclass
-class Piece:
-    """What the caller has not been given yet."""
-
-    token_ids: list[int] = field(default_factory=list)
-    text: str = ""
-
-
 class Generation:
-    """Listens to the engine for one request."""
+    """Listens to the engine for one request. The answer goes to one reader at a time, the last one attached."""
 
     def __init__(
-        self, text: TextStream, stops: StopMatcher, trace: RequestTrace, log: SessionLog, layers: Layers
+        self, outbox: Outbox, trace: RequestTrace, log: SessionLog, layers: Layers, recalled: Sequence[int] = ()
     ) -> None:
-        self._text, self._stops, self._trace, self._log = text, stops, trace, log
-        self._layers = layers
-        self._piece = Piece()
+        """`recalled`: tokens of the answer that the session and the outbox have already."""
+        self._outbox, self._trace, self._log, self._layers = outbox, trace, log, layers
+        self._tokens = list(recalled)
         self._reason: Finish | None = None
         self._error: TriremeError | None = None
-        self._news = asyncio.Event()
         self._started = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self._reason is not None or self._error is not None
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        """The answer so far."""
+        return self._tokens
+
+    def attach(self, outbox: Outbox, trace: RequestTrace) -> None:
+        """From now on the answer goes there, with what the outbox lacks of it; who read it before gets
+        StreamTakenOver.
+        """
+        self._outbox.failed(StreamTakenOver("The same request was sent again; its answer goes to the newer call."))
+        self._outbox, self._trace, self._started = outbox, trace, False
+        outbox.tokens(self._tokens[outbox.seen :])
+        if self._reason is not None:
+            outbox.finished(self._reason)
+        elif self._error is not None:
+            outbox.failed(self._error)
+        else:
+            trace.admitted(self._layers)
 
     # ---------------------------------------------------------------- called by the engine
 
@@ -57,74 +68,77 @@ class Generation:
         if not self._started:
             self._started = True
             self._trace.first_token()
+        self._tokens.append(token_id)
         self._log.add(token_id)
-        emit, matched = self._stops.push(self._text.push(token_id))
-        self._piece.token_ids.append(token_id)
-        self._piece.text += emit
-        self._news.set()
-        return Finish.STOP if matched else None
+        return Finish.STOP if self._outbox.token(token_id) else None
 
     def finished(self, reason: Finish) -> None:
         """The answer is complete. What is left of its text may still hold a stop text."""
-        self._log.start()
-        if reason is not Finish.STOP:
-            emit, matched = self._stops.push(self._text.finish())
-            self._piece.text += emit + self._stops.flush()
-            reason = Finish.STOP if matched else reason
-        self._reason = reason
-        self._news.set()
+        self._reason = self._outbox.finished(reason)
+        self._log.finish(self._reason, len(self._tokens))
 
     def failed(self, error: TriremeError) -> None:
         """The answer ends here, with an error."""
         self._error = error
-        self._news.set()
-
-    # ---------------------------------------------------------------- called by the request's handler
-
-    async def pieces(self) -> AsyncIterator[tuple[Piece, Finish | None]]:
-        """What came in since the last time; the last one has a reason. Raises the error of an answer that failed."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            # All taken before the yield: while the caller writes, the engine goes on.
-            piece, self._piece = self._piece, Piece()
-            reason, error = self._reason, self._error
-            if error is None or piece.token_ids:
-                yield piece, reason
-            if error is not None:
-                raise error
-            if reason is not None:
-                return
+        self._outbox.failed(error)
 
 
 class SessionLog:
-    """Hands the prompt and each token of the answer to the session's writer, in order; the prompt not before the first
-    token, so that a request that never got anywhere leaves the session as it was.
+    """Hands each token of an answer to the session's writer, in order, once the request is recorded; and, at the end,
+    what became of the request.
     """
 
-    def __init__(self, writer: SessionWriter, session_id: str, position: int, prompt: Sequence[int]) -> None:
+    def __init__(self, writer: SessionWriter, session_id: str, position: int) -> None:
+        """`position`: where the next token goes."""
         self._writer, self._session_id, self._position = writer, session_id, position
-        self._prompt: Sequence[int] | None = prompt
+        self._early: list[int] = []
+        self._end: tuple[Finish, int] | None = None
+        self._opened: tuple[int, RequestRecord] | None = None
+        self._closed = False
+        self.cached: Callable[[], int] = lambda: 0
+        """Tells how many tokens of the prompt were not computed again."""
+        self.on_close: Callable[[], None] = lambda: None
+        """Told, once, that nobody generates here any more."""
 
-    def start(self) -> None:
-        """Notes the prompt, once."""
-        if self._prompt is not None:
-            prompt, self._prompt = self._prompt, None
-            self._put(prompt)
+    def open(self, fence: int, record: RequestRecord) -> None:
+        """The request is recorded: what came in meanwhile is stored, and what will come in."""
+        self._opened = fence, record
+        early, self._early = self._early, []
+        self._put(early)
+        if self._end is not None:
+            self.finish(*self._end)
 
     def add(self, token_id: int) -> None:
         """Notes a token of the answer."""
-        self.start()
-        self._put([token_id])
+        if self._opened is None:
+            self._early.append(token_id)
+        else:
+            self._put([token_id])
 
-    def _put(self, token_ids: Sequence[int]) -> None:
-        self._writer.put(self._session_id, self._position, token_ids)
-        self._position += len(token_ids)
+    def finish(self, reason: Finish, length: int) -> None:
+        """The answer is complete, with so many tokens."""
+        if self._opened is None:
+            self._end = reason, length
+            return
+        _, record = self._opened
+        self._close(End(replace(record, state=reason.value, answer_tokens=length, cached_tokens=self.cached())))
 
+    def release(self) -> None:
+        """Nobody generates here any more. Nothing happens after `finish` or `abandon`."""
+        if self._opened is not None:
+            self._close(End())
 
-def message(index: int, piece: Piece, reason: Finish | None, usage: pb.Usage | None) -> pb.GenerateResponse:
-    """The message that carries a piece."""
-    finish = None if reason is None else pb.FinishReason.Value(f"FINISH_REASON_{reason.name}")
-    return pb.GenerateResponse(
-        index=index, token_ids=piece.token_ids, text=piece.text, finish_reason=finish, usage=usage
-    )
+    def abandon(self) -> None:
+        """Nothing more is stored."""
+        self._closed = True
+        self.on_close()
+
+    def _close(self, end: End) -> None:
+        if not self._closed:
+            self._put([], end)
+            self.abandon()
+
+    def _put(self, token_ids: Sequence[int], end: End | None = None) -> None:
+        if self._opened is not None and not self._closed:
+            self._writer.put(self._session_id, self._position, token_ids, self._opened[0], end)
+            self._position += len(token_ids)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
 from trireme_coordinator.engine import Engine
-from trireme_coordinator.scheduler import Finish, Sequence
+from trireme_coordinator.scheduler import Finish
 from trireme_coordinator.service import requests
 from trireme_coordinator.service.calls import answered
-from trireme_coordinator.service.generation import Generation, SessionLog, message
-from trireme_coordinator.service.sessions import Held, SessionGate
+from trireme_coordinator.service.opening import Opening
+from trireme_coordinator.service.outbox import message
+from trireme_coordinator.service.runs import Reader
+from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.telemetry import Layers, RequestTrace, Telemetry
-from trireme_coordinator.text import StopMatcher, TextCodec
-from trireme_proto.errors import PipelineUnavailable
+from trireme_coordinator.text import TextCodec
 from trireme_proto.v1 import inference_pb2 as pb
 from trireme_proto.v1.inference_pb2_grpc import InferenceServicer
 
@@ -39,8 +40,8 @@ class InferenceService(InferenceServicer):
         eos_token_ids: frozenset[int],
         layers: Layers,
     ) -> None:
-        self._engine, self._codec, self._sessions, self._telemetry = engine, codec, sessions, telemetry
-        self._bounds, self._model, self._eos, self._layers = bounds, model, eos_token_ids, layers
+        self._codec, self._gate, self._telemetry, self._bounds, self._model = codec, sessions, telemetry, bounds, model
+        self._opening = Opening(engine, codec, sessions, bounds, eos_token_ids, layers)
 
     @answered
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:  # type: ignore[override]
@@ -49,16 +50,13 @@ class InferenceService(InferenceServicer):
         trace = self._telemetry.request(
             context.invocation_metadata() or (), model=self._model, request_id=asked.request_id, sampling=asked.sampling
         )
-        async with _traced(trace), self._session(request) as session:
-            sequence, generation = await self._prepare(request, asked, session, trace)
-            trace.queued()
-            self._submit(sequence, generation)
-            session.begun = True
+        async with _traced(trace):
+            reader = await self._opening.open(request, asked, trace)
             try:
-                await context.write(_first(session, asked, trace))
-                await self._answer(sequence, generation, trace, context)
+                await context.write(_first(reader, trace))
+                await self._answer(reader, trace, context)
             finally:
-                self._engine.drop(sequence)
+                reader.leave(reader)
 
     @answered
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
@@ -74,53 +72,18 @@ class InferenceService(InferenceServicer):
         requests.check_token_ids(request.token_ids, self._bounds.vocabulary)
         return pb.DetokenizeResponse(text=await asyncio.to_thread(self._codec.decode, list(request.token_ids)))
 
-    def _session(self, request: pb.GenerateRequest) -> AbstractAsyncContextManager[Held]:
-        return self._sessions.hold(request.session_id) if request.session_id else self._sessions.hold_new()
-
-    async def _prepare(
-        self, request: pb.GenerateRequest, asked: requests.Asked, session: Held, trace: RequestTrace
-    ) -> tuple[Sequence, Generation]:
-        """What the engine computes, and who listens to it."""
-        prompt = await self._prompt(request, session.tokens)
-        trace.tokenized()
-        tokens = [*session.tokens, *prompt]
-        most = requests.max_tokens(request, self._bounds, len(tokens))
-        sequence = Sequence(tokens, asked.sampling, most, self._ends(request), session.session_id)
-        sequence.priority = asked.priority
-        log = SessionLog(self._sessions.writer, session.session_id, len(session.tokens), prompt)
-        stops = StopMatcher(asked.stops)
-        return sequence, Generation(self._codec.stream(tokens), stops, trace, log, self._layers)
-
-    def _ends(self, request: pb.GenerateRequest) -> frozenset[int]:
-        return frozenset() if request.ignore_eos else self._eos
-
-    async def _prompt(self, request: pb.GenerateRequest, earlier: list[int]) -> list[int]:
-        """The prompt's tokens; a text at the start of a session gets the begin-of-text token in front."""
-        if request.WhichOneof("prompt") == "token_ids":
-            return list(request.token_ids.ids)
-        room = self._bounds.context - len(earlier) - 1  # one is left for the answer
-        return await asyncio.to_thread(self._codec.encode, request.text, not earlier, room)
-
-    def _submit(self, sequence: Sequence, generation: Generation) -> None:
-        if not self._engine.started:
-            raise PipelineUnavailable("The stages are still starting; try again in a few seconds.", retry_after=2.0)
-        self._engine.submit(sequence, generation)
-
-    async def _answer(self, sequence: Sequence, generation: Generation, trace: RequestTrace, context: Context) -> None:
-        index = 0
-        async for piece, reason in generation.pieces():
-            usage = None if reason is None else await self._finish(sequence, reason, trace)
+    async def _answer(self, reader: Reader, trace: RequestTrace, context: Context) -> None:
+        index = reader.index
+        async for piece, reason in reader.outbox.pieces():
+            usage = None if reason is None else await self._finish(reader, reason, trace)
             await context.write(message(index, piece, reason, usage))
             index += len(piece.token_ids)
 
-    async def _finish(self, sequence: Sequence, reason: Finish, trace: RequestTrace) -> pb.Usage:
-        await self._sessions.settle(sequence.session_id)
-        usage = pb.Usage(
-            prompt_tokens=sequence.prompt_length,
-            completion_tokens=sequence.generated,
-            cached_tokens=sequence.cached,
-        )
-        trace.guessed(sequence.drafted, sequence.accepted)
+    async def _finish(self, reader: Reader, reason: Finish, trace: RequestTrace) -> pb.Usage:
+        await self._gate.settle(reader.session_id)
+        usage = reader.usage()
+        if reader.sequence is not None:
+            trace.guessed(reader.sequence.drafted, reader.sequence.accepted)
         trace.finish(
             reason.value,
             prompt_tokens=usage.prompt_tokens,
@@ -130,12 +93,13 @@ class InferenceService(InferenceServicer):
         return usage
 
 
-def _first(session: Held, asked: requests.Asked, trace: RequestTrace) -> pb.GenerateResponse:
+def _first(reader: Reader, trace: RequestTrace) -> pb.GenerateResponse:
     return pb.GenerateResponse(
-        session_id=session.session_id,
-        request_id=asked.request_id,
+        index=reader.index,
+        session_id=reader.session_id,
+        request_id=reader.record.request_id,
         trace_id=trace.trace_id,
-        seed=asked.sampling.seed,
+        seed=reader.record.seed,
     )
 
 

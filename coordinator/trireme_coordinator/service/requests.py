@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -44,6 +45,21 @@ def read(request: pb.GenerateRequest, bounds: Bounds) -> Asked:
     request_id = request.request_id or secrets.token_hex(8)
     check_id("request_id", request_id)
     return Asked(request_id, sampling(request, bounds, secrets.randbits(64)), stops(request), priority(request))
+
+
+def content(request: pb.GenerateRequest) -> str:
+    """SHA-256 of what is asked for, hexadecimal: the same for the same request however often it is sent.
+
+    The seed is not part of it, because one that was drawn need not be sent again.
+    """
+    bare = pb.GenerateRequest()
+    bare.CopyFrom(request)
+    for name in ("session_id", "request_id", "resume_index"):
+        bare.ClearField(name)
+    bare.sampling.ClearField("seed")
+    if not bare.sampling.ByteSize():
+        bare.ClearField("sampling")
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 def check_prompt(request: pb.GenerateRequest, bounds: Bounds) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +12,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.service import requests
 from trireme_coordinator.service.calls import answered
-from trireme_coordinator.store import SessionRecord, SessionStore, SessionWriter
-from trireme_proto.errors import InvalidRequest, SessionBusy, TriremeError
+from trireme_coordinator.service.runs import Run
+from trireme_coordinator.store import Loaded, Owner, RequestStore, SessionRecord, SessionWriter
+from trireme_proto.errors import InvalidRequest, LeaseLost, SessionBusy, SessionNotFound
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import sessions_pb2 as pb
 from trireme_proto.v1.sessions_pb2_grpc import SessionsServicer
@@ -24,52 +23,50 @@ _SETTLE_SECONDS = 1.0
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-@dataclass(slots=True)
-class Held:
-    """A session while a request runs on it."""
-
-    session_id: str
-    tokens: list[int]
-    """What it held when the request began."""
-    begun: bool = False
-    """Set once work on the request has begun."""
-
-
 class SessionGate:
     """One request at a time on each session."""
 
-    def __init__(self, store: SessionStore, writer: SessionWriter, ttl_seconds: int) -> None:
+    def __init__(
+        self, store: RequestStore, writer: SessionWriter, ttl_seconds: int, owner: Owner | None = None
+    ) -> None:
+        """`owner`: who this coordinator is to the others."""
         self.store, self.writer, self.ttl_seconds = store, writer, ttl_seconds
-        self._busy: set[str] = set()
+        self.owner = owner or Owner(store)
+        self._busy: dict[str, Run | None] = {}
+        writer.on_lease_lost = self._lost
 
-    @asynccontextmanager
-    async def hold(self, session_id: str) -> AsyncIterator[Held]:
-        """The session. SessionBusy, SessionNotFound, SessionStoreUnavailable."""
-        requests.check_id("session_id", session_id)
-        self.claim(session_id)
-        try:
-            await self.writer.flush(session_id)
-            yield Held(session_id, await self.store.tokens(session_id))
-        finally:
-            self._busy.discard(session_id)
-
-    @asynccontextmanager
-    async def hold_new(self) -> AsyncIterator[Held]:
-        """A session of its own for a request; a request that is refused leaves none behind. SessionStoreUnavailable."""
-        record = await self.store.create(self.ttl_seconds)
-        async with self.hold(record.session_id) as held:
-            try:
-                yield held
-            finally:
-                if not held.begun:
-                    with suppress(TriremeError):  # it will expire
-                        await self.store.delete(record.session_id)
+    def running(self, session_id: str) -> Run | None:
+        """What is generated on a session here."""
+        return self._busy.get(session_id)
 
     def claim(self, session_id: str) -> None:
         """Marks a session as in use. SessionBusy when it is."""
         if session_id in self._busy:
-            raise SessionBusy("Another request is running on this session; wait until it ends.")
-        self._busy.add(session_id)
+            raise SessionBusy("Another request is running on this session; wait until it ends.", retry_after=0.1)
+        self._busy[session_id] = None
+
+    def release(self, session_id: str) -> None:
+        """Lets others in."""
+        self._busy.pop(session_id, None)
+
+    def began(self, run: Run) -> None:
+        """A run is what its session is in use for."""
+        self._busy[run.session_id] = run
+        self.owner.keep(run.session_id, run.lost)
+
+    async def load(self, session_id: str) -> Loaded:
+        """A session that is claimed, all that was put for it stored. SessionNotFound, SessionStoreUnavailable."""
+        with suppress(LeaseLost):  # what could not be stored was not to be
+            await self.writer.flush(session_id)
+        return await self.store.load(session_id)
+
+    async def load_or_make(self, session_id: str) -> Loaded:
+        """The same, of a session that is made where there is none."""
+        try:
+            return await self.load(session_id)
+        except SessionNotFound:
+            await self.store.make(session_id, self.ttl_seconds)
+            return await self.load(session_id)
 
     async def settle(self, session_id: str) -> None:
         """Waits, for a bounded time, until an answer is stored, so that a caller who saw its end can rely on it.
@@ -85,7 +82,15 @@ class SessionGate:
             await self.writer.flush(session_id)
             await self.store.delete(session_id)
         finally:
-            self._busy.discard(session_id)
+            self.release(session_id)
+
+    async def close(self) -> None:
+        """Stops keeping sessions for this coordinator."""
+        await self.owner.close()
+
+    def _lost(self, session_id: str) -> None:
+        if (run := self.running(session_id)) is not None:
+            run.lost()
 
 
 class SessionsService(SessionsServicer):

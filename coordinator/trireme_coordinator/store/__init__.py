@@ -3,9 +3,12 @@
 records.py      what a session is; the SessionStore protocol          splice.py   the rule of an idempotent append
 redis_store.py  on Redis (the only file that imports redis)           layout.py   keys and bytes in Redis
 memory.py       in memory, for tests                                  writer.py   write-behind, off the token's path
+requests.py     what is remembered of requests (redis_requests.py, memory_requests.py: where); owners.py  who generates
 """
 
 from trireme_coordinator.store.memory import MemorySessionStore
+from trireme_coordinator.store.memory_requests import MemoryRequestStore
+from trireme_coordinator.store.owners import Owner
 from trireme_coordinator.store.records import (
     DEFAULT_TTL_SECONDS,
     ModelIdentity,
@@ -13,17 +16,27 @@ from trireme_coordinator.store.records import (
     SessionStore,
     new_session_id,
 )
+from trireme_coordinator.store.redis_requests import RedisRequestStore
 from trireme_coordinator.store.redis_store import RedisSessionStore
+from trireme_coordinator.store.requests import End, Loaded, RequestRecord, RequestStore, Start
 from trireme_coordinator.store.writer import SessionWriter, WriterCounters
 
 __all__ = [
     "DEFAULT_TTL_SECONDS",
+    "End",
+    "Loaded",
+    "MemoryRequestStore",
     "MemorySessionStore",
     "ModelIdentity",
+    "Owner",
+    "RedisRequestStore",
     "RedisSessionStore",
+    "RequestRecord",
+    "RequestStore",
     "SessionRecord",
     "SessionStore",
     "SessionWriter",
+    "Start",
     "WriterCounters",
     "new_session_id",
 ]

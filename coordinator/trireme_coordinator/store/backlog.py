@@ -1,6 +1,7 @@
 """What one session still has to have stored: runs of tokens in order, and who waits for them. Pure; knows no store.
 
-Counts tokens: `put` so far and `stored` so far. A waiter waits for the number that was put when it came.
+Counts tokens: `put` so far and `stored` so far. A waiter waits for what was put when it came: so many tokens, and the
+ends of so many requests.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from trireme_coordinator.store.requests import End
 from trireme_proto.errors import TriremeError
 
 TOKEN_BYTES = 4
@@ -22,6 +24,10 @@ class Run:
 
     position: int
     token_ids: array[int]
+    fence: int | None = None
+    """Fencing number of the request that they belong to; None: of none."""
+    end: End | None = None
+    """Comes with the last of them."""
 
 
 @dataclass(slots=True)
@@ -30,22 +36,30 @@ class Backlog:
 
     put: int = 0
     stored: int = 0
+    ends_put: int = 0
+    ends_stored: int = 0
     runs: deque[Run] = field(default_factory=deque)
-    waiters: list[tuple[int, asyncio.Future[None]]] = field(default_factory=list)
+    waiters: list[tuple[tuple[int, int], asyncio.Future[None]]] = field(default_factory=list)
 
     @property
     def waiting(self) -> int:
         """Tokens that are not stored yet, the run being written included."""
         return self.put - self.stored
 
-    def add(self, position: int, token_ids: Sequence[int]) -> None:
+    @property
+    def pending(self) -> bool:
+        """Whether anything is not stored yet."""
+        return (self.put, self.ends_put) != (self.stored, self.ends_stored)
+
+    def add(self, position: int, token_ids: Sequence[int], fence: int | None = None, end: End | None = None) -> None:
         """Adds tokens, to the last run where they continue it."""
         last = self.runs[-1] if self.runs else None
-        if last is not None and last.position + len(last.token_ids) == position:
-            last.token_ids.extend(token_ids)
-        else:
-            self.runs.append(Run(position, array("I", token_ids)))
+        if last is None or last.end or last.fence != fence or last.position + len(last.token_ids) != position:
+            self.runs.append(last := Run(position, array("I"), fence))
+        last.token_ids.extend(token_ids)
+        last.end = end
         self.put += len(token_ids)
+        self.ends_put += end is not None
 
     def take(self) -> Run:
         """Takes the oldest run out, to be written."""
@@ -58,8 +72,9 @@ class Backlog:
     def wrote(self, run: Run) -> None:
         """Notes that a run is stored and wakes those who waited for it."""
         self.stored += len(run.token_ids)
-        for target, waiter in self.waiters:
-            if target <= self.stored and not waiter.done():
+        self.ends_stored += run.end is not None
+        for (tokens, ends), waiter in self.waiters:
+            if tokens <= self.stored and ends <= self.ends_stored and not waiter.done():
                 waiter.set_result(None)
         self.waiters = [(target, waiter) for target, waiter in self.waiters if not waiter.done()]
 
@@ -74,5 +89,5 @@ class Backlog:
     def waiter(self) -> asyncio.Future[None]:
         """A future that is done when all that was put so far is stored."""
         waiter = asyncio.get_running_loop().create_future()
-        self.waiters.append((self.put, waiter))
+        self.waiters.append(((self.put, self.ends_put), waiter))
         return waiter

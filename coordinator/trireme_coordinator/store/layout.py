@@ -3,13 +3,16 @@
     trireme:1:session:{ID}          hash    created, last_used (microseconds since 1970), ttl (seconds),
                                             count (tokens), model, pack (SHA-256, hexadecimal)
     trireme:1:session:{ID}:tokens   string  the token ids, uint32 little-endian, 4 bytes each
+    trireme:1:session:{ID}:requests hash    by request id: its record (requests.py); #fence: the fencing number
+    trireme:1:session:{ID}:owner    string  the coordinator that generates on the session; expires by itself
+    trireme:1:request:HASH          string  ID of the session that a request without one was given, for an hour
     trireme:1:sessions:used         sorted set  ID by last_used
     trireme:1:leader:{NAME}         string  TOKEN OWNER: the coordinator that drives deployment NAME; expires
     trireme:1:leader:{NAME}:token   string  the highest fencing token given out so far
     trireme:1:leader:{NAME}:next    string  OWNER of a coordinator that stands by; expires
     trireme:1:sessions:expires      sorted set  ID by the time it expires; lets the index forget what Redis forgot
 
-The braces are Redis's own: they keep both keys of a session on one node. Nothing is pickled, nothing is evaluated.
+The braces are Redis's own: they keep all keys of a session on one node. Nothing is pickled, nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -33,9 +36,8 @@ KEY_PATTERN = "trireme:*"
 """Every key of ours; what a Redis user for Trireme must be allowed."""
 COMMANDS = (
     *("auth", "hello", "ping", "multi", "exec", "discard", "watch", "unwatch"),
-    *("hset", "hgetall", "append", "getrange", "strlen", "del", "pexpire"),
+    *("hset", "hget", "hgetall", "hdel", "append", "get", "getrange", "set", "strlen", "del", "pexpire"),
     *("zadd", "zrem", "zrange"),
-    *("get", "set"),
 )
 """Every command of ours; no scripting, none that looks at other keys or settings."""
 
@@ -65,6 +67,21 @@ def tokens_key(session_id: str) -> str:
 def leader_key(deployment: str) -> str:
     """The key of a deployment's lease. `deployment`: letters, digits and . _ or -."""
     return f"{PREFIX}leader:{{{deployment}}}"
+
+
+def requests_key(session_id: str) -> str:
+    """The key of the requests' records. `session_id` has been through `checked_id`."""
+    return session_key(session_id) + ":requests"
+
+
+def owner_key(session_id: str) -> str:
+    """The key of the owner. `session_id` has been through `checked_id`."""
+    return session_key(session_id) + ":owner"
+
+
+def name_key(digest: str) -> str:
+    """The key that leads from a request, by a hash of its id, to its session."""
+    return f"{PREFIX}request:{digest}"
 
 
 def micros(when: datetime) -> int:

@@ -55,6 +55,10 @@ class MemorySessionStore:
         self._sessions[record.session_id] = _Session(record)
         return record
 
+    def _add(self, record: SessionRecord) -> None:
+        """A session without tokens, unless there is one of this id."""
+        self._sessions.setdefault(record.session_id, _Session(record))
+
     async def get(self, session_id: str) -> SessionRecord:
         """The facts about a session. SessionNotFound."""
         return self._find(session_id).record

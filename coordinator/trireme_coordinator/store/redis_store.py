@@ -143,7 +143,7 @@ class RedisSessionStore:
         checked_id(session_id)
         async with self._answering(), self._client.pipeline(transaction=True) as pipe:
             pipe.delete(layout.session_key(session_id))
-            pipe.delete(layout.tokens_key(session_id))
+            pipe.delete(layout.tokens_key(session_id), layout.requests_key(session_id), layout.owner_key(session_id))
             pipe.zrem(layout.INDEX_USED, session_id)
             pipe.zrem(layout.INDEX_EXPIRES, session_id)
             deleted, *_ = await pipe.execute()

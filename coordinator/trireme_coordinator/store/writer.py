@@ -11,10 +11,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from trireme_coordinator.store.backlog import TOKEN_BYTES, Backlog, Run
 from trireme_coordinator.store.records import SessionStore
-from trireme_proto.errors import Internal, SessionStoreUnavailable, TriremeError
+from trireme_coordinator.store.requests import End
+from trireme_proto.errors import Internal, LeaseLost, SessionStoreUnavailable, TriremeError
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class SessionWriter:
     ) -> None:
         """`backlog_bytes` bounds what waits, `flush_seconds` a flush; the pauses (seconds) lie between attempts."""
         self.counters = WriterCounters()
+        self.on_lease_lost: Callable[[str], None] = lambda _: None
+        """Told of a session that somebody else has taken over."""
         self._store = store
         self._limit = backlog_bytes
         self._flush_seconds = flush_seconds
@@ -71,9 +75,19 @@ class SessionWriter:
         """Memory held by what is not stored yet, about."""
         return self._bytes
 
-    def put(self, session_id: str, position: int, token_ids: Sequence[int]) -> None:
-        """Has tokens stored at `position`, soon. Never waits and never fails; `flush` tells how it went."""
-        if not token_ids:
+    def put(
+        self,
+        session_id: str,
+        position: int,
+        token_ids: Sequence[int],
+        fence: int | None = None,
+        end: End | None = None,
+    ) -> None:
+        """Has tokens stored at `position`, soon. Never waits and never fails; `flush` tells how it went.
+
+        `fence`: under this fencing number, for which it takes a RequestStore; `end` is stored with the last of them.
+        """
+        if not token_ids and end is None:
             return
         if self._closed or session_id in self._failures:
             self.counters.lost_tokens += len(token_ids)
@@ -81,7 +95,7 @@ class SessionWriter:
         if session_id not in self._backlogs:
             self._backlogs[session_id] = Backlog()
             self._bytes += _SESSION_BYTES
-        self._backlogs[session_id].add(position, token_ids)
+        self._backlogs[session_id].add(position, token_ids, fence, end)
         self._bytes += len(token_ids) * TOKEN_BYTES
         self._make_room()
         self._note_work()
@@ -155,14 +169,23 @@ class SessionWriter:
     async def _write(self, session_id: str, backlog: Backlog, run: Run) -> None:
         """Stores a run, or gives the session up where the store refuses it for good. SessionStoreUnavailable."""
         try:
-            await self._store.append(session_id, run.position, run.token_ids)
+            if run.fence is None:
+                await self._store.append(session_id, run.position, run.token_ids)
+            else:
+                await self._commit(session_id, run.fence, run)
         except SessionStoreUnavailable:
             backlog.put_back(run)
             raise
         except TriremeError as error:
             self._give_up(session_id, error, backlog)
+            if isinstance(error, LeaseLost):
+                self.on_lease_lost(session_id)
         else:
             self._stored(session_id, backlog, run)
+
+    async def _commit(self, session_id: str, fence: int, run: Run) -> None:
+        store: Any = self._store  # one that is given fencing numbers knows them
+        await store.commit(session_id, fence, run.position, run.token_ids, run.end)
 
     def _stored(self, session_id: str, backlog: Backlog, run: Run) -> None:
         self.counters.stored_tokens += len(run.token_ids)
@@ -171,7 +194,7 @@ class SessionWriter:
             return  # given up while it was being written
         self._bytes -= len(run.token_ids) * TOKEN_BYTES
         del self._backlogs[session_id]
-        if backlog.waiting:
+        if backlog.pending:
             self._backlogs[session_id] = backlog  # behind the others
         else:
             self._bytes -= _SESSION_BYTES

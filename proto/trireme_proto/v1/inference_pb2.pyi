@@ -148,7 +148,9 @@ class GenerateRequest(_message.Message):
     """The session to continue; empty: a new one is made and its id returned."""
     request_id: _builtins.str
     """The caller's name for this request, for logs and traces; at most 128 characters of [A-Za-z0-9._:-]. Empty: made by the
-    server. Within a session a request is generated once, however often it is sent: see `resume_index`.
+    server. Within a session a request is generated once, however often it is sent: see `resume_index`. An id of 32 characters
+    or more must be unique to its request: for an hour it finds its session without `session_id`, for a caller whose first
+    message was lost.
     """
     ignore_eos: _builtins.bool
     """Go on past the model's end-of-text token. Not given: false."""
@@ -158,8 +160,9 @@ class GenerateRequest(_message.Message):
     """
     resume_index: _builtins.int
     """The request of this id and session has been sent before, and answered up to here: the answer goes on with the token of
-    this index, from whichever coordinator. Its other fields must be those of the first time, with the seed and the session
-    that the first message of the answer named. Not given: 0 for a request that is new.
+    this index, from whichever coordinator. Its other fields must be those of the first time, with the session that the first
+    message of the answer named; the seed may be left out. NOT_FOUND where there is no record of the request. Not given: the
+    request is generated, or, if it was sent before, its answer comes from the beginning.
     """
     @_builtins.property
     def token_ids(self) -> Global___TokenIds:
