@@ -294,6 +294,7 @@ def _scheduling(config: ServeConfig, pack: Pack) -> SchedulerConfig:
         prefill_chunk=config.prefill_chunk,
         queue=config.queue,
         speculation=config.speculation != "off",
+        ahead=config.stages == 1,
     )
 
 

@@ -127,6 +127,7 @@ def frame_of(batch: Batch, epoch: int) -> pb.Frame:
             count=row.count,
             sampling=_sampling(row.sequence.sampling) if row.samples else None,
             drafts=len(row.drafts),
+            follows=row.follows,
         )
         for row in batch.rows
     ]

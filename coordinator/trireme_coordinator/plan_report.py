@@ -20,6 +20,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "model": plan.model.name,
         "prompt": plan.wishes.prompt,
         "context": plan.wishes.context,
+        "bytes_per_token": plan.model.read_bytes,
+        "fp16_bytes_per_token": plan.model.fp16_bytes,
         "stages": [_stage_json(stage) for stage in plan.prediction.stages],
         "left_out": [asdict(each) for each in plan.left_out],
         **_figures(plan.prediction),

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from tests.clients.contract_resume import ResumeContract
 
 from trireme import Client, FinishReason, NodeSpec, errors
 
@@ -268,5 +269,5 @@ class PreviewContract(_Connected):
             client.preview_placement([replace(self.NODES[0], name=name) for name in names])
 
 
-class Contract(GenerateContract, RefusalContract, SessionContract, StatusContract, PreviewContract):
+class Contract(GenerateContract, ResumeContract, RefusalContract, SessionContract, StatusContract, PreviewContract):
     """All of it."""

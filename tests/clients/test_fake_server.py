@@ -83,3 +83,32 @@ def test_a_call_that_still_runs_is_not_ended(server):
         next(stream)
         assert not server.calls[0].wait_ended(0)
         assert server.calls[0].outcome == "running"
+
+
+def test_a_newer_call_takes_an_answer_over(server):
+    with Client(server.target, retries=0) as client:
+        server.hold_next(after=2)
+        older = client.generate("a", request_id="r", max_tokens=6, seed=1)
+        given = [next(older), next(older)]
+        session = older.session_id
+        newer = client.generate("a", request_id="r", session=session, max_tokens=6, seed=1).result()
+        with pytest.raises(errors.StreamTakenOver):
+            list(older)
+        assert newer.token_ids[: len(given)] == tuple(t for chunk in given for t in chunk.token_ids)
+        assert client.status().load.running == 0
+        assert client.sessions.get(session).token_count == 2 + 6
+
+
+def test_what_was_delivered_stays_and_another_request_leaves_it_behind(server):
+    with Client(server.target, retries=0) as client:
+        server.hold_next(after=3)
+        with client.generate("ab", request_id="r", max_tokens=6) as stream:
+            for _ in range(3):
+                next(stream)
+        session = stream.session_id
+        assert server.calls[-1].wait_ended()
+        assert client.sessions.get(session).token_count == 3 + 3
+        client.generate("c", session=session, max_tokens=1).result()
+        assert client.sessions.get(session).token_count == 3 + 3 + 1 + 1
+        with pytest.raises(errors.RequestSuperseded):
+            client.generate("ab", request_id="r", session=session, max_tokens=6).result()

@@ -122,6 +122,7 @@ def test_each_field_of_a_request_is_looked_at_here() -> None:
         *("text", "token_ids", "max_tokens", "sampling", "stop", "priority"),  # above
         *("session_id", "request_id"),  # test_ids
         "ignore_eos",  # has no bounds
+        "resume_index",  # has those of the answer: test_resuming.py
     }
     assert {f.name for f in pb.Sampling.DESCRIPTOR.fields} == {"temperature", "top_k", "top_p", "seed"}
 
@@ -171,3 +172,29 @@ def test_a_text_alone(check_text: Callable[[str], None]) -> None:
     check_text("x" * LIMITS.prompt_bytes)
     with pytest.raises(PromptTooLong):
         check_text("x" * (LIMITS.prompt_bytes + 1))
+
+
+def test_content_is_the_same_for_the_same_request() -> None:
+    bare = pb.GenerateRequest(text="a", max_tokens=3)
+    sent = pb.GenerateRequest(text="a", max_tokens=3, session_id="s", request_id="r", resume_index=2)
+    seeded = pb.GenerateRequest(text="a", max_tokens=3, sampling=pb.Sampling(seed=5))
+    assert requests.content(sent) == requests.content(seeded) == requests.content(bare)
+    assert sent.session_id == "s"  # left as it was
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pb.GenerateRequest(text="b", max_tokens=3),
+        pb.GenerateRequest(token_ids=pb.TokenIds(ids=[97]), max_tokens=3),
+        pb.GenerateRequest(text="a", max_tokens=4),
+        pb.GenerateRequest(text="a"),
+        pb.GenerateRequest(text="a", max_tokens=3, stop=["x"]),
+        pb.GenerateRequest(text="a", max_tokens=3, ignore_eos=False),
+        pb.GenerateRequest(text="a", max_tokens=3, priority=0),
+        pb.GenerateRequest(text="a", max_tokens=3, sampling=pb.Sampling(temperature=0)),
+    ],
+    ids=str,
+)
+def test_content_tells_requests_apart(other: pb.GenerateRequest) -> None:
+    assert requests.content(other) != requests.content(pb.GenerateRequest(text="a", max_tokens=3))

@@ -21,7 +21,8 @@ class SamplingParams:
 @dataclass(frozen=True, slots=True)
 class Row:
     """`count` tokens of one sequence from `position` on, the last `drafts` of them guesses; `sampling`: sample the
-    token that follows the last of them, and those that follow the `drafts` before it.
+    token that follows the last of them, and those that follow the `drafts` before it. `follows`: its one token is the
+    one that was sampled for this position.
     """
 
     slot: int
@@ -29,6 +30,12 @@ class Row:
     count: int
     sampling: SamplingParams | None = None
     drafts: int = 0
+    follows: bool = False
+
+    @property
+    def uncertain(self) -> int:
+        """Tokens at its end that the next row may leave out."""
+        return 1 if self.follows else self.drafts
 
 
 @dataclass(frozen=True, slots=True)

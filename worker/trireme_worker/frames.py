@@ -98,7 +98,9 @@ def _row(row: pb.Row, expected: Expected) -> Row:
         raise FrameRefused(f"a row of {row.count} tokens at position {row.position} is out of range")
     if row.drafts > min(LIMITS.draft_tokens, row.count - 1) or (row.drafts and not row.HasField("sampling")):
         raise FrameRefused(f"a row of {row.count} tokens cannot have {row.drafts} drafts")
-    return Row(row.slot, row.position, row.count, _sampling(row, expected), row.drafts)
+    if row.follows and (row.count != 1 or not row.HasField("sampling")):
+        raise FrameRefused(f"a row of {row.count} tokens cannot follow what is sampled")
+    return Row(row.slot, row.position, row.count, _sampling(row, expected), row.drafts, row.follows)
 
 
 def _sampling(row: pb.Row, expected: Expected) -> SamplingParams | None:

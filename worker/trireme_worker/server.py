@@ -33,6 +33,8 @@ _FIRST_EPOCH = 1 << 62
 Context = grpc.aio.ServicerContext[Any, Any]
 P = ParamSpec("P")
 R = TypeVar("R")
+Outcome = asyncio.Future[list[Sampled]]
+"""The tokens that a frame's computation samples."""
 
 
 class Epoch:
@@ -160,9 +162,9 @@ class StageService(StageServicer):
     async def _pump(self, epoch: Epoch, incoming: AsyncIterator[pb.Frame], following: ForwardCall | None) -> int:
         """Computes what comes in and hands it on, to the next stage or to the reader; returns the number of frames."""
         frames = 0
-        async with aclosing(_read_ahead(incoming)) as arrivals:
-            async for frame, arrived_ns in arrivals:
-                sampled = await self._in_order(self._stepper.step, frame, arrived_ns)
+        async with aclosing(self._begun(incoming)) as begun:
+            async for frame, outcome in begun:
+                sampled = await outcome
                 if following is None:
                     epoch.results.put_nowait(_result(frame, sampled))
                 else:
@@ -171,6 +173,26 @@ class StageService(StageServicer):
         if following is not None:
             await following.finish()
         return frames
+
+    async def _begun(self, incoming: AsyncIterator[pb.Frame]) -> AsyncGenerator[tuple[pb.Frame, Outcome], None]:
+        """Frames, each with what will come of it. A frame is read and handed to the compute thread while the one before
+        is computed: else it would wait at its sender, whose stage would wait with it, and the compute thread for it.
+        """
+
+        async def begin() -> tuple[pb.Frame, Outcome] | None:
+            frame = await anext(incoming, None)  # no `aiter`: gRPC's warns when it is made and then never asked
+            return None if frame is None else (frame, asyncio.ensure_future(self._step(frame, time.time_ns())))
+
+        coming = asyncio.ensure_future(begin())
+        try:
+            while (started := await coming) is not None:
+                coming = asyncio.ensure_future(begin())
+                yield started
+        finally:
+            await _abandon(coming)
+
+    async def _step(self, frame: pb.Frame, arrived_ns: int) -> list[Sampled]:
+        return await self._in_order(self._stepper.step, frame, arrived_ns)
 
     async def _in_order(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs on the compute thread, after everything that was handed to it before."""
@@ -191,23 +213,13 @@ class StageService(StageServicer):
         )
 
 
-async def _read_ahead(incoming: AsyncIterator[pb.Frame]) -> AsyncGenerator[tuple[pb.Frame, int], None]:
-    """Frames with the time.time_ns() of their arrival. Each is read while the one before is computed: a large frame
-    would else wait at its sender, whose stage would wait with it, until there is somebody to take it.
-    """
-
-    async def read() -> tuple[pb.Frame, int] | None:
-        frame = await anext(incoming, None)  # no `aiter` before: gRPC's warns when it is made and then never asked
-        return None if frame is None else (frame, time.time_ns())
-
-    coming = asyncio.ensure_future(read())
-    try:
-        while (arrival := await coming) is not None:
-            coming = asyncio.ensure_future(read())
-            yield arrival
-    finally:
-        coming.cancel()
-        await asyncio.gather(coming, return_exceptions=True)  # its outcome does not matter any more
+async def _abandon(coming: asyncio.Future[tuple[pb.Frame, Outcome] | None]) -> None:
+    """Ends the reading of a frame, and its computation if that has not begun; what they come to does not matter."""
+    coming.cancel()
+    (found,) = await asyncio.gather(coming, return_exceptions=True)
+    if isinstance(found, tuple):
+        found[1].cancel()
+        await asyncio.gather(found[1], return_exceptions=True)
 
 
 def _result(frame: pb.Frame, sampled: list[Sampled]) -> pb.StepResult:

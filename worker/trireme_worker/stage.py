@@ -93,7 +93,7 @@ class StageModel:
         where a row does not continue what its slot holds.
         """
         for row in batch.rows:
-            self.kv.extend(row.slot, row.position, row.count, row.drafts)
+            self.kv.extend(row.slot, row.position, row.count, row.uncertain)
 
     def forward(self, batch: Batch, hidden: Float) -> Float:
         """Applies the layers to `hidden` in place and returns it; keys and values go where `reserve` made room."""

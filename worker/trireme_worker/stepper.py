@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from trireme_proto.errors import FrameRefused
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_worker import frames
 from trireme_worker.batch import Batch, Sampled
@@ -33,12 +34,14 @@ class Stepper:
     def __init__(self, model: StageModel) -> None:
         self.model = model
         self.progress = Progress(0)
+        self._chosen: dict[int, Sampled] = {}  # by slot, the token that was sampled last
 
     def begin(self, epoch: int, stage: int) -> None:
         """Starts an epoch as stage `stage` of the pipeline: frames of any other are refused from here on; all slots are
         free.
         """
         self.progress = Progress(epoch, stage)
+        self._chosen.clear()
         self.model.kv.reset()
 
     def step(self, frame: pb.Frame, arrived_ns: int) -> list[Sampled]:
@@ -65,6 +68,8 @@ class Stepper:
         batch, shares = frames.read_batch(frame, expected), frames.read_shares(frame, expected)
         read = frames.read_token_ids if model.first else frames.read_activations
         values = read(frame, batch, expected)
+        if model.first:
+            self._follow(batch, values)  # token ids, then
         for share in shares:
             model.kv.share(share.slot, share.from_slot, share.pages)
         for slot in frame.release:
@@ -77,9 +82,22 @@ class Stepper:
         hidden = model.forward(batch, model.embed(values) if model.first else values)
         frame.ClearField("token_ids")
         if model.last:
-            return model.sample(batch, hidden)
+            sampled = model.sample(batch, hidden)
+            self._chosen.update((each.slot, each) for each in sampled)
+            return sampled
         frames.write_activations(frame, hidden)
         return []
+
+    def _follow(self, batch: Batch, token_ids: NDArray[Any]) -> None:
+        """Puts what was sampled into the rows that follow it."""
+        end = 0
+        for row in batch.rows:
+            end += row.count
+            if row.follows:
+                chosen = self._chosen.get(row.slot)
+                if chosen is None or chosen.position != row.position:
+                    raise FrameRefused(f"nothing has been sampled for position {row.position} of slot {row.slot}")
+                token_ids[end - 1] = chosen.token_id
 
     def _expected(self) -> frames.Expected:
         config = self.model.config

@@ -18,6 +18,7 @@ from trireme.bench.load import LoopClock
 from trireme.bench.runs import Plan, Report, Run, measure
 from trireme.cli import options, output
 from trireme.cli import overhead as costs
+from trireme.cli.bench_plan import plan
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 from trireme_proto.load import Mix, Objective
@@ -66,12 +67,12 @@ def serve(
     Requests come at random moments (Poisson), whether the server keeps up or not, and latencies count from the moment
     at which a request was due. Ctrl-C shows what was measured so far.
     """
-    plan = _plan(rate, concurrency, requests, seconds, prompt, answer, objective, seed)
+    load = _load(rate, concurrency, requests, seconds, prompt, answer, objective, seed)
     if plot is not None:
         pictures.check_plot(plot)
-    runs, complete = asyncio.run(_measure(target, plan, timeout))
+    runs, complete = asyncio.run(_measure(target, load, timeout))
     if as_json:
-        output.write_json(report.as_json(plan, runs, complete=complete))
+        output.write_json(report.as_json(load, runs, complete=complete))
     else:
         output.write_table(report.table(runs))
     if plot is not None:
@@ -103,6 +104,9 @@ def overhead(
         output.write_table(costs.table(found))
 
 
+app.command()(plan)
+
+
 async def _measure(target: str | None, plan: Plan, timeout: float | None) -> tuple[list[Run], bool]:  # noqa: ASYNC109
     limit = 600.0 if timeout is None else timeout
     async with AsyncClient(target, timeout=limit, retries=0) as client:
@@ -110,7 +114,7 @@ async def _measure(target: str | None, plan: Plan, timeout: float | None) -> tup
             return await measure(client, plan, clock=LoopClock(), report=bar)
 
 
-def _plan(
+def _load(
     rate: str | None,
     concurrency: str | None,
     requests: int | None,

@@ -14,9 +14,11 @@ from trireme.testing import checks
 from trireme.testing.answer import answer
 from trireme.testing.handlers import ConnectionLostError, end_of, interrupt, refuse, scripted
 from trireme.testing.model import FakeModel
+from trireme.testing.requests import Reader, Remembered, content
 from trireme.testing.script import FakeCall, Script
-from trireme.testing.store import Lease, Store
-from trireme_proto.errors import TriremeError
+from trireme.testing.store import Conversation, Lease, Store
+from trireme_proto.errors import RequestNotFound, TriremeError
+from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.inference_pb2_grpc import InferenceServicer
 
@@ -34,7 +36,7 @@ class FakeInference(InferenceServicer):
         """Notified with each further one of `calls`."""
         self._store = store
         self._model = model
-        self._numbers = count(1)
+        self._numbers, self._traces = count(1), count(1)
 
     def Generate(self, request: inference.GenerateRequest, context: grpc.ServicerContext) -> Messages:
         call = FakeCall(request, _metadata(context), context.time_remaining())
@@ -72,36 +74,78 @@ class FakeInference(InferenceServicer):
         if step is not None and not step.after:
             interrupt(step, over)
         checks.generate(call.request, self._model)
-        lease = self._store.claim(call.request.session_id or self._store.create(_DAY).session_id)
+        session, remembered, reader = self._opened(call, Reader(over))
         try:
-            for number, message in enumerate(self._answer(call, lease)):
+            for number, message in enumerate(self._answer(call, session, remembered, reader)):
                 yield message
                 if step is not None and number == step.after:  # message 0 holds no token
                     interrupt(step, over)
+                    reader.check()
         finally:
-            lease.give_back()
+            remembered.left(reader)
 
-    def _answer(self, call: FakeCall, lease: Lease) -> Messages:
-        request, number = call.request, next(self._numbers)
-        earlier = len(lease.session.tokens)
+    def _opened(self, call: FakeCall, reader: Reader) -> tuple[Conversation, Remembered, Reader]:
+        """The request as it is remembered, from now on at the latest; the reader has it."""
+        request = call.request
+        session = self._session(request)
+        remembered = session.requests.get(request.request_id) if request.request_id else None
+        if remembered is not None:
+            remembered.check(request)
+            if not remembered.take_over(reader) and not remembered.complete:
+                remembered.claim = self._store.claim(session.session_id)
+            return session, remembered, reader
+        if request.HasField("resume_index"):
+            raise RequestNotFound("There is no record of this request: it never arrived, or it is too long ago.")
+        lease = self._store.claim(session.session_id)
+        try:
+            remembered = self._remembered(request, lease)
+        except BaseException:
+            lease.give_back()
+            raise
+        remembered.reader = reader
+        return session, remembered, reader
+
+    def _session(self, request: inference.GenerateRequest) -> Conversation:
+        if request.session_id:
+            return self._store.get(request.session_id)
+        resumes = request.HasField("resume_index")
+        if len(request.request_id) >= LIMITS.unique_id_length:
+            return self._store.named(request.request_id, make=None if resumes else self._made)
+        if resumes:
+            raise RequestNotFound("There is no record of this request: session_id is missing.")
+        return self._made()
+
+    def _made(self) -> Conversation:
+        return self._store.create(_DAY)
+
+    def _remembered(self, request: inference.GenerateRequest, lease: Lease) -> Remembered:
+        """A new request, with all of its answer."""
+        number = next(self._numbers)
+        session, earlier = lease.session, list(lease.session.tokens)
         prompt = list(request.token_ids.ids) or self._model.tokenize(request.text, add_bos=not earlier)
-        context = [*lease.session.tokens, *prompt]
         seed = request.sampling.seed if request.sampling.HasField("seed") else zlib.crc32(str(number).encode())
-        messages = answer(self._model, context, request, seed)
-        yield inference.GenerateResponse(
-            session_id=lease.session.session_id,
-            request_id=request.request_id or f"fake-request-{number}",
-            trace_id=_trace_id(call, number),
-            seed=seed,
-        )
-        yield from messages[:-1]
-        generated = [token for message in messages for token in message.token_ids]
+        messages = answer(self._model, [*earlier, *prompt], request, seed)
         last = messages[-1]
-        last.usage.prompt_tokens = len(context)
-        last.usage.completion_tokens = len(generated)
-        last.usage.cached_tokens = earlier
-        lease.give_back([*prompt, *generated])  # before the caller knows that it is over
-        yield last
+        last.usage.prompt_tokens = len(earlier) + len(prompt)
+        last.usage.completion_tokens = len(messages) - 1
+        last.usage.cached_tokens = len(earlier)
+        for other in session.requests.values():
+            other.cut = other.cut or not other.complete
+        remembered = Remembered(content(request), seed, len(earlier), prompt, messages, lease)
+        session.requests[request.request_id or f"fake-request-{number}"] = remembered
+        return remembered
+
+    def _answer(self, call: FakeCall, session: Conversation, remembered: Remembered, reader: Reader) -> Messages:
+        request_id = next(name for name, known in session.requests.items() if known is remembered)
+        index = call.request.resume_index
+        yield inference.GenerateResponse(
+            index=index,
+            session_id=session.session_id,
+            request_id=request_id,
+            trace_id=_trace_id(call, next(self._traces)),
+            seed=remembered.seed,
+        )
+        yield from remembered.read(reader, index)
 
 
 def _metadata(context: grpc.ServicerContext) -> dict[str, str]:

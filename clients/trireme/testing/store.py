@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from trireme.testing.requests import Remembered
 from trireme_proto.errors import SessionBusy, SessionNotFound
 
 
@@ -20,6 +21,7 @@ class Conversation:
     ttl: timedelta
     tokens: list[int] = field(default_factory=list)
     busy: bool = False
+    requests: dict[str, Remembered] = field(default_factory=dict)
 
     @property
     def expires(self) -> datetime:
@@ -34,12 +36,13 @@ class Lease:
         self._lock = lock
         self._held = True
 
-    def give_back(self, tokens: Iterable[int] = ()) -> None:
-        """Keeps what the request added and lets others in."""
+    def give_back(self, tokens: Iterable[int] = (), position: int | None = None) -> None:
+        """Keeps what the request added, at a position (None: the end), and lets others in."""
         with self._lock:
             if self._held:
                 self._held = self.session.busy = False
-                self.session.tokens += tokens
+                if added := list(tokens):
+                    self.session.tokens[len(self.session.tokens) if position is None else position :] = added
 
 
 class Store:
@@ -50,6 +53,21 @@ class Store:
         self._lock = threading.Lock()
         self._kept: dict[str, Conversation] = {}
         self._made = 0
+        self._names: dict[str, str] = {}
+
+    def named(self, request_id: str, *, make: Callable[[], Conversation] | None) -> Conversation:
+        """The session that a request id was given; else one that is made. Raises SessionNotFound."""
+        with self._lock:
+            session_id = self._names.get(request_id, "")
+        try:
+            return self.get(session_id)
+        except SessionNotFound:
+            if make is None:
+                raise
+        session = make()
+        with self._lock:
+            self._names[request_id] = session.session_id
+        return session
 
     def create(self, ttl_seconds: int) -> Conversation:
         with self._lock:

@@ -26,6 +26,9 @@ def plan(
     context: Annotated[
         int | None, typer.Option(help="Positions that each new token attends to. Default: 1024.")
     ] = None,
+    stages: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Exactly so many. Default: as many as serve best.")
+    ] = None,
     layout: Annotated[
         Literal["2bit", "1.6bit"] | None, typer.Option(help="Of the weights. Default: the pack's, or 1.6bit.")
     ] = None,
@@ -50,7 +53,7 @@ def plan(
     machines = read_nodes(nodes)
     costs = costs_of(model, layout=layout, head=head, kv_dtype=kv_dtype)
     with Console(stderr=True).status("Planning"):
-        found = placement.plan(costs, machines, placement.wishes_for(costs, prompt, context))
+        found = placement.plan(costs, machines, placement.wishes_for(costs, prompt, context), stages=stages)
     if as_json:
         print(json.dumps(plan_json(found)))
         return

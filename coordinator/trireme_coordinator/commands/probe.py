@@ -16,6 +16,7 @@ def probe(
         Path | None, typer.Option("--out", "-o", help="File to write, such as nodes.yaml. Default: standard output.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the node. Default: the machine's host name.")] = None,
+    threads: Annotated[int, typer.Option(min=0, max=128, help="That measure together. 0: one for each CPU.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure this machine for `trireme plan`: free memory, read bandwidth, rate of int8 products.
@@ -30,7 +31,7 @@ def probe(
     from trireme_worker.probe import measure
 
     with Console(stderr=True).status("Measuring (the first run compiles the kernels)"):
-        measured = measure()
+        measured = measure(threads)
     machines = check_machines((machine_of(name or socket.gethostname() or "node", measured),))
     if out is not None:
         try:

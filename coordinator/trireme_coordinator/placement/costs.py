@@ -92,6 +92,16 @@ class ModelCosts:
         """Of a token's activations between stages: float32."""
         return 4 * self.hidden_size
 
+    @property
+    def read_bytes(self) -> int:
+        """Of weights, that all stages together read for a token of one sequence."""
+        return sum(self.layer_bytes) + self.head_read_bytes
+
+    @property
+    def fp16_bytes(self) -> int:
+        """That would be read with every weight in 16 bits; the head is as large as the embedding."""
+        return 2 * sum(self.layer_macs) + self.embedding_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

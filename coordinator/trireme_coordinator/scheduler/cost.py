@@ -35,6 +35,8 @@ class StepCost:
         self.stages = stages
         self.fixed, self.per_token = 10.0, 1.0
         self.laps = float(stages)
+        self.gap = 0.0
+        """Share of a round in which no stage computes it: messages, and the turn-round here."""
         self.prefill_ns = 0.0
         """Of the first stage, for a token of a prefill chunk; 0 before there was one."""
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)  # of 1, n, n * n, t, n * t, the older ones fading
@@ -50,7 +52,9 @@ class StepCost:
             self._learn_prefill(compute_ns[0] / tokens)
         if not slowest or not 0 < tokens <= _LONGEST:
             return
-        laps = max(round_ns, sum(compute_ns)) / slowest
+        round_ns = max(round_ns, sum(compute_ns))
+        self.gap += (1 - _MEMORY) * (1 - sum(compute_ns) / round_ns - self.gap)
+        laps = round_ns / slowest
         self.laps += (1 - _MEMORY) * (min(laps, 2.0 * self.stages) - self.laps)
         news = (1.0, tokens, tokens * tokens, slowest, tokens * slowest)
         self._sums = tuple(_MEMORY * old + new for old, new in zip(self._sums, news, strict=True))  # type: ignore[assignment]

@@ -13,6 +13,9 @@ _LENGTHS = (3, 2)
 """Tokens at the end that must have occurred before; the longer match is tried first."""
 _BEGIN = 0.5
 _LEARN, _FORGET = 0.15, 0.01
+_RECENT = 1 / 16
+_AGAIN = 16
+"""Steps after which guesses get another chance."""
 
 
 class Drafts:
@@ -20,6 +23,8 @@ class Drafts:
 
     def __init__(self) -> None:
         self.chance = _BEGIN
+        self._gain = 0.0
+        self._stood_back = 0
         self._after: dict[tuple[int, ...], int] = {}  # tokens -> where what followed them last begins
         self._seen = 0
 
@@ -29,6 +34,20 @@ class Drafts:
             return True
         self.chance += _FORGET * (_BEGIN - self.chance)
         return False
+
+    def stands_back(self, gain: float) -> bool:
+        """Whether a step should rather be sent before the token that a guess would continue is known. `gain`: what that
+        saves, in steps. Now and then it should not, or guesses could never show again that they are worth more.
+        """
+        if self._gain > gain or self._stood_back >= _AGAIN:
+            self._stood_back = 0
+            return False
+        self._stood_back += 1
+        return True
+
+    def gained(self, right: int) -> None:
+        """A decode step that could have carried guesses gave so many tokens more than one."""
+        self._gain += _RECENT * (right - self._gain)
 
     def guess(self, tokens: Sequence[int], most: int, price: float) -> tuple[int, ...]:
         """At most `most` tokens that may follow. `price`: what computing one costs, against what a right one is

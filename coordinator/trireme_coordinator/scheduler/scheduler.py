@@ -24,6 +24,8 @@ from trireme_proto.limits import LIMITS
 Key = TypeVar("Key")
 _EARLY = 0.25
 """Of a chunk's time: how much the first stage has left to do when it is sent the next one."""
+_GAP = 0.01
+"""Of a round; a smaller one is not worth that whoever comes meanwhile waits for a step more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ class SchedulerConfig:
     """Whether sequences of a tenant that begin alike share their pages."""
     speculation: bool = True
     """Whether next tokens are guessed and verified where that pays."""
+    ahead: bool = False
+    """Whether the next decode step is sent before this one's tokens are known, where that pays: stages must be able to
+    take the token from each other."""
 
 
 class Scheduler:
@@ -97,6 +102,7 @@ class Scheduler:
             return None
         rows = self._decode_rows()
         rows += self._prefill_rows()
+        rows = rows or self._rows_ahead()
         if not (rows or self.budget.releases):
             return None
         batch = self._emit(rows)
@@ -142,6 +148,7 @@ class Scheduler:
         if unread:
             del sequence.tokens[-unread:]
             sequence.computed = min(sequence.computed, len(sequence.tokens) - 1)
+        sequence.computed = min(sequence.computed, len(sequence.tokens))  # a step ahead has fed what is not part of it
         self._rest(sequence)
 
     def drop(self, sequence: Sequence) -> None:
@@ -340,10 +347,37 @@ class Scheduler:
             end = whole
         return end - sequence.computed
 
-    def _row(self, sequence: Sequence, count: int, drafts: tuple[int, ...] = (), *, prefill: bool) -> Row:
+    def _rows_ahead(self) -> list[Row]:
+        """The decode step after the one that is under way, for the same sequences, if they are all that there are: the
+        stages take the tokens from each other, and the way to here and back costs no time between two steps.
+        """
+        if not self.config.ahead or len(self._under_way) != 1 or self.waiting or self.cost.gap < _GAP:
+            return []
+        rows = self._under_way[0].rows
+        if not rows or len(rows) != len(self.running) or not all(self._goes_on(row) for row in rows):
+            return []
+        if self.config.speculation and not all(row.sequence.drafts.stands_back(self.cost.gap) for row in rows):
+            return []
+        return [self._row(row.sequence, 1, prefill=False, follows=True) for row in rows]
+
+    def _goes_on(self, row: Row) -> bool:
+        """Whether one token of its sequence is under way, and will not be the last, as far as can be told."""
+        s = row.sequence
+        under_way = row.current and s.finish is None and row.samples and not row.drafts and s.pending == 0
+        return under_way and len(s.tokens) + 1 < self._longest(s)
+
+    def _row(
+        self,
+        sequence: Sequence,
+        count: int,
+        drafts: tuple[int, ...] = (),
+        *,
+        prefill: bool,
+        follows: bool = False,
+    ) -> Row:
         if sequence.slot is None:
             raise ValueError("a sequence without a slot cannot be scheduled")
-        position, samples = sequence.computed, sequence.pending == count
+        position, samples = sequence.computed, follows or sequence.pending == count
         sequence.computed += count
         sequence.fed = sequence.computed + len(drafts)
         sequence.drafted += len(drafts)
@@ -351,7 +385,7 @@ class Scheduler:
         if not prefill:
             self._admission.charge(sequence.tenant, count)
         total = count + len(drafts)
-        return Row(sequence, sequence.slot, position, total, samples, prefill, sequence.admissions, drafts)
+        return Row(sequence, sequence.slot, position, total, samples, prefill, sequence.admissions, drafts, follows)
 
     def _emit(self, rows: list[Row]) -> Batch:
         self._step += 1
@@ -389,6 +423,8 @@ class Scheduler:
             taken.append(tokens[len(taken)])
             if sequence.finish is not None or len(taken) > len(row.drafts) or row.drafts[len(taken) - 1] != taken[-1]:
                 break
+        if not (row.prefill or row.follows):
+            sequence.drafts.gained(max(0, len(taken) - 1))
         if row.drafts:
             self._verify(sequence, row.drafts, taken)
         if sequence.finish is None:

@@ -109,6 +109,8 @@ class Row:
     admission: int
     """Which of the sequence's admissions it belongs to."""
     drafts: tuple[int, ...] = ()
+    follows: bool = False
+    """Its one token is the one that an earlier row asks for, and is not known yet."""
 
     @property
     def sampled(self) -> int:
@@ -118,7 +120,7 @@ class Row:
     @property
     def certain(self) -> int:
         """Tokens of the sequence, from its beginning, that are computed with this row and are no guesses."""
-        return self.position + self.count - len(self.drafts)
+        return self.position + self.count - len(self.drafts) - self.follows
 
     @property
     def current(self) -> bool:
@@ -127,7 +129,7 @@ class Row:
 
     @property
     def token_ids(self) -> list[int]:
-        return [*self.sequence.tokens[self.position : self.certain], *self.drafts]
+        return [0] if self.follows else [*self.sequence.tokens[self.position : self.certain], *self.drafts]
 
 
 @dataclass(frozen=True, slots=True)

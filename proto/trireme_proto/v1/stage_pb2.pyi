@@ -191,6 +191,7 @@ class Row(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     DRAFTS_FIELD_NUMBER: _builtins.int
+    FOLLOWS_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     """Sequence slot. Range: [0, slots)."""
     position: _builtins.int
@@ -201,6 +202,10 @@ class Row(_message.Message):
     """Tokens in this row, at least 1."""
     drafts: _builtins.int
     """How many of the row's last tokens are guesses at what would be sampled; fewer than `count`."""
+    follows: _builtins.bool
+    """The row's one token is the one that is sampled for the slot at this position, in an earlier frame, and that the sender did
+    not know yet; the id given for it is 0. It counts as a guess: the next row may leave it out.
+    """
     @_builtins.property
     def sampling(self) -> Global___RowSampling:
         """Given: sample the token that follows the row's last one, and the token that follows each of the `drafts` before it."""
@@ -213,10 +218,11 @@ class Row(_message.Message):
         count: _builtins.int = ...,
         sampling: Global___RowSampling | None = ...,
         drafts: _builtins.int = ...,
+        follows: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "drafts", b"drafts", "position", b"position", "sampling", b"sampling", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "drafts", b"drafts", "follows", b"follows", "position", b"position", "sampling", b"sampling", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

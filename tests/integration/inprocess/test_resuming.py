@@ -1,10 +1,11 @@
-"""A request that is sent again: generated once, resumed at any token, by whichever coordinator; same tokens, same text."""
+"""A request that is sent again: generated once, resumed at any token by either coordinator, with the same text."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from trireme_worker.pack import Pack
 
 LENGTH = 24
 KINDS: dict[str, dict[str, Any]] = {
-    "greedy": {"temperature": 0.0},
+    "greedy": {"temperature": 0.0, "seed": 3},
     "sampled": {"temperature": 0.9, "top_k": 50, "top_p": 0.95, "seed": 7},
     "bytes": {"temperature": 100.0, "top_k": 0, "top_p": 1.0, "seed": 11},  # many tokens that are parts of characters
 }
@@ -153,6 +154,34 @@ async def test_a_stop_text_that_spans_the_cut(two: list[Coordinator], kind: str)
         check_rest(rest, stopped, before, index)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "stop"])
+async def test_an_answer_goes_on_behind_whatever_the_log_holds(two: list[Coordinator], kind: str) -> None:
+    """As after the sudden death of a coordinator: every number of tokens in the log, before and behind the index."""
+    request = ask("greedy" if kind == "stop" else kind)
+    if kind == "stop":
+        request.stop.append((await two[0].hear(request)).text[30:44])
+    whole = await two[0].hear(request)
+    length = len(whole.token_ids)
+    rests = [(await two[1].hear(again(request, whole, index))).text for index in range(length + 1)]
+    loaded = await two[0].store.load(whole.first.session_id)
+    record = replace(loaded.requests[whole.first.request_id], state="open", answer_tokens=0, cached_tokens=0)
+    for logged in range(length + 1):
+        session_id = (await two[0].store.create()).session_id
+        prompt = loaded.tokens[: record.answer_start]
+        fence = await two[0].store.begin(session_id, "gone", Start(0, 0, prompt, [record]))
+        await two[0].store.commit(session_id, fence, len(prompt), whole.token_ids[:logged], END)
+        index = (7 * logged) % (length + 1)
+        resumed = again(request, whole, index)
+        resumed.session_id = session_id
+        rest = await two[logged % 2].hear(resumed)
+        check_rest(
+            rest, whole, Heard(token_ids=whole.token_ids[:index], text=whole.text.removesuffix(rest.text)), index
+        )
+        assert rest.text == rests[index]
+        assert await two[0].tokens(session_id) == loaded.tokens
+        assert (await two[0].store.load(session_id)).requests[record.request_id].complete
+
+
 async def test_tokens_that_the_log_had_not_received_are_computed_again(two: list[Coordinator]) -> None:
     """As after the sudden death of the first: the log has the prompt and no more than some of the answer."""
     whole = await two[0].hear(ask())
@@ -184,7 +213,8 @@ async def test_a_newer_call_takes_the_answer_over_and_generation_goes_on(two: li
     await newer.until(0)
     if not run.generation.ended:
         assert two[0].gate.running(before.first.session_id) is run
-    check_rest(await newer.end(), whole, Heard(token_ids=whole.token_ids[:3]), 3)
+    rest = await newer.end()
+    check_rest(rest, whole, Heard(token_ids=whole.token_ids[:3], text=whole.text.removesuffix(rest.text)), 3)
 
 
 async def test_the_older_stream_is_told(two: list[Coordinator]) -> None:

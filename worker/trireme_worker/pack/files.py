@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -58,7 +58,7 @@ class PackFiles:
             digest = hashlib.sha256()
             with open_inside(self._root, name) as file:
                 self._check_size(name, file)
-                while chunk := file.read(_CHUNK):
+                for chunk in _chunks(file):
                     digest.update(chunk)
                     done += len(chunk)
                     progress(done, total)
@@ -85,6 +85,14 @@ class PackFiles:
         if size != entry.size:
             raise PackCorrupt(f"{name}: is {size} bytes long, {MANIFEST_FILE} lists {entry.size}")
         return size
+
+
+def _chunks(file: IO[bytes]) -> Iterator[memoryview]:
+    """The bytes of a file in turn. Through a map: what is read from the disk by it comes to lie in large pages, where
+    the weights' own map finds it; what `read` brings in does not.
+    """
+    mapped = map_file(file)
+    return (mapped[at : at + _CHUNK].data for at in range(0, mapped.size, _CHUNK))
 
 
 def place(path: Path) -> str:
