@@ -105,7 +105,9 @@ class Answer:
     def _has(self, message: inference.GenerateResponse) -> bool:
         """Whether these tokens were all delivered before the loss. Raises Internal where they were others."""
         ids, end = list(message.token_ids), message.index + len(message.token_ids)
-        if not ids or end > len(self._token_ids):
+        if not ids:
+            return message.index < len(self._token_ids) and not message.HasField("finish_reason")
+        if end > len(self._token_ids):
             return False
         if ids != self._token_ids[message.index : end]:
             raise Internal(f"The server went on with another answer: token {message.index} differs.")

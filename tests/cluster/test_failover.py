@@ -1,4 +1,4 @@
-"""Coordinators that stand in for each other, as processes: killed, stopped, restarted while clients read their answers."""
+"""Coordinators that stand in for each other, as processes: killed, stopped and restarted while answers are read."""
 
 from __future__ import annotations
 
