@@ -111,6 +111,10 @@ class Engine:
         self._ended = True
         self._fail_all(error)
 
+    def reopen(self) -> None:
+        """Takes sequences again, for the next `run`."""
+        self._ended = False
+
     @property
     def busy(self) -> bool:
         """Whether a sequence runs or waits."""
@@ -122,10 +126,9 @@ class Engine:
         self._wake.set()
 
     async def run(self) -> None:
-        """Serves until cancelled; may be run again. A lost stage is replaced and every sequence goes on where it was; a
-        fault of ours ends the sequences, but not the service.
+        """Serves until cancelled; may be run again after `reopen`. A lost stage is replaced and every sequence goes on
+        where it was; a fault of ours ends the sequences, but not the service.
         """
-        self._ended = False
         try:
             while True:
                 await self._run_epoch()

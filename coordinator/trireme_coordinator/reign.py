@@ -109,6 +109,7 @@ class Reign:
 
     async def _begin(self) -> None:
         await self._stages.begin()
+        self._engine.reopen()
         self._work = asyncio.get_running_loop().create_task(self._engine.run(), name="engine")
         await one_token(self._engine)
         self._door.refusal = None

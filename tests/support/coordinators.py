@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -68,9 +67,13 @@ class Coordinators:
         command = [sys.executable, "-m", "trireme_coordinator.local_cluster"]
         self.cluster = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.cluster.stdout is not None
-        told = json.loads(self.cluster.stdout.readline())
+        told = {}
+        while "=" in (line := self.cluster.stdout.readline()):
+            name, _, value = line.strip().partition("=")
+            told[name] = value
+        environment = {name: value for name, value in told.items() if name.isupper()}
         options = ["--redis-url", told["redis_url"], "--ray-address", told["ray_address"], *self._options]
-        self.all = [Coordinator(port, options, os.environ | told["environment"]) for port in free_ports(self._count)]
+        self.all = [Coordinator(port, options, os.environ | environment) for port in free_ports(self._count)]
         try:
             for each in self.all:
                 each.start()

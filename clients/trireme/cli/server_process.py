@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import IO, Self
@@ -30,11 +30,14 @@ class ServerProcess:
     """Runs a command for as long as its `with` block lasts.
 
     command: must print a line `Trireme is ready on HOST:PORT ...` when it answers, and end on SIGTERM.
-    stop_s: seconds it may take to end before it is killed.
+    stop_s: seconds it may take to end before it is killed. environment: variables besides this process's own.
     """
 
-    def __init__(self, command: Sequence[str], *, stop_s: float = 20.0) -> None:
+    def __init__(
+        self, command: Sequence[str], *, stop_s: float = 20.0, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._command = command
+        self._environment = dict(environment or {})
         self._stop_s = stop_s
         self._last = deque[str](maxlen=_LAST_LINES)
 
@@ -48,7 +51,7 @@ class ServerProcess:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | self._environment | {"PYTHONUNBUFFERED": "1"},
         )
         return self
 
@@ -76,6 +79,17 @@ class ServerProcess:
                 )
             if monotonic() > ends:
                 raise StartupError(f"The server was not ready within {timeout:g} s{self._why()}")
+
+    def kill(self) -> None:
+        """As a crash: no signal that could be caught. Leaving the `with` block afterwards does no harm."""
+        self._process.kill()
+        self._process.wait()
+
+    def said(self) -> str:
+        """What it printed since the last time, and before: its last lines."""
+        for _ in self._new_lines():
+            pass
+        return "\n".join(self._last)
 
     def _ended_within(self, seconds: float) -> bool:
         try:
@@ -114,6 +128,6 @@ class ServerProcess:
             return  # nothing is left, as it should be
 
 
-def serve_command(stages: int, *options: str) -> list[str]:
-    """`trireme serve` of this installation, on a free port of the loopback interface."""
-    return [sys.executable, "-m", "trireme", "serve", "--stages", str(stages), "--listen", "127.0.0.1:0", *options]
+def serve_command(stages: int, *options: str, listen: str = "127.0.0.1:0") -> list[str]:
+    """`trireme serve` of this installation, by default on a free port of the loopback interface."""
+    return [sys.executable, "-m", "trireme", "serve", "--stages", str(stages), "--listen", listen, *options]
