@@ -48,6 +48,7 @@ def session(message: sessions.Session, *, with_tokens: bool = False) -> Session:
         token_count=message.token_count,
         model=message.model,
         token_ids=tuple(message.token_ids) if with_tokens else None,
+        missing_tokens=message.missing_tokens,
     )
 
 

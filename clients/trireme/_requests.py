@@ -88,6 +88,29 @@ def delete_session(session_id: str) -> sessions.DeleteSessionRequest:
     return sessions.DeleteSessionRequest(session_id=_text("session_id", session_id))
 
 
+def fork_session(session_id: str, at: int | None) -> sessions.ForkSessionRequest:
+    """A copy of a session's first tokens. Raises InvalidRequest."""
+    return sessions.ForkSessionRequest(session_id=_text("session_id", session_id), at=_unsigned("at", at, 32))
+
+
+def rewind_session(session_id: str, at: int) -> sessions.RewindSessionRequest:
+    """The end of a session's last tokens. Raises InvalidRequest."""
+    return sessions.RewindSessionRequest(session_id=_text("session_id", session_id), at=_unsigned("at", at, 32) or 0)
+
+
+def export_session(session_id: str) -> sessions.ExportSessionRequest:
+    """A session as bytes. Raises InvalidRequest."""
+    return sessions.ExportSessionRequest(session_id=_text("session_id", session_id))
+
+
+def import_session(archive: bytes, ttl_seconds: int | None) -> sessions.ImportSessionRequest:
+    """A session of bytes. Raises InvalidRequest."""
+    request = sessions.ImportSessionRequest(archive=archive, ttl_seconds=_unsigned("ttl_seconds", ttl_seconds, 32))
+    if request.ByteSize() > LIMITS.message_bytes:
+        raise InvalidRequest(f"archive has {len(archive)} bytes; no exported session has as many.")
+    return request
+
+
 def status() -> cluster.StatusRequest:
     """The state of the server."""
     return cluster.StatusRequest()

@@ -4,6 +4,7 @@ The tree is drawn in `trireme_proto.errors`; this module only gives it its publi
 """
 
 from trireme_proto.errors import (
+    ArchiveDamaged,
     Cancelled,
     CheckpointUnsupported,
     ConfigurationError,
@@ -24,15 +25,18 @@ from trireme_proto.errors import (
     RequestSuperseded,
     ServerUnreachable,
     SessionBusy,
+    SessionIncomplete,
     SessionNotFound,
     SessionStoreUnavailable,
     StartupError,
     StreamTakenOver,
     TriremeError,
     Unavailable,
+    WrongModel,
 )
 
 __all__ = [
+    "ArchiveDamaged",
     "Cancelled",
     "CheckpointUnsupported",
     "ConfigurationError",
@@ -53,10 +57,12 @@ __all__ = [
     "RequestSuperseded",
     "ServerUnreachable",
     "SessionBusy",
+    "SessionIncomplete",
     "SessionNotFound",
     "SessionStoreUnavailable",
     "StartupError",
     "StreamTakenOver",
     "TriremeError",
     "Unavailable",
+    "WrongModel",
 ]

@@ -87,3 +87,5 @@ class Session:
     """Name of the model that it belongs to."""
     token_ids: tuple[int, ...] | None = None
     """The tokens themselves, where they were asked for."""
+    missing_tokens: int = 0
+    """Tokens at its end that the server could not store. Where there are some, `rewind` says from where to go on."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from trireme_coordinator.config import ServeConfig, check_frames, split_address
 from trireme_coordinator.embedded_redis import EmbeddedRedis
+from trireme_coordinator.embedded_watch import keep_running
 from trireme_coordinator.engine import Engine, Launch
 from trireme_coordinator.leadership import Leadership, LeasedLeadership, SoleLeadership
 from trireme_coordinator.model_costs import model_costs
@@ -70,7 +71,8 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         store = await _store(config, pack, stack, say)
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
-        gate = SessionGate(store, writer, config.session_ttl, _owner(config, store))
+        required = config.durability == "required"
+        gate = SessionGate(store, writer, config.session_ttl, _owner(config, store), required=required)
         stack.push_async_callback(gate.close)
         cluster = await _cluster(config, stack, say)
         costs = model_costs(pack.config, layout=_layout(config, pack), head=pack.head_kind, kv_dtype=config.kv_dtype)
@@ -115,6 +117,7 @@ async def _store(config: ServeConfig, pack: Pack, stack: AsyncExitStack, say: Sa
         embedded = EmbeddedRedis(Path(config.data_dir) if config.data_dir else None)
         await asyncio.to_thread(embedded.start)
         stack.push_async_callback(asyncio.to_thread, embedded.stop)
+        await _background(keep_running(embedded, say), stack)
         url = embedded.url
     model = ModelIdentity(pack.config.name, pack.sha256, pack.config.vocabulary)
     store = RedisRequestStore(url, model)

@@ -31,6 +31,7 @@ _LEAST_KV_TOKENS = 16
 KV_DTYPES = ("float32", "float16", "int8")
 """As in trireme_kernels, which is not imported here because it loads the kernels."""
 SPECULATION = ("auto", "off")
+DURABILITY = ("best-effort", "required")
 LAYOUTS = ("auto", "2bit", "1.6bit", "packed")
 
 
@@ -77,6 +78,9 @@ class ServeConfig:
     """Seconds without use after which a session is forgotten, unless it was made with another time."""
     drain_seconds: int = 30
     """Seconds that running answers have to end when the coordinator is stopped and no other one takes them over."""
+    durability: str = "best-effort"
+    """While the session store is away: "best-effort" answers new conversations all the same and stores them when it is
+    back; "required" refuses them. Both refuse what needs the store: to continue a session, or to make one by itself."""
     data_dir: str = ""
     """Folder in which the embedded session store keeps its data. Empty: it forgets everything when it ends."""
 
@@ -104,6 +108,8 @@ class ServeConfig:
             raise ConfigurationError(f"kv-dtype is '{self.kv_dtype}'; it must be one of {', '.join(KV_DTYPES)}.")
         if self.speculation not in SPECULATION:
             raise ConfigurationError(f"speculation is '{self.speculation}'; it must be {' or '.join(SPECULATION)}.")
+        if self.durability not in DURABILITY:
+            raise ConfigurationError(f"durability is '{self.durability}'; it must be {' or '.join(DURABILITY)}.")
         if self.layout not in LAYOUTS:
             raise ConfigurationError(f"layout is '{self.layout}'; it must be one of {', '.join(LAYOUTS)}.")
         split_address(self.listen)

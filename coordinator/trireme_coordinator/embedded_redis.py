@@ -85,6 +85,18 @@ class EmbeddedRedis:
             self.stop()
             raise
 
+    def revive(self) -> None:
+        """Starts a server that ended by itself again, at the same address and with the data that it kept. StartupError,
+        ConfigurationError; nothing happens where it runs, or was stopped.
+        """
+        if self._server is None or self.running:
+            return
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+        self._socket.unlink(missing_ok=True)
+        self._start(_binary())
+
     def stop(self) -> None:
         """Stops the server, by its process id, and removes what was temporary. Does nothing where it does not run."""
         if self._guard is not None:

@@ -19,7 +19,8 @@ from trireme_coordinator.service.door import Door
 from trireme_coordinator.service.inference import InferenceService
 from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.service.requests import Bounds
-from trireme_coordinator.service.sessions import SessionGate, SessionsService
+from trireme_coordinator.service.session_service import SessionsService
+from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.telemetry import Telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.errors import ConfigurationError

@@ -6,19 +6,22 @@ Messages are one clear sentence for a person; they never hold a path, an address
     TriremeError
     |-- InvalidRequest            INVALID_ARGUMENT     the request itself is wrong; sending it again will not help
     |   |-- PromptTooLong         INVALID_ARGUMENT     prompt (with its session) does not fit the context window
-    |   `-- RequestConflict       INVALID_ARGUMENT     the session has a request of this id with other content
+    |   |-- RequestConflict       INVALID_ARGUMENT     the session has a request of this id with other content
+    |   |-- WrongModel            INVALID_ARGUMENT     the session belongs to another model than the one being served
+    |   `-- ArchiveDamaged        INVALID_ARGUMENT     what is to be imported is no exported session, or was changed
     |-- SessionNotFound           NOT_FOUND            no such session, or it has expired
     |-- RequestNotFound           NOT_FOUND            there is no record of a request that is to be resumed
     |-- SessionBusy               FAILED_PRECONDITION  another request is running on the session
     |-- RequestSuperseded         FAILED_PRECONDITION  the session has gone on since the request was interrupted
     |-- StreamTakenOver           ABORTED              the same request was sent again; the newer call gets the answer
+    |-- SessionIncomplete         FAILED_PRECONDITION  the session's last tokens were not stored; rewinding it helps
     |-- Overloaded                RESOURCE_EXHAUSTED   the queue is full; retry after the time given
     |-- Unavailable               UNAVAILABLE          the server cannot do it right now
     |   |-- ServerUnreachable     UNAVAILABLE          nothing answers at the address (raised by the client)
     |   |-- PipelineUnavailable   UNAVAILABLE          the stages are starting, or one was lost
     |   |-- NotLeading            UNAVAILABLE          another coordinator drives the stages; call that one
     |   |-- CoordinatorLeaving    UNAVAILABLE          this coordinator stops; another one goes on with the answer
-    |   |-- SessionStoreUnavailable UNAVAILABLE        Redis does not answer
+    |   |-- SessionStoreUnavailable UNAVAILABLE        Redis does not answer, is full or read-only
     |   `-- LeaseLost             UNAVAILABLE          another coordinator has taken over the session; resume there
     |-- DeadlineExceeded          DEADLINE_EXCEEDED    the caller's deadline passed
     |-- Cancelled                 CANCELLED            the caller went away
@@ -72,6 +75,18 @@ class RequestConflict(InvalidRequest):
     reason = "REQUEST_CONFLICT"
 
 
+class WrongModel(InvalidRequest):
+    """The session was made with another pack: its token ids would mean other text."""
+
+    reason = "WRONG_MODEL"
+
+
+class ArchiveDamaged(InvalidRequest):
+    """What is to be imported is not what was exported."""
+
+    reason = "ARCHIVE_DAMAGED"
+
+
 class SessionNotFound(TriremeError):
     """No such session, or it has expired."""
 
@@ -100,6 +115,12 @@ class StreamTakenOver(TriremeError):
     """The same request was sent again: the newer call gets the answer."""
 
     code, reason = StatusCode.ABORTED, "STREAM_TAKEN_OVER"
+
+
+class SessionIncomplete(TriremeError):
+    """The session's last tokens were not stored; it can be read, forked before its end, or rewound."""
+
+    code, reason = StatusCode.FAILED_PRECONDITION, "SESSION_INCOMPLETE"
 
 
 class Overloaded(TriremeError):
@@ -139,7 +160,7 @@ class CoordinatorLeaving(Unavailable):
 
 
 class SessionStoreUnavailable(Unavailable):
-    """Redis does not answer."""
+    """Redis does not answer, or takes nothing because it is full or read-only."""
 
     reason = "SESSION_STORE_UNAVAILABLE"
 

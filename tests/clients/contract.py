@@ -12,6 +12,7 @@ import pytest
 from tests.clients.contract_resume import ResumeContract
 
 from trireme import Client, FinishReason, NodeSpec, errors
+from trireme_proto.archive import from_bytes, to_bytes
 
 PROMPT = "Once upon a time, there was"
 GREEDY: dict = {"temperature": 0.0, "ignore_eos": True}
@@ -211,6 +212,70 @@ class SessionContract(_Connected):
         assert used == sorted(used, reverse=True)
         for session in made:
             client.sessions.delete(session)
+
+    def _told(self, client):
+        """A session of a prompt and an answer, and its tokens."""
+        session = client.generate(PROMPT, max_tokens=20, **GREEDY).result().session_id
+        return session, client.sessions.get(session, include_tokens=True).token_ids
+
+    def test_a_fork_goes_on_as_a_fresh_conversation_of_its_tokens(self, client):
+        session, tokens = self._told(client)
+        for at in (None, len(tokens) - 3, 1):
+            kept = tokens[:at]
+            fork = client.sessions.fork(session, at)
+            assert fork.session_id != session
+            assert fork.token_count == len(kept)
+            assert client.sessions.get(fork.session_id, include_tokens=True).token_ids == kept
+            answer = client.generate([7], session=fork.session_id, max_tokens=8, **GREEDY).result()
+            assert answer.token_ids == client.generate([*kept, 7], max_tokens=8, **GREEDY).result().token_ids
+        assert client.sessions.get(session, include_tokens=True).token_ids == tokens
+
+    def test_a_rewound_session_goes_on_as_a_fresh_conversation_of_its_tokens(self, client):
+        session, tokens = self._told(client)
+        for at in (len(tokens) - 1, len(tokens) // 2, 0):
+            rewound = client.sessions.rewind(session, at)
+            assert (rewound.session_id, rewound.token_count) == (session, at)
+            answer = client.generate([9], session=session, max_tokens=8, **GREEDY).result()
+            assert answer.token_ids == client.generate([*tokens[:at], 9], max_tokens=8, **GREEDY).result().token_ids
+            kept = client.sessions.get(session, include_tokens=True).token_ids
+            assert kept == (*tokens[:at], 9, *answer.token_ids)
+
+    def test_what_was_exported_is_imported_as_it_was(self, client):
+        session, tokens = self._told(client)
+        archive = client.sessions.export(session)
+        client.sessions.delete(session)
+        back = client.sessions.import_(archive)
+        assert client.sessions.get(back.session_id, include_tokens=True).token_ids == tokens
+        shorter = client.sessions.import_(archive, ttl_seconds=60)
+        assert (shorter.expires - shorter.last_used).total_seconds() == pytest.approx(60, abs=1)
+        assert shorter.session_id != back.session_id
+        answer = client.generate([7], session=back.session_id, max_tokens=8, **GREEDY).result()
+        assert answer.token_ids == client.generate([*tokens, 7], max_tokens=8, **GREEDY).result().token_ids
+
+    def test_an_archive_is_refused_where_it_is_damaged_or_does_not_fit(self, client):
+        model = client.status().model
+        archive = client.sessions.export(client.sessions.create(ttl_seconds=60).session_id)
+        for wrong in (b"", b"hello", archive[:-1], archive[:-1] + bytes([archive[-1] ^ 1])):
+            with pytest.raises(errors.ArchiveDamaged):
+                client.sessions.import_(wrong)
+        whole = from_bytes(archive)
+        with pytest.raises(errors.WrongModel):
+            client.sessions.import_(to_bytes(replace(whole, pack_sha256="f" * 64)))
+        for tokens in ((0,) * (model.context + 1), (model.vocabulary,)):
+            with pytest.raises(errors.InvalidRequest, match="archive"):
+                client.sessions.import_(to_bytes(replace(whole, token_ids=tokens)))
+        with pytest.raises(errors.InvalidRequest, match="ttl_seconds"):
+            client.sessions.import_(archive, ttl_seconds=0)
+
+    def test_a_position_beyond_the_end_and_a_session_that_is_not_there(self, client):
+        session = client.sessions.create().session_id
+        for act in (client.sessions.fork, client.sessions.rewind):
+            with pytest.raises(errors.InvalidRequest, match="at is 1"):
+                act(session, 1)
+            with pytest.raises(errors.SessionNotFound):
+                act("no-such-session", 0)
+        with pytest.raises(errors.SessionNotFound):
+            client.sessions.export("no-such-session")
 
     @pytest.mark.parametrize("ttl", [0, 30 * 24 * 3600 + 1])
     def test_a_lifetime_out_of_its_range(self, client, ttl):

@@ -192,7 +192,10 @@ async def test_the_servers_errors_arrive_as_they_were_raised(do, server, error, 
     assert len(server.calls) == 1
 
 
-@pytest.mark.parametrize("method", ["Tokenize", "Detokenize", "Status", "Create", "Get", "List", "Delete"])
+@pytest.mark.parametrize(
+    "method",
+    ["Tokenize", "Detokenize", "Status", "Create", "Get", "List", "Delete", "Fork", "Rewind", "Export", "Import"],
+)
 async def test_every_other_method_raises_typed_errors_too(do, server, method):
     acts = {
         "Tokenize": lambda client: client.tokenize("x"),
@@ -202,6 +205,10 @@ async def test_every_other_method_raises_typed_errors_too(do, server, method):
         "Get": lambda client: client.sessions.get("a"),
         "List": lambda client: client.sessions.list(),
         "Delete": lambda client: client.sessions.delete("a"),
+        "Fork": lambda client: client.sessions.fork("a"),
+        "Rewind": lambda client: client.sessions.rewind("a", 0),
+        "Export": lambda client: client.sessions.export("a"),
+        "Import": lambda client: client.sessions.import_(b""),
     }
     server.fail_next(errors.SessionStoreUnavailable("Redis does not answer.", retry_after=1.5), method=method)
     with pytest.raises(errors.SessionStoreUnavailable) as caught:
@@ -359,3 +366,41 @@ async def test_a_proxy_for_the_web_does_not_catch_local_calls(do, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with FakeServer() as other, Client(other.target) as client:
         assert client.status().ready
+
+
+async def test_sessions_are_forked_rewound_exported_and_imported(do):
+    session = (await do(lambda client: client.generate("Hello", max_tokens=4).result())).session_id
+    fork = await do(lambda client: client.sessions.fork(session, 3))
+    assert (fork.token_count, fork.token_ids) == (3, None)
+    assert (await do(lambda client: client.sessions.rewind(session, 0))).token_count == 0
+    archive = await do(lambda client: client.sessions.export(fork.session_id))
+    back = await do(lambda client: client.sessions.import_(archive, 60))
+    assert (await do(lambda client: client.sessions.get(back.session_id, True))).token_ids == (256, *b"He")
+
+
+async def test_a_session_that_lacks_tokens_says_so_until_it_is_rewound(do, server):
+    session = (await do(lambda client: client.generate("Hello", max_tokens=4).result())).session_id
+    server.lose_tokens(session, 3)
+    found = await do(lambda client: client.sessions.get(session, True))
+    assert (found.missing_tokens, found.token_count) == (3, 7)
+    for act in (
+        lambda client: client.generate("x", session=session).result(),
+        lambda client: client.sessions.fork(session),
+        lambda client: client.sessions.export(session),
+    ):
+        with pytest.raises(errors.SessionIncomplete, match=r"3 tokens .* rewind it to 7"):
+            await do(act)
+    assert (await do(lambda client: client.sessions.fork(session, 6))).token_count == 6
+    assert (await do(lambda client: client.sessions.rewind(session, 7))).missing_tokens == 0
+    assert (await do(lambda client: client.generate("x", session=session, max_tokens=1).result())).token_ids
+
+
+async def test_numbers_and_archives_that_no_message_can_hold_are_refused(do):
+    for act in (
+        lambda client: client.sessions.fork("a", -1),
+        lambda client: client.sessions.rewind("a", 2**32),
+        lambda client: client.sessions.import_(b"", -1),
+        lambda client: client.sessions.import_(b"x" * (LIMITS.message_bytes + 1)),
+    ):
+        with pytest.raises(errors.InvalidRequest, match=r"^(at|ttl_seconds|archive) "):
+            await do(act)

@@ -68,7 +68,7 @@ def test_sessions_are_listed_shown_and_deleted(run, client):
     assert out.index(other) < out.index(kept.session_id)
     code, out, _ = run("sessions", "get", kept.session_id)
     assert code == 0
-    assert "token count  11" in out
+    assert re.search("^token count +11", out, re.MULTILINE)
     assert "Hello" + kept.text in out
     assert run("sessions", "delete", kept.session_id) == (0, "", f"Session {kept.session_id} is deleted.\n")
     assert [session.session_id for session in client.sessions.list()] == [other]
@@ -83,6 +83,35 @@ def test_sessions_as_json(run, client):
     assert shown["token_ids"] == [256, *b"Hello", *kept.token_ids]
     assert shown["text"] == "Hello" + kept.text
     assert shown["created"].endswith("+00:00")
+
+
+def test_sessions_are_forked_rewound_exported_and_imported(run, client, tmp_path):
+    kept = client.generate("Hello", max_tokens=5, seed=1).result()
+    code, out, err = run("sessions", "fork", kept.session_id, "--at", "6")
+    fork = out.strip()
+    assert (code, client.sessions.get(fork, True).token_ids) == (0, (256, *b"Hello"))
+    assert err == f"It has 6 tokens. To go on: trireme chat --session {fork}\n"
+    assert json.loads(run("sessions", "rewind", kept.session_id, "2", "--json")[1])["token_count"] == 2
+    file = tmp_path / "kept"
+    assert run("sessions", "export", fork, str(file))[:2] == (0, "")
+    back = json.loads(run("sessions", "import", str(file), "--ttl-seconds", "60", "--json")[1])
+    assert client.sessions.get(back["session_id"], True).token_ids == (256, *b"Hello")
+
+
+def test_an_exported_session_may_pass_through_a_pipe(server, client):
+    session = client.generate("Hello", max_tokens=5).result().session_id
+    runner, at = CliRunner(), ("--target", server.target)
+    archive = runner.invoke(app, ["sessions", "export", session, "-", *at]).stdout_bytes
+    assert archive == client.sessions.export(session)
+    done = runner.invoke(app, ["sessions", "import", "-", *at], input=archive)
+    assert client.sessions.get(done.stdout.strip()).token_count == 11
+
+
+def test_a_file_that_is_no_session_or_not_there(run, tmp_path):
+    file = tmp_path / "letter"
+    assert run("sessions", "import", str(file)) == (1, "", f"error: No such file or directory: {file}\n")
+    file.write_text("Dear Jane")
+    assert run("sessions", "import", str(file)) == (1, "", "error: archive: this is not an exported session.\n")
 
 
 def test_a_session_that_is_not_there(run):

@@ -21,4 +21,6 @@ class TestFakeServer(Contract):
                     client.generate("b", session=session).result()
                 with pytest.raises(errors.SessionBusy):
                     client.sessions.delete(session)
+                with pytest.raises(errors.SessionBusy):
+                    client.sessions.rewind(session, 0)
                 assert client.status().load.running == 1

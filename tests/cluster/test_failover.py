@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from tests.support.coordinators import Coordinator, Coordinators
+from tests.support.coordinator_processes import Coordinator, Coordinators
 
 from trireme import AsyncClient, Client, Generation, errors
 from trireme.results import TokenChunk

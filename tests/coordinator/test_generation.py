@@ -28,6 +28,9 @@ class Recorded:
     ) -> None:
         self.told.append((session_id, position, list(token_ids), fence, end))
 
+    def end(self, session_id: str) -> None:
+        """Not of interest here."""
+
     def __getattr__(self, name: str) -> Any:
         return lambda *args: self.told.append((name, *args))
 

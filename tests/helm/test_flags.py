@@ -11,7 +11,15 @@ from tests.helm.rendering import chart, find, pods, render
 from tests.helm.test_manifests import CASES
 
 from trireme.cli.app import app
-from trireme_coordinator.config import _NOT_OURS, KV_DTYPES, LAYOUTS, SPECULATION, ServeConfig, from_environment
+from trireme_coordinator.config import (
+    _NOT_OURS,
+    DURABILITY,
+    KV_DTYPES,
+    LAYOUTS,
+    SPECULATION,
+    ServeConfig,
+    from_environment,
+)
 from trireme_proto.errors import ConfigurationError
 
 RAY_START_PARAMS = {"num-cpus", "include-dashboard", "node-manager-port", "object-store-memory", "temp-dir"} | {
@@ -45,7 +53,7 @@ def test_variables_are_settings(name: str) -> None:
 
 def test_the_charts_defaults_are_the_coordinators() -> None:
     config = from_environment({}, find(render(), "ConfigMap", "trireme")["data"])
-    names = ("prefill_chunk", "kv_dtype", "layout", "speculation", "slots", "queue", "session_ttl")
+    names = ("prefill_chunk", "kv_dtype", "layout", "speculation", "slots", "queue", "session_ttl", "durability")
     assert [getattr(config, name) for name in names] == [getattr(ServeConfig(), name) for name in names]
 
 
@@ -77,7 +85,7 @@ def test_choices_are_the_coordinators() -> None:
     schema = chart().schema
     assert schema is not None
     properties = schema["properties"]["coordinator"]["properties"]
-    choices = {"kvDtype": KV_DTYPES, "layout": LAYOUTS, "speculation": SPECULATION}
+    choices = {"kvDtype": KV_DTYPES, "layout": LAYOUTS, "speculation": SPECULATION, "durability": DURABILITY}
     assert {name: tuple(properties[name]["enum"]) for name in choices} == choices
 
 

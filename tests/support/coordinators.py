@@ -1,103 +1,143 @@
-"""Several `trireme serve` processes on one Ray cluster and one Redis, each on a port of its own that it keeps."""
+"""A coordinator's public service over stages in this process: real gRPC, a real session store, no Ray.
+
+async with coordinator(local, store) as one:
+    heard = await one.hear(request(...), leave_after=3)
+"""
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import socket
-import subprocess
-import sys
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
-READY = re.compile(r"Trireme is ready on (\S+:\d+) \((.*)\)")
+import grpc
+from tests.support.pipeline import LocalPipeline
+
+from trireme_coordinator.service.inference import InferenceService
+from trireme_coordinator.service.requests import Bounds
+from trireme_coordinator.service.session_service import SessionsService
+from trireme_coordinator.service.sessions import SessionGate
+from trireme_coordinator.store import ModelIdentity, Owner, RequestStore, SessionWriter
+from trireme_coordinator.telemetry import Telemetry, setup_telemetry
+from trireme_coordinator.text import TextCodec
+from trireme_proto.status import from_grpc
+from trireme_proto.v1 import inference_pb2 as pb
+from trireme_proto.v1 import sessions_pb2 as sessions
+from trireme_proto.v1.inference_pb2_grpc import InferenceStub, add_InferenceServicer_to_server
+from trireme_proto.v1.sessions_pb2_grpc import SessionsStub, add_SessionsServicer_to_server
+from trireme_worker.pack import Pack
+
+
+@dataclass
+class Heard:
+    """What a call was given."""
+
+    first: pb.GenerateResponse = field(default_factory=pb.GenerateResponse)
+    index: int = -1
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    finish: int = 0
+    usage: pb.Usage | None = None
+
+    def take(self, message: pb.GenerateResponse) -> None:
+        if self.index < 0:
+            self.first, self.index = message, message.index
+        assert message.index == self.index + len(self.token_ids)
+        self.token_ids += message.token_ids
+        self.text += message.text
+        if message.HasField("finish_reason"):
+            self.finish, self.usage = message.finish_reason, message.usage
+
+
+class Stream:
+    """A Generate call."""
+
+    def __init__(self, call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse]) -> None:
+        self.call, self.heard = call, Heard()
+
+    async def until(self, tokens: int) -> Heard:
+        """Reads on until there are so many tokens, the first message at least. A typed error where the call fails."""
+        while self.heard.index < 0 or len(self.heard.token_ids) < tokens:
+            if not await self.once():
+                break
+        return self.heard
+
+    async def end(self) -> Heard:
+        """Reads to the end."""
+        while await self.once():
+            pass
+        return self.heard
+
+    async def once(self) -> bool:
+        try:
+            message = await self.call.read()
+        except grpc.aio.AioRpcError as error:
+            raise from_grpc(error) from None
+        if message is grpc.aio.EOF:
+            return False
+        self.heard.take(message)
+        return True
 
 
 class Coordinator:
-    """One process, and those that take its place."""
+    """One coordinator, and a client of it."""
 
-    def __init__(self, port: int, options: list[str], environment: dict[str, str]) -> None:
-        self.address = f"127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "trireme", "serve", "--listen", self.address, *options]
-        self._environment = environment
-        self.process: subprocess.Popen[str] | None = None
-        self.errors = ""
+    def __init__(self, local: LocalPipeline, store: RequestStore, gate: SessionGate, channel: grpc.aio.Channel) -> None:
+        self.engine, self.store, self.gate = local.engine, store, gate
+        self._inference, self._sessions = InferenceStub(channel), SessionsStub(channel)
 
-    def launch(self) -> None:
-        self.process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self._environment
-        )
+    def send(self, request: pb.GenerateRequest) -> Stream:
+        """Begins a call."""
+        return Stream(self._inference.Generate(request, timeout=30))
 
-    def ready(self) -> str:
-        """What it says of itself, once it is ready."""
-        assert self.process is not None
-        assert self.process.stdout is not None
-        found = READY.search(line := self.process.stdout.readline())
-        assert found, line or self.process.communicate()[1]
-        return found[2]
+    async def hear(self, request: pb.GenerateRequest) -> Heard:
+        """A call from beginning to end."""
+        return await self.send(request).end()
 
-    def start(self) -> str:
-        self.launch()
-        return self.ready()
-
-    def end(self, number: int) -> int:
-        """The exit code."""
-        if self.process is None:
-            return 0
-        self.process.send_signal(number)
-        self.errors = self.process.communicate(timeout=60)[1]
-        code, self.process = self.process.returncode, None
-        return code
+    async def tokens(self, session_id: str) -> list[int]:
+        """What the session holds, all that was put for it stored."""
+        await self.gate.writer.flush(session_id)
+        session = await self._sessions.Get(sessions.GetSessionRequest(session_id=session_id, include_tokens=True))
+        return list(session.token_ids)
 
 
-class Coordinators:
-    """Context manager: Ray and Redis, and `count` coordinators that stand in for each other; the first leads."""
-
-    def __init__(self, count: int = 2, *options: str) -> None:
-        self._count, self._options = count, options
-        self.all: list[Coordinator] = []
-
-    @property
-    def target(self) -> str:
-        """All addresses, for a client."""
-        return ",".join(each.address for each in self.all)
-
-    def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "trireme_coordinator.local_cluster"]
-        self.cluster = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self.cluster.stdout is not None
-        told = {}
-        while "=" in (line := self.cluster.stdout.readline()):
-            name, _, value = line.strip().partition("=")
-            told[name] = value
-        environment = {name: value for name, value in told.items() if name.isupper()}
-        options = ["--redis-url", told["redis_url"], "--ray-address", told["ray_address"], *self._options]
-        self.all = [Coordinator(port, options, os.environ | environment) for port in free_ports(self._count)]
-        try:
-            for each in self.all:
-                each.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        for each in self.all:
-            each.end(signal.SIGTERM)
-        self.cluster.send_signal(signal.SIGTERM)
-        self.cluster.communicate(timeout=60)
+@asynccontextmanager
+async def coordinator(local: LocalPipeline, store: RequestStore, name: str = "") -> AsyncIterator[Coordinator]:
+    """Serves while the context is open."""
+    pack, writer = local.pack, SessionWriter(store)
+    gate = SessionGate(store, writer, 600, Owner(store, name))
+    telemetry = setup_telemetry({})
+    server = grpc.aio.server()
+    add_InferenceServicer_to_server(_inference(pack, local, gate, telemetry), server)
+    add_SessionsServicer_to_server(SessionsService(gate, local.engine), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Coordinator(local, store, gate, channel)
+    finally:
+        await server.stop(None)
+        await gate.close()
+        await writer.close()
+        telemetry.close()
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
+def _inference(pack: Pack, local: LocalPipeline, gate: SessionGate, telemetry: Telemetry) -> InferenceService:
+    config, defaults = pack.config, pack.generation
+    bounds = Bounds(config.vocabulary, config.context, defaults.temperature, defaults.top_k, defaults.top_p)
+    codec = TextCodec.open(pack.tokenizer_path(), config.bos_token_id, config.vocabulary)
+    return InferenceService(
+        local.engine,
+        codec,
+        gate,
+        telemetry,
+        bounds,
+        model=config.name,
+        eos_token_ids=frozenset(config.eos_token_ids),
+        layers=[(layers.start, layers.stop) for layers in local.ranges],
+    )
+
+
+def identity(pack: Pack) -> ModelIdentity:
+    """The model of a store."""
+    return ModelIdentity(pack.config.name, pack.sha256, pack.config.vocabulary)

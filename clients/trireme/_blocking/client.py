@@ -167,3 +167,35 @@ class Sessions:
         """Forgets a session. Raises SessionNotFound, SessionBusy."""
         request = _requests.delete_session(session_id)
         self._connection.unary(lambda link: link.sessions.Delete, request, timeout, if_gone=_requests.DELETED)
+
+    def fork(self, session_id: str, at: int | None = None, *, timeout: float | None = None) -> Session:
+        """A new session of the first `at` tokens (else all) of another one, which stays as it is.
+
+        Raises SessionNotFound; InvalidRequest beyond its end; SessionIncomplete where its end was not stored.
+        """
+        request = _requests.fork_session(session_id, at)
+        return _replies.session(self._connection.unary(lambda link: link.sessions.Fork, request, timeout))
+
+    def rewind(self, session_id: str, at: int, *, timeout: float | None = None) -> Session:
+        """Keeps the first `at` tokens; the next request goes on as if there had never been more.
+
+        Raises SessionNotFound, SessionBusy; InvalidRequest beyond its end.
+        """
+        request = _requests.rewind_session(session_id, at)
+        return _replies.session(self._connection.unary(lambda link: link.sessions.Rewind, request, timeout))
+
+    def export(self, session_id: str, *, timeout: float | None = None) -> bytes:
+        """The session as bytes, for `import_` of any server with the same model.
+
+        Raises SessionNotFound; SessionIncomplete where its end was not stored.
+        """
+        request = _requests.export_session(session_id)
+        return (self._connection.unary(lambda link: link.sessions.Export, request, timeout)).archive
+
+    def import_(self, archive: bytes, ttl_seconds: int | None = None, *, timeout: float | None = None) -> Session:
+        """A new session of what `export` gave, kept for `ttl_seconds` without use (else as long as the exported one).
+
+        Raises ArchiveDamaged; WrongModel; InvalidRequest where it is longer than the server's context window.
+        """
+        request = _requests.import_session(archive, ttl_seconds)
+        return _replies.session(self._connection.unary(lambda link: link.sessions.Import, request, timeout))

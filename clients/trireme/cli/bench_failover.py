@@ -90,8 +90,9 @@ class _Group:
                 try:
                     if (await client.status()).leading:
                         return address
-                except Exception as e:
-                    for a, p in self._running.items(): print(a, p._process.poll(), p.said())
+                except Exception:
+                    for a, p in self._running.items():
+                        print(a, p._process.poll(), p.said())
                     raise
         raise StartupError("No coordinator leads.")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +13,8 @@ import typer
 from trireme import Client, Session
 from trireme.cli import options, output
 
-app = typer.Typer(help="List, show and delete conversations.")
+app = typer.Typer(help="List, show, copy, rewind, export, import and delete conversations.")
+_STANDARD = Path("-")
 SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
 
 
@@ -53,6 +56,70 @@ def delete(session: SessionArgument, target: options.Target = None) -> None:
     with Client(target) as client:
         client.sessions.delete(session)
     output.note(f"Session {session} is deleted.")
+
+
+@app.command()
+def fork(
+    session: SessionArgument,
+    at: Annotated[int | None, typer.Option(metavar="TOKENS", help="Tokens to begin with. Default: all.")] = None,
+    target: options.Target = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make a new session of the first tokens of one, which stays as it is."""
+    with Client(target) as client:
+        _show(client.sessions.fork(session, at), as_json)
+
+
+@app.command()
+def rewind(
+    session: SessionArgument,
+    at: Annotated[int, typer.Argument(metavar="TOKENS", help="Tokens to keep.")],
+    target: options.Target = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Take the last tokens of a session away."""
+    with Client(target) as client:
+        _show(client.sessions.rewind(session, at), as_json)
+
+
+@app.command("export")
+def export_session(
+    session: SessionArgument,
+    file: Annotated[Path, typer.Argument(help="Where to write it; - is standard output.")],
+    target: options.Target = None,
+) -> None:
+    """Write a session to a file that any server with the same model can import."""
+    with Client(target) as client:
+        archive = client.sessions.export(session)
+    if file == _STANDARD:
+        sys.stdout.buffer.write(archive)
+        return
+    file.write_bytes(archive)
+    output.note(f"Session {session} is in {file} ({len(archive)} bytes).")
+
+
+@app.command("import")
+def import_session(
+    file: Annotated[Path, typer.Argument(help="What export wrote; - is standard input.")],
+    ttl_seconds: Annotated[
+        int | None, typer.Option(help="Seconds it lives without use. Default: as the exported one.")
+    ] = None,
+    target: options.Target = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make a new session of an exported one."""
+    archive = sys.stdin.buffer.read() if file == _STANDARD else file.read_bytes()
+    with Client(target) as client:
+        _show(client.sessions.import_(archive, ttl_seconds), as_json)
+
+
+def _show(session: Session, as_json: bool) -> None:
+    """A session that was made or changed: its id alone on standard output, for scripts."""
+    if as_json:
+        output.write_json(_json(session))
+        return
+    output.write_text(session.session_id + "\n")
+    output.note(f"It has {session.token_count} tokens. To go on: trireme chat --session {session.session_id}")
 
 
 def _json(session: Session) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def token_ids(ids: Iterable[int], model: FakeModel) -> None:
         raise InvalidRequest(f"Token ids must be from 0 to {model.vocabulary - 1}.")
 
 
-def create_session(request: sessions.CreateSessionRequest) -> None:
+def session_ttl(request: sessions.CreateSessionRequest | sessions.ImportSessionRequest) -> None:
     """Raises InvalidRequest for a lifetime out of its range."""
     if request.HasField("ttl_seconds") and not 1 <= request.ttl_seconds <= LIMITS.session_ttl_seconds:
         raise InvalidRequest(f"ttl_seconds must be from 1 to {LIMITS.session_ttl_seconds}, not {request.ttl_seconds}.")

@@ -79,7 +79,7 @@ class FakeCluster(ClusterServicer):
     def _described(self) -> cluster.Model:
         return cluster.Model(
             name=self._model.name,
-            pack_sha256="0" * 64,
+            pack_sha256=self._model.pack_sha256,
             layers=_LAYERS[-1],
             hidden_size=64,
             vocabulary=self._model.vocabulary,

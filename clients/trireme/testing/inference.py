@@ -81,6 +81,7 @@ class FakeInference(InferenceServicer):
                 if step is not None and number == step.after:  # message 0 holds no token
                     interrupt(step, over)
                     reader.check()
+                    return
         finally:
             remembered.left(reader)
 

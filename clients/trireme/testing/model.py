@@ -28,6 +28,8 @@ class FakeModel:
     vocabulary: int = 258
     bos: int = 256
     eos: int = 257
+    pack_sha256: str = "0" * 64
+    """What tells its sessions from those of other models."""
 
     def tokenize(self, text: str, *, add_bos: bool) -> list[int]:
         """One token a byte."""

@@ -106,6 +106,10 @@ class FakeServer:
         """The next generation sends just these messages, right or wrong; then it ends, or waits for the caller to."""
         self._script.add("Generate", Step(messages=messages, hold=hold))
 
+    def lose_tokens(self, session_id: str, count: int) -> None:
+        """The last tokens of a session count as not stored, as after an outage of a real server's session store."""
+        self._store.lose(session_id, count)
+
     def start(self) -> None:
         """Opens the port. Not needed in a `with` block."""
         executor = ThreadPoolExecutor(self._threads, thread_name_prefix="trireme-fake")

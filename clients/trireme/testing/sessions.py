@@ -13,6 +13,8 @@ from trireme.testing.handlers import scripted
 from trireme.testing.model import FakeModel
 from trireme.testing.script import Script
 from trireme.testing.store import Conversation, Store
+from trireme_proto import archive
+from trireme_proto.archive import Archived
 from trireme_proto.errors import InvalidRequest
 from trireme_proto.v1 import sessions_pb2 as sessions
 from trireme_proto.v1.sessions_pb2_grpc import SessionsServicer
@@ -31,7 +33,7 @@ class FakeSessions(SessionsServicer):
 
     @scripted
     def Create(self, request: sessions.CreateSessionRequest, context: grpc.ServicerContext) -> sessions.Session:
-        checks.create_session(request)
+        checks.session_ttl(request)
         return self._message(self._store.create(request.ttl_seconds or _DAY))
 
     @scripted
@@ -61,6 +63,38 @@ class FakeSessions(SessionsServicer):
         self._store.delete(request.session_id)
         return sessions.DeleteSessionResponse()
 
+    @scripted
+    def Fork(self, request: sessions.ForkSessionRequest, context: grpc.ServicerContext) -> sessions.Session:
+        source, tokens = self._store.kept(request.session_id, request.at if request.HasField("at") else None)
+        return self._message(self._store.create(round(source.ttl.total_seconds()), tokens))
+
+    @scripted
+    def Rewind(self, request: sessions.RewindSessionRequest, context: grpc.ServicerContext) -> sessions.Session:
+        return self._message(self._store.rewind(request.session_id, request.at))
+
+    @scripted
+    def Export(
+        self, request: sessions.ExportSessionRequest, context: grpc.ServicerContext
+    ) -> sessions.ExportSessionResponse:
+        session, tokens = self._store.kept(request.session_id)
+        ttl = round(session.ttl.total_seconds())
+        exported = Archived(self._model.name, self._model.pack_sha256, ttl, session.created, tuple(tokens))
+        return sessions.ExportSessionResponse(archive=archive.to_bytes(exported))
+
+    @scripted
+    def Import(self, request: sessions.ImportSessionRequest, context: grpc.ServicerContext) -> sessions.Session:
+        checks.session_ttl(request)
+        imported, model = archive.from_bytes(request.archive), self._model
+        archive.check_fits(
+            imported,
+            pack_sha256=model.pack_sha256,
+            model=model.name,
+            vocabulary=model.vocabulary,
+            context=model.context,
+        )
+        ttl = request.ttl_seconds or imported.ttl_seconds
+        return self._message(self._store.create(ttl, imported.token_ids, imported.created))
+
     def _message(self, session: Conversation, *, with_tokens: bool = False) -> sessions.Session:
         return sessions.Session(
             session_id=session.session_id,
@@ -70,6 +104,7 @@ class FakeSessions(SessionsServicer):
             token_count=len(session.tokens),
             model=self._model.name,
             token_ids=session.tokens if with_tokens else (),
+            missing_tokens=session.missing,
         )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from trireme.testing.requests import Remembered
-from trireme_proto.errors import SessionBusy, SessionNotFound
+from trireme_proto.errors import InvalidRequest, SessionBusy, SessionIncomplete, SessionNotFound
 
 
 @dataclass(slots=True)
@@ -22,6 +22,8 @@ class Conversation:
     tokens: list[int] = field(default_factory=list)
     busy: bool = False
     requests: dict[str, Remembered] = field(default_factory=dict)
+    missing: int = 0
+    """Tokens at its end that count as not stored."""
 
     @property
     def expires(self) -> datetime:
@@ -69,11 +71,12 @@ class Store:
             self._names[request_id] = session.session_id
         return session
 
-    def create(self, ttl_seconds: int) -> Conversation:
+    def create(self, ttl_seconds: int, tokens: Sequence[int] = (), created: datetime | None = None) -> Conversation:
         with self._lock:
             self._made += 1
             now = self._clock()
-            session = Conversation(f"fake-session-{self._made}", now, now, timedelta(seconds=ttl_seconds))
+            name, born = f"fake-session-{self._made}", min(created or now, now)
+            session = Conversation(name, born, now, timedelta(seconds=ttl_seconds), list(tokens))
             self._kept[session.session_id] = session
             return session
 
@@ -95,12 +98,38 @@ class Store:
                 raise SessionBusy("A request is running on this session.")
             del self._kept[session_id]
 
+    def rewind(self, session_id: str, at: int) -> Conversation:
+        """Raises SessionNotFound, SessionBusy, InvalidRequest."""
+        with self._lock:
+            session = self._find(session_id)
+            if session.busy:
+                raise SessionBusy("A request is running on this session.")
+            del session.tokens[_position(session, at) :]
+            session.last_used, session.missing = self._clock(), 0
+            return session
+
+    def kept(self, session_id: str, at: int | None = None) -> tuple[Conversation, list[int]]:
+        """A session and its first `at` tokens; None: all. Raises SessionNotFound, SessionIncomplete, InvalidRequest."""
+        with self._lock:
+            session = self._find(session_id)
+            if at is None:
+                _check_whole(session)
+            return session, session.tokens[: len(session.tokens) if at is None else _position(session, at)]
+
+    def lose(self, session_id: str, count: int) -> None:
+        """The session's last tokens count as not stored. Raises SessionNotFound, InvalidRequest."""
+        with self._lock:
+            session = self._find(session_id)
+            del session.tokens[_position(session, len(session.tokens) - count) :]
+            session.missing += count
+
     def claim(self, session_id: str) -> Lease:
         """For one request. Raises SessionNotFound, SessionBusy."""
         with self._lock:
             session = self._find(session_id)
             if session.busy:
                 raise SessionBusy("Another request is running on this session.")
+            _check_whole(session)
             session.busy, session.last_used = True, self._clock()
             return Lease(session, self._lock)
 
@@ -114,3 +143,17 @@ class Store:
         if session is None or session.expires <= self._clock():
             raise SessionNotFound("There is no such session; it may have expired.")
         return session
+
+
+def _position(session: Conversation, at: int) -> int:
+    if not 0 <= at <= len(session.tokens):
+        raise InvalidRequest(f"at is {at}; the session has {len(session.tokens)} tokens.")
+    return at
+
+
+def _check_whole(session: Conversation) -> None:
+    if session.missing:
+        raise SessionIncomplete(
+            f"The last {session.missing} tokens of this session were not stored; "
+            f"rewind it to {len(session.tokens)} tokens or fewer."
+        )

@@ -47,6 +47,10 @@ def serve(
     drain_seconds: Annotated[
         int | None, typer.Option(help="Seconds for running answers to end when stopped. Default: 30.")
     ] = None,
+    durability: Annotated[
+        str | None,
+        typer.Option(help="New conversations without a session store: best-effort or required. Default: best-effort."),
+    ] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Where the embedded session store keeps its data. Default: nowhere.")
     ] = None,

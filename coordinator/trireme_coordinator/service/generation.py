@@ -92,6 +92,7 @@ class SessionLog:
         """`position`: where the next token goes."""
         self._writer, self._session_id, self._position = writer, session_id, position
         self._early: list[int] = []
+        self._prompt: Sequence[int] = ()
         self._end: tuple[Finish, int] | None = None
         self._opened: tuple[int, RequestRecord] | None = None
         self._closed = False
@@ -100,9 +101,12 @@ class SessionLog:
         self.on_close: Callable[[], None] = lambda: None
         """Told, once, that nobody generates here any more."""
 
-    def open(self, fence: int, record: RequestRecord) -> None:
-        """The request is recorded: what came in meanwhile is stored, and what will come in."""
-        self._opened = fence, record
+    def open(self, fence: int, record: RequestRecord, prompt: Sequence[int] = ()) -> None:
+        """The request is recorded: what came in meanwhile is stored, and what will come in. `prompt`: it is to be
+        recorded with the first token, which goes behind these.
+        """
+        self._opened, self._prompt = (fence, record), prompt
+        self._position -= len(prompt)
         early, self._early = self._early, []
         self._put(early)
         if self._end is not None:
@@ -125,7 +129,10 @@ class SessionLog:
 
     def release(self) -> None:
         """Nobody generates here any more. Nothing happens after `finish` or `abandon`."""
-        if self._opened is not None:
+        self._writer.end(self._session_id)
+        if self._prompt:
+            self.abandon()  # the store never heard of it
+        elif self._opened is not None:
             self._close(End())
 
     def abandon(self) -> None:
@@ -139,6 +146,8 @@ class SessionLog:
             self.abandon()
 
     def _put(self, token_ids: Sequence[int], end: End | None = None) -> None:
-        if self._opened is not None and not self._closed:
-            self._writer.put(self._session_id, self._position, token_ids, self._opened[0], end)
-            self._position += len(token_ids)
+        if self._opened is None or self._closed or not (token_ids or end):
+            return
+        taken, self._prompt = [*self._prompt, *token_ids], ()
+        self._writer.put(self._session_id, self._position, taken, self._opened[0], end)
+        self._position += len(taken)

@@ -14,7 +14,7 @@ from trireme_coordinator.scheduler import Finish
 from trireme_coordinator.service import requests
 from trireme_coordinator.service.calls import answered
 from trireme_coordinator.service.opening import Opening
-from trireme_coordinator.service.outbox import message
+from trireme_coordinator.service.outbox import Piece, message
 from trireme_coordinator.service.runs import Reader
 from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.telemetry import Layers, RequestTrace, Telemetry
@@ -22,6 +22,8 @@ from trireme_coordinator.text import TextCodec
 from trireme_proto.v1 import inference_pb2 as pb
 from trireme_proto.v1.inference_pb2_grpc import InferenceServicer
 
+_AT_ONCE_SECONDS = 0.01
+"""How long the last tokens of an answer may wait until they are stored; then they go ahead of its end."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -75,9 +77,13 @@ class InferenceService(InferenceServicer):
     async def _answer(self, reader: Reader, trace: RequestTrace, context: Context) -> None:
         index = reader.index
         async for piece, reason in reader.outbox.pieces():
-            usage = None if reason is None else await self._finish(reader, reason, trace)
-            await context.write(message(index, piece, reason, usage))
-            index += len(piece.token_ids)
+            left = piece
+            if reason is None or not await self._gate.settle(reader.session_id, _AT_ONCE_SECONDS):
+                await context.write(message(index, piece, None, None))
+                index, left = index + len(piece.token_ids), Piece()
+            if reason is not None:
+                usage = await self._finish(reader, reason, trace)
+                await context.write(message(index, left, reason, usage))
 
     async def _finish(self, reader: Reader, reason: Finish, trace: RequestTrace) -> pb.Usage:
         await self._gate.settle(reader.session_id)

@@ -21,6 +21,7 @@ from trireme_coordinator.service.outbox import Outbox, beyond
 from trireme_coordinator.service.runs import Reader, Run, usage
 from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.store import Loaded, RequestRecord, Start, new_session_id
+from trireme_coordinator.store.records import check_whole
 from trireme_coordinator.store.requests import CUT, kept, start_of
 from trireme_coordinator.telemetry import Layers, RequestTrace
 from trireme_coordinator.text import StopMatcher, TextCodec
@@ -30,6 +31,7 @@ from trireme_proto.errors import (
     RequestNotFound,
     RequestSuperseded,
     SessionBusy,
+    SessionStoreUnavailable,
     TriremeError,
 )
 from trireme_proto.limits import LIMITS
@@ -79,13 +81,22 @@ class Opening:
         return await self._on(request.session_id, call)
 
     async def _without_session(self, call: Call) -> Reader:
-        if len(call.request.request_id) >= LIMITS.unique_id_length:
-            named = await self.gate.store.name(call.request.request_id, new_session_id())
+        named = await self._named(call) if len(call.request.request_id) >= LIMITS.unique_id_length else None
+        if named is not None:
             return await self._on(named, call, make=not call.resumes)
         if call.resumes:
             raise RequestNotFound("There is no record of this request: session_id is missing.")
-        record = await self.gate.store.create(self.gate.ttl_seconds)
-        return await self._on(record.session_id, call, Loaded(record, [], {}, 0, ""), make=True)
+        loaded = await self.gate.new()
+        return await self._on(loaded.record.session_id, call, loaded, make=True)
+
+    async def _named(self, call: Call) -> str | None:
+        """The session that a unique request id names; None where the store is away and the request begins without."""
+        try:
+            return await self.gate.store.name(call.request.request_id, new_session_id())
+        except SessionStoreUnavailable:
+            if self.gate.required or call.resumes:
+                raise
+            return None
 
     async def _on(self, session_id: str, call: Call, loaded: Loaded | None = None, *, make: bool = False) -> Reader:
         """On one session; a session that is made for a request which is then refused does not stay."""
@@ -99,7 +110,7 @@ class Opening:
             return await self._claimed(loaded, call)
         except BaseException:
             self.gate.release(session_id)
-            if make and loaded is not None and not loaded.fence:
+            if make and loaded is not None and loaded.stored and not loaded.fence:
                 await self._unmade(session_id)
             raise
 
@@ -128,6 +139,7 @@ class Opening:
     # ---------------------------------------------------------------- the four ways
 
     async def _new(self, loaded: Loaded, call: Call) -> Reader:
+        check_whole(loaded.record)
         earlier = loaded.tokens[: kept(loaded)]
         prompt = await self._prompt(call.request, earlier)
         call.trace.tokenized()
@@ -197,12 +209,12 @@ class Opening:
         else:
             self._submit(sequence, generation, call.trace)
         try:
-            fence = await self.gate.store.begin(session_id, self.gate.owner.name, start)
+            stored = await self.gate.begin(loaded, start)
         except BaseException:
             self.engine.drop(sequence)
             raise
         self.gate.began(run)
-        log.open(fence, record)
+        log.open(start.seen + 1, record, () if stored else start.prompt)
         return reader
 
     def _ended(self, sequence: Sequence, *, stopped: bool) -> Finish | None:

@@ -1,36 +1,38 @@
-"""Sessions: create, get, list, delete; and the gate that lets one request at a time continue a session."""
+"""The gate that lets one request at a time continue a session, and decides what happens without a session store."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
-import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from trireme_coordinator.engine import Engine
-from trireme_coordinator.service import requests
-from trireme_coordinator.service.calls import answered
 from trireme_coordinator.service.runs import Run
-from trireme_coordinator.store import Loaded, Owner, RequestStore, SessionRecord, SessionWriter
-from trireme_proto.errors import InvalidRequest, LeaseLost, SessionBusy, SessionNotFound
-from trireme_proto.limits import LIMITS
-from trireme_proto.v1 import sessions_pb2 as pb
-from trireme_proto.v1.sessions_pb2_grpc import SessionsServicer
+from trireme_coordinator.store import Loaded, Owner, RequestStore, SessionWriter, Start, new_session_id
+from trireme_coordinator.store.records import new_record, utc_now
+from trireme_coordinator.store.requests import Birth
+from trireme_proto.errors import LeaseLost, SessionBusy, SessionNotFound, SessionStoreUnavailable
 
 _SETTLE_SECONDS = 1.0
-Context = grpc.aio.ServicerContext[Any, Any]
+_FLUSH_SECONDS = 2.0
+"""How long a caller waits for a store that is away, before it is told so."""
 
 
 class SessionGate:
     """One request at a time on each session."""
 
     def __init__(
-        self, store: RequestStore, writer: SessionWriter, ttl_seconds: int, owner: Owner | None = None
+        self,
+        store: RequestStore,
+        writer: SessionWriter,
+        ttl_seconds: int,
+        owner: Owner | None = None,
+        *,
+        required: bool = False,
     ) -> None:
-        """`owner`: who this coordinator is to the others."""
-        self.store, self.writer, self.ttl_seconds = store, writer, ttl_seconds
+        """`owner`: who this coordinator is to the others. `required`: no work begins that the store does not know of.
+        Else it begins without, and the store gets it, with its tokens, when it is back.
+        """
+        self.store, self.writer, self.ttl_seconds, self.required = store, writer, ttl_seconds, required
         self.owner = owner or Owner(store)
         self._busy: dict[str, Run | None] = {}
         writer.on_lease_lost = self._lost
@@ -57,7 +59,7 @@ class SessionGate:
     async def load(self, session_id: str) -> Loaded:
         """A session that is claimed, all that was put for it stored. SessionNotFound, SessionStoreUnavailable."""
         with suppress(LeaseLost):  # what could not be stored was not to be
-            await self.writer.flush(session_id)
+            await self.flush(session_id)
         return await self.store.load(session_id)
 
     async def load_or_make(self, session_id: str) -> Loaded:
@@ -65,24 +67,60 @@ class SessionGate:
         try:
             return await self.load(session_id)
         except SessionNotFound:
-            await self.store.make(session_id, self.ttl_seconds)
+            await self.store.ensure(new_record(session_id, self.store.model, utc_now(), self.ttl_seconds))
             return await self.load(session_id)
 
-    async def settle(self, session_id: str) -> None:
-        """Waits, for a bounded time, until an answer is stored, so that a caller who saw its end can rely on it.
+    async def new(self) -> Loaded:
+        """A new session. SessionStoreUnavailable."""
+        try:
+            return Loaded(await self.store.create(self.ttl_seconds), [], {}, 0, "")
+        except SessionStoreUnavailable:
+            if self.required:
+                raise
+        record = new_record(new_session_id(), self.store.model, utc_now(), self.ttl_seconds)
+        return Loaded(record, [], {}, 0, "", stored=False)
 
-        A store that is down does not spoil the answer: the writer keeps trying, and the session's next request is told.
+    async def begin(self, loaded: Loaded, start: Start) -> bool:
+        """Whether the store knows now of the work that begins; else it will hear of it with the first tokens.
+        SessionBusy, SessionStoreUnavailable.
         """
-        await self.writer.settled(session_id, _SETTLE_SECONDS)
+        session_id, owner = loaded.record.session_id, self.owner.name
+        try:
+            if loaded.stored:
+                await self.store.begin(session_id, owner, start)
+                return True
+        except SessionStoreUnavailable:
+            if self.required:
+                raise
+        session = None if loaded.stored else loaded.record
+        self.writer.begin(session_id, Birth(session, owner, replace(start, prompt=())))
+        return False
+
+    async def flush(self, session_id: str) -> None:
+        """Waits, for a bounded time, until the store has all that there is of a session. SessionStoreUnavailable."""
+        await self.writer.flush(session_id, _FLUSH_SECONDS)
+
+    async def settle(self, session_id: str, seconds: float = _SETTLE_SECONDS) -> bool:
+        """Whether an answer is stored, within a bounded time, so that a caller who saw its end can rely on it.
+
+        A store that is away does not spoil the answer: the writer keeps trying, and the session's next request is told.
+        """
+        return await self.writer.settled(session_id, seconds)
+
+    @contextmanager
+    def claimed(self, session_id: str) -> Iterator[None]:
+        """Marks a session as in use meanwhile. SessionBusy when it is."""
+        self.claim(session_id)
+        try:
+            yield
+        finally:
+            self.release(session_id)
 
     async def delete(self, session_id: str) -> None:
         """Deletes a session that no request is running on."""
-        self.claim(session_id)
-        try:
-            await self.writer.flush(session_id)
+        with self.claimed(session_id):
+            await self.flush(session_id)
             await self.store.delete(session_id)
-        finally:
-            self.release(session_id)
 
     async def close(self) -> None:
         """Stops keeping sessions for this coordinator."""
@@ -91,61 +129,3 @@ class SessionGate:
     def _lost(self, session_id: str) -> None:
         if (run := self.running(session_id)) is not None:
             run.lost()
-
-
-class SessionsService(SessionsServicer):
-    """The public API of sessions."""
-
-    def __init__(self, gate: SessionGate, engine: Engine) -> None:
-        self._gate, self._store, self._engine = gate, gate.store, engine
-
-    @answered
-    async def Create(self, request: pb.CreateSessionRequest, context: Context) -> pb.Session:
-        """See the service's definition in sessions.proto."""
-        ttl = request.ttl_seconds if request.HasField("ttl_seconds") else self._gate.ttl_seconds
-        if not 1 <= ttl <= LIMITS.session_ttl_seconds:
-            raise InvalidRequest(f"ttl_seconds is {ttl}; it must be 1 to {LIMITS.session_ttl_seconds}.")
-        return _message(await self._store.create(ttl))
-
-    @answered
-    async def Get(self, request: pb.GetSessionRequest, context: Context) -> pb.Session:
-        """See the service's definition in sessions.proto."""
-        requests.check_id("session_id", request.session_id)
-        session = _message(await self._store.get(request.session_id))
-        if request.include_tokens:
-            session.token_ids.extend(await self._store.tokens(request.session_id))
-        return session
-
-    @answered
-    async def List(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
-        """See the service's definition in sessions.proto."""
-        size = request.page_size if request.HasField("page_size") else 100
-        if not 1 <= size <= LIMITS.page_size:
-            raise InvalidRequest(f"page_size is {size}; it must be 1 to {LIMITS.page_size}.")
-        records, following = await self._store.list(size, request.page_token)
-        return pb.ListSessionsResponse(sessions=[_message(r) for r in records], next_page_token=following)
-
-    @answered
-    async def Delete(self, request: pb.DeleteSessionRequest, context: Context) -> pb.DeleteSessionResponse:
-        """See the service's definition in sessions.proto."""
-        requests.check_id("session_id", request.session_id)
-        await self._gate.delete(request.session_id)
-        self._engine.forget(request.session_id)
-        return pb.DeleteSessionResponse()
-
-
-def _message(record: SessionRecord) -> pb.Session:
-    return pb.Session(
-        session_id=record.session_id,
-        created=_timestamp(record.created),
-        last_used=_timestamp(record.last_used),
-        expires=_timestamp(record.expires),
-        token_count=record.token_count,
-        model=record.model,
-    )
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

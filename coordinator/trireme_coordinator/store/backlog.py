@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trireme_coordinator.store.requests import End
+from trireme_coordinator.store.requests import Birth, End
 from trireme_proto.errors import TriremeError
 
 TOKEN_BYTES = 4
@@ -34,6 +34,10 @@ class Run:
 class Backlog:
     """Runs of one session that are not stored yet, the oldest first."""
 
+    birth: Birth | None = None
+    """What the store has to know before, where it does not yet."""
+    end: int = 0
+    """Position after the last token that was put."""
     put: int = 0
     stored: int = 0
     ends_put: int = 0
@@ -59,6 +63,7 @@ class Backlog:
         last.token_ids.extend(token_ids)
         last.end = end
         self.put += len(token_ids)
+        self.end = max(self.end, position + len(token_ids))
         self.ends_put += end is not None
 
     def take(self) -> Run:

@@ -1,7 +1,8 @@
 """How a session lies in Redis, version 1. Pure: bytes in, values out; what comes back from Redis is data to be checked.
 
     trireme:1:session:{ID}          hash    created, last_used (microseconds since 1970), ttl (seconds),
-                                            count (tokens), model, pack (SHA-256, hexadecimal)
+                                            count (tokens), missing (tokens that could not be stored after them),
+                                            model, pack (SHA-256, hexadecimal)
     trireme:1:session:{ID}:tokens   string  the token ids, uint32 little-endian, 4 bytes each
     trireme:1:session:{ID}:requests hash    by request id: its record (requests.py); #fence: the fencing number
     trireme:1:session:{ID}:owner    string  the coordinator that generates on the session; expires by itself
@@ -43,7 +44,7 @@ COMMANDS = (
 
 TOKEN_BYTES = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIELDS = ("created", "last_used", "ttl", "count", "model", "pack")
+_FIELDS = ("created", "last_used", "ttl", "count", "missing", "model", "pack")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(rb"[0-9]{1,18}")
 _ID = re.compile(rb"[A-Za-z0-9_-]+")
@@ -96,6 +97,7 @@ def to_hash(record: SessionRecord) -> Hash:
         "last_used": micros(record.last_used),
         "ttl": record.ttl_seconds,
         "count": record.token_count,
+        "missing": record.missing,
         "model": record.model,
         "pack": record.pack_sha256,
     }
@@ -103,7 +105,7 @@ def to_hash(record: SessionRecord) -> Hash:
 
 def from_hash(session_id: str, fields: Mapping[bytes, bytes]) -> SessionRecord:
     """The record in a hash. Internal where the hash is not one that `to_hash` makes."""
-    if set(fields) != {name.encode() for name in _FIELDS}:
+    if set(fields) | {b"missing"} != {name.encode() for name in _FIELDS}:
         raise damaged()
     pack, model = _text(fields[b"pack"]), _text(fields[b"model"])
     if not _SHA256.fullmatch(pack):
@@ -116,6 +118,7 @@ def from_hash(session_id: str, fields: Mapping[bytes, bytes]) -> SessionRecord:
         model=model,
         pack_sha256=pack,
         ttl_seconds=_number(fields[b"ttl"], LIMITS.session_ttl_seconds),
+        missing=_number(fields.get(b"missing", b"0"), LIMITS.request_tokens),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from trireme_coordinator.store.layout import from_page_token, micros, to_page_token
 from trireme_coordinator.store.records import (
@@ -14,9 +15,12 @@ from trireme_coordinator.store.records import (
     ModelIdentity,
     SessionRecord,
     check_pack,
+    check_whole,
     checked_id,
     checked_page_size,
-    checked_ttl,
+    checked_position,
+    missing_tokens,
+    new_record,
     new_session_id,
     not_found,
     utc_now,
@@ -47,35 +51,62 @@ class MemorySessionStore:
         self._make_id = make_id
         self._sessions: dict[str, _Session] = {}
 
-    async def create(self, ttl_seconds: int | None = None) -> SessionRecord:
-        """An empty session."""
+    @property
+    def model(self) -> ModelIdentity:
+        """The model being served."""
+        return self._model
+
+    async def create(
+        self, ttl_seconds: int | None = None, token_ids: Sequence[int] = (), created: datetime | None = None
+    ) -> SessionRecord:
+        """A session that holds these tokens. InvalidRequest."""
         self._check_answers()
-        ttl, now = checked_ttl(ttl_seconds), self._clock()
-        record = SessionRecord(self._make_id(), now, now, 0, self._model.name, self._model.pack_sha256, ttl)
-        self._sessions[record.session_id] = _Session(record)
+        record = new_record(self._make_id(), self._model, self._clock(), ttl_seconds, created)
+        tokens = list(fresh_tokens(0, 0, token_ids, (), self._model.vocabulary))
+        record = replace(record, token_count=len(tokens))
+        self._sessions[record.session_id] = _Session(record, tokens)
         return record
 
-    def _add(self, record: SessionRecord) -> None:
-        """A session without tokens, unless there is one of this id."""
-        self._sessions.setdefault(record.session_id, _Session(record))
+    async def ensure(self, record: SessionRecord) -> None:
+        """An empty session of this id, unless it is there."""
+        self._check_answers()
+        self._forget_expired()
+        now = self._clock()
+        self._sessions.setdefault(record.session_id, _Session(replace(record, last_used=now, token_count=0)))
 
     async def get(self, session_id: str) -> SessionRecord:
         """The facts about a session. SessionNotFound."""
         return self._find(session_id).record
 
-    async def tokens(self, session_id: str) -> list[int]:
-        """All tokens. SessionNotFound; InvalidRequest for another pack's."""
+    async def tokens(self, session_id: str, *, whole: bool = True) -> list[int]:
+        """All tokens. SessionNotFound, WrongModel, SessionIncomplete."""
         session = self._find(session_id)
         check_pack(session.record.pack_sha256, self._model)
+        if whole:
+            check_whole(session.record)
         return list(session.tokens)
 
     async def append(self, session_id: str, expected_count: int, token_ids: Sequence[int]) -> None:
-        """Puts tokens at a known position. Internal where others are there; SessionNotFound; InvalidRequest."""
+        """Puts tokens at a known position. Internal, SessionNotFound, WrongModel, SessionIncomplete."""
         session = self._find(session_id)
         check_pack(session.record.pack_sha256, self._model)
+        check_whole(session.record)
         overlap = session.tokens[expected_count : expected_count + len(token_ids)]
         session.tokens += fresh_tokens(len(session.tokens), expected_count, token_ids, overlap, self._model.vocabulary)
         session.record = replace(session.record, last_used=self._clock(), token_count=len(session.tokens))
+
+    async def rewind(self, session_id: str, at: int) -> SessionRecord:
+        """Keeps the first tokens. InvalidRequest, SessionNotFound, WrongModel."""
+        session = self._find(session_id)
+        check_pack(session.record.pack_sha256, self._model)
+        del session.tokens[checked_position(at, len(session.tokens)) :]
+        session.record = replace(session.record, last_used=self._clock(), token_count=at, missing=0)
+        return session.record
+
+    async def mark_incomplete(self, session_id: str, end: int) -> None:
+        """Notes how many tokens there should be. SessionNotFound."""
+        session = self._find(session_id)
+        session.record = replace(session.record, missing=missing_tokens(session.record, end))
 
     async def list(self, page_size: int, page_token: str = "") -> tuple[list[SessionRecord], str]:
         """The most recently used first. InvalidRequest."""

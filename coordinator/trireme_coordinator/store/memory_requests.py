@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from trireme_coordinator.store.memory import MemorySessionStore
-from trireme_coordinator.store.records import SessionRecord, check_pack, checked_id, checked_ttl
-from trireme_coordinator.store.requests import LEASE_SECONDS, End, Loaded, RequestRecord, Start, name_hash
+from trireme_coordinator.store.records import SessionRecord, check_pack, checked_id
+from trireme_coordinator.store.requests import LEASE_SECONDS, End, Loaded, RequestRecord, Start, name_hash, rewound
 from trireme_proto.errors import LeaseLost, SessionBusy
 from trireme_proto.limits import LIMITS
 
@@ -50,17 +50,9 @@ class MemoryRequestStore(MemorySessionStore):
             self.shared.names[key] = (checked_id(session_id), expires)
         return self.shared.names[key][0]
 
-    async def make(self, session_id: str, ttl_seconds: int) -> None:
-        """An empty session of this id unless it is there."""
-        self._check_answers()
-        self._forget_expired()
-        ttl, now = checked_ttl(ttl_seconds), self._clock()
-        record = SessionRecord(checked_id(session_id), now, now, 0, self._model.name, self._model.pack_sha256, ttl)
-        self._add(record)
-
     async def load(self, session_id: str) -> Loaded:
         """SessionNotFound; InvalidRequest for another pack's."""
-        tokens = await self.tokens(session_id)
+        tokens = await self.tokens(session_id, whole=False)
         found = self._requests(session_id)
         record = await self.get(session_id)
         return Loaded(record, tokens, dict(found.records), found.fence, self._owner(found))
@@ -71,7 +63,7 @@ class MemoryRequestStore(MemorySessionStore):
         if found.fence != start.seen:
             raise SessionBusy("Another request is running on this session; wait until it ends.", retry_after=0.1)
         session.tokens[start.keep :] = start.prompt
-        session.record = replace(session.record, last_used=self._clock(), token_count=len(session.tokens))
+        session.record = replace(session.record, last_used=self._clock(), token_count=len(session.tokens), missing=0)
         found.records.update({record.request_id: record for record in start.put})
         for request_id in start.forget:
             found.records.pop(request_id, None)
@@ -92,6 +84,13 @@ class MemoryRequestStore(MemorySessionStore):
             found.owner, found.owned_until = "", None
             if end.record is not None:
                 found.records[end.record.request_id] = end.record
+
+    async def rewind(self, session_id: str, at: int) -> SessionRecord:
+        """As ever; and requests that reach behind it can never be completed, nor can anybody go on who generates."""
+        record, found = await super().rewind(session_id, at), self._requests(session_id)
+        found.records.update({r.request_id: r for r in rewound(found.records.values(), at)})
+        found.fence += bool(found.fence)
+        return record
 
     async def renew(self, owner: str, session_ids: Sequence[str]) -> set[str]:
         """Keeps sessions for another while; returns those that are somebody else's."""

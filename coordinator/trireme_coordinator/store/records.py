@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from trireme_proto.errors import InvalidRequest, SessionNotFound
+from trireme_proto.errors import InvalidRequest, SessionIncomplete, SessionNotFound, WrongModel
 from trireme_proto.limits import LIMITS
 
 Clock = Callable[[], datetime]
@@ -53,6 +53,8 @@ class SessionRecord:
     pack_sha256: str
     ttl_seconds: int
     """Seconds without use after which the session is forgotten."""
+    missing: int = 0
+    """Tokens at its end that could not be stored."""
 
     @property
     def expires(self) -> datetime:
@@ -63,24 +65,53 @@ class SessionRecord:
 class SessionStore(Protocol):
     """Where sessions live. Each method may raise SessionStoreUnavailable."""
 
-    async def create(self, ttl_seconds: int | None = None) -> SessionRecord:
-        """Makes an empty session. InvalidRequest where `ttl_seconds` is out of its range; None takes the default."""
+    @property
+    def model(self) -> ModelIdentity:
+        """The model whose sessions can be read and continued."""
+        ...
+
+    async def create(
+        self, ttl_seconds: int | None = None, token_ids: Sequence[int] = (), created: datetime | None = None
+    ) -> SessionRecord:
+        """Makes a session that holds `token_ids`, made at `created` (None: now).
+
+        InvalidRequest where `ttl_seconds` is out of its range; None takes the default.
+        """
+        ...
+
+    async def ensure(self, record: SessionRecord) -> None:
+        """Makes an empty session of this id, time to live and time of its making, unless it is there already."""
         ...
 
     async def get(self, session_id: str) -> SessionRecord:
         """The facts about a session, of whichever model. SessionNotFound."""
         ...
 
-    async def tokens(self, session_id: str) -> list[int]:
-        """All tokens, in order. SessionNotFound; InvalidRequest where the session belongs to another pack."""
+    async def tokens(self, session_id: str, *, whole: bool = True) -> list[int]:
+        """All tokens, in order. SessionNotFound; WrongModel where the session belongs to another pack.
+
+        SessionIncomplete where some were not stored; with `whole` off, those that were.
+        """
         ...
 
     async def append(self, session_id: str, expected_count: int, token_ids: Sequence[int]) -> None:
         """Puts tokens at position `expected_count`, all or none of them, and counts as use of the session.
 
         Idempotent: tokens that are already there at those positions are left alone. Internal where other tokens are
-        there, or where the session holds fewer than `expected_count`. SessionNotFound; InvalidRequest as `tokens`.
+        there, or where the session holds fewer than `expected_count`. SessionNotFound; WrongModel, SessionIncomplete
+        as `tokens`.
         """
+        ...
+
+    async def rewind(self, session_id: str, at: int) -> SessionRecord:
+        """Keeps the first `at` tokens, and counts as use. What was missing is missing no longer.
+
+        InvalidRequest where the session holds fewer. SessionNotFound; WrongModel as `tokens`.
+        """
+        ...
+
+    async def mark_incomplete(self, session_id: str, end: int) -> None:
+        """Notes that the session should have `end` tokens. Changes nothing where it has. SessionNotFound."""
         ...
 
     async def list(self, page_size: int, page_token: str = "") -> tuple[list[SessionRecord], str]:
@@ -108,6 +139,23 @@ def new_session_id() -> str:
     return secrets.token_hex(16)
 
 
+def new_record(
+    session_id: str,
+    model: ModelIdentity,
+    now: datetime,
+    ttl_seconds: int | None = None,
+    created: datetime | None = None,
+) -> SessionRecord:
+    """The facts about an empty session that is made now; `created` is never later than that. InvalidRequest."""
+    ttl = checked_ttl(ttl_seconds)
+    return SessionRecord(session_id, min(created or now, now), now, 0, model.name, model.pack_sha256, ttl)
+
+
+def missing_tokens(record: SessionRecord, end: int) -> int:
+    """Tokens that a session which should have `end` of them lacks, those known before included."""
+    return max(record.missing, min(end, LIMITS.request_tokens) - record.token_count, 0)
+
+
 def checked_id(session_id: str) -> str:
     """The id itself. SessionNotFound where it has a form that no id has, so that none reaches a key."""
     if len(session_id) > LIMITS.id_length or not _ID.fullmatch(session_id):
@@ -132,9 +180,25 @@ def checked_page_size(page_size: int) -> int:
 
 
 def check_pack(pack_sha256: str, model: ModelIdentity) -> None:
-    """InvalidRequest where a session was made with another pack: its token ids would mean other text."""
+    """WrongModel where a session was made with another pack: its token ids would mean other text."""
     if pack_sha256 != model.pack_sha256:
-        raise InvalidRequest("session_id: the session was made with another model than the one being served.")
+        raise WrongModel("session_id: the session was made with another model than the one being served.")
+
+
+def check_whole(record: SessionRecord) -> None:
+    """SessionIncomplete where a part of the session was not stored."""
+    if record.missing:
+        raise SessionIncomplete(
+            f"The last {record.missing} tokens of this session were not stored, because the session store was away; "
+            f"rewind it to {record.token_count} tokens or fewer to go on from there."
+        )
+
+
+def checked_position(at: int, token_count: int) -> int:
+    """The position itself. InvalidRequest outside of [0, token_count]."""
+    if not 0 <= at <= token_count:
+        raise InvalidRequest(f"at is {at}; the session has {token_count} tokens.")
+    return at
 
 
 def not_found() -> SessionNotFound:

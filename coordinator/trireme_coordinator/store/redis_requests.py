@@ -1,6 +1,6 @@
 """Requests and owners in Redis: one optimistic transaction for each change, no scripting.
 
-    WATCH session, tokens, requests  ->  read  ->  MULTI  ->  change  ->  EXEC
+    WATCH session, tokens  ->  read  ->  MULTI  ->  change  ->  EXEC
 
 The fencing number is a field of the requests' hash, under a name that no request id has. The owner's key expires by
 itself and says no more than whom to wait for; what keeps two owners from writing is the number.
@@ -8,16 +8,22 @@ itself and says no more than whom to wait for; what keeps two owners from writin
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from redis.asyncio.client import Pipeline
-from redis.exceptions import WatchError
 
 from trireme_coordinator.store import layout
-from trireme_coordinator.store.records import SessionRecord, check_pack, checked_id, checked_ttl, not_found
+from trireme_coordinator.store.records import (
+    SessionRecord,
+    check_pack,
+    check_whole,
+    checked_id,
+    checked_position,
+    not_found,
+)
 from trireme_coordinator.store.redis_store import RedisSessionStore
 from trireme_coordinator.store.requests import (
     LEASE_SECONDS,
@@ -27,14 +33,12 @@ from trireme_coordinator.store.requests import (
     Start,
     from_bytes,
     name_hash,
+    rewound,
     to_bytes,
 )
-from trireme_coordinator.store.splice import fresh_tokens
-from trireme_proto.errors import LeaseLost, SessionBusy, SessionStoreUnavailable
+from trireme_proto.errors import LeaseLost, SessionBusy
 from trireme_proto.limits import LIMITS
 
-T = TypeVar("T")
-_ATTEMPTS = 5
 _FENCE = b"#fence"
 _LEASE = timedelta(seconds=LEASE_SECONDS)
 
@@ -44,7 +48,7 @@ class RedisRequestStore(RedisSessionStore):
 
     async def name(self, request_id: str, session_id: str) -> str:
         """The session that a request id names. SessionStoreUnavailable."""
-        async with self._answering():
+        async with self._link.answering():
             earlier = await self._client.set(
                 layout.name_key(name_hash(request_id)),
                 checked_id(session_id),
@@ -54,24 +58,10 @@ class RedisRequestStore(RedisSessionStore):
             )
         return checked_id(earlier.decode("ascii", errors="replace")) if isinstance(earlier, bytes) else session_id
 
-    async def make(self, session_id: str, ttl_seconds: int) -> None:
-        """An empty session of this id unless it is there. InvalidRequest, SessionStoreUnavailable."""
-        ttl, now = checked_ttl(ttl_seconds), self._clock()
-        record = SessionRecord(checked_id(session_id), now, now, 0, self._model.name, self._model.pack_sha256, ttl)
-
-        async def change(pipe: Pipeline) -> None:
-            if await _got(pipe.hgetall(layout.session_key(session_id))):
-                return
-            pipe.multi()  # type: ignore[no-untyped-call]
-            self._write(pipe, record)
-            await pipe.execute()
-
-        await self._changed(session_id, change)
-
     async def load(self, session_id: str) -> Loaded:
         """SessionNotFound, InvalidRequest (another pack's), SessionStoreUnavailable."""
         checked_id(session_id)
-        async with self._answering(), self._client.pipeline(transaction=True) as pipe:
+        async with self._link.answering(), self._client.pipeline(transaction=True) as pipe:
             pipe.hgetall(layout.session_key(session_id))
             pipe.getrange(layout.tokens_key(session_id), 0, LIMITS.request_tokens * layout.TOKEN_BYTES - 1)
             pipe.hgetall(layout.requests_key(session_id))
@@ -82,15 +72,14 @@ class RedisRequestStore(RedisSessionStore):
         record = layout.from_hash(session_id, fields)
         check_pack(record.pack_sha256, self._model)
         tokens = layout.unpack_tokens(raw, record.token_count, self._model.vocabulary)
-        found = [from_bytes(name, value) for name, value in requests.items() if name != _FENCE]
+        found = _records(requests)
         owner = (owner or b"").decode("ascii", errors="replace")
         return Loaded(record, tokens, {r.request_id: r for r in found}, _fence(requests), owner)
 
     async def begin(self, session_id: str, owner: str, start: Start) -> int:
         """The fencing number. SessionNotFound, SessionBusy, SessionStoreUnavailable."""
 
-        async def change(pipe: Pipeline) -> int:
-            record = await self._record(pipe, session_id)
+        async def change(pipe: Pipeline, record: SessionRecord) -> SessionRecord:
             if await self._current_fence(pipe, session_id) != start.seen:
                 raise _somebody_began()
             key = layout.tokens_key(session_id)
@@ -98,45 +87,56 @@ class RedisRequestStore(RedisSessionStore):
             held = await _got(pipe.getrange(key, 0, start.keep * layout.TOKEN_BYTES - 1)) if start.keep else b""
             pipe.multi()  # type: ignore[no-untyped-call]
             if not whole:
-                pipe.set(key, held)
+                self._set_tokens(pipe, session_id, held)
             if start.prompt:
                 pipe.append(key, layout.pack_tokens(start.prompt))
-            self._put(pipe, session_id, start.put, start.forget, start.seen + 1)
+            self._put_records(pipe, session_id, start.put, start.seen + 1, start.forget)
             pipe.set(layout.owner_key(session_id), owner, px=_LEASE)
-            count = start.keep + len(start.prompt)
-            self._write(pipe, replace(record, last_used=self._clock(), token_count=count))
-            await pipe.execute()
-            return start.seen + 1
+            return replace(record, token_count=start.keep + len(start.prompt), missing=0)
 
-        return await self._changed(session_id, change)
+        await self._change(session_id, change)
+        return start.seen + 1
 
     async def commit(
         self, session_id: str, fence: int, position: int, token_ids: Sequence[int], end: End | None = None
     ) -> None:
         """As `append`, under a fencing number. LeaseLost, and what `append` raises."""
 
-        async def change(pipe: Pipeline) -> None:
-            record = await self._record(pipe, session_id)
-            check_pack(record.pack_sha256, self._model)
+        async def change(pipe: Pipeline, record: SessionRecord) -> SessionRecord:
             if await self._current_fence(pipe, session_id) != fence:
                 raise LeaseLost("Another coordinator has taken over the session.")
+            check_whole(record)
             fresh = await self._fresh(pipe, record, position, token_ids)
             pipe.multi()  # type: ignore[no-untyped-call]
             if fresh:
                 pipe.append(layout.tokens_key(session_id), layout.pack_tokens(fresh))
             if end is not None:
                 pipe.delete(layout.owner_key(session_id))
-                self._put(pipe, session_id, [end.record] if end.record is not None else [], (), fence)
-            count = record.token_count + len(fresh)
-            self._write(pipe, replace(record, last_used=self._clock(), token_count=count))
-            await pipe.execute()
+                self._put_records(pipe, session_id, [end.record] if end.record is not None else [], fence)
+            return replace(record, token_count=record.token_count + len(fresh))
 
-        await self._changed(session_id, change)
+        await self._change(session_id, change)
+
+    async def rewind(self, session_id: str, at: int) -> SessionRecord:
+        """As ever; and requests that reach behind it can never be completed, nor can anybody go on who generates."""
+        key, requests = layout.tokens_key(session_id), layout.requests_key(session_id)
+
+        async def change(pipe: Pipeline, record: SessionRecord) -> SessionRecord:
+            kept = checked_position(at, record.token_count) * layout.TOKEN_BYTES
+            raw = await _got(pipe.getrange(key, 0, kept - 1)) if kept else b""
+            fields = await _got(pipe.hgetall(requests))
+            pipe.multi()  # type: ignore[no-untyped-call]
+            self._set_tokens(pipe, session_id, raw)
+            if fields:
+                self._put_records(pipe, session_id, rewound(_records(fields), at), _fence(fields) + 1)
+            return replace(record, token_count=at, missing=0)
+
+        return await self._change(session_id, change)
 
     async def renew(self, owner: str, session_ids: Sequence[str]) -> set[str]:
         """Keeps sessions for another while; returns those that are somebody else's. SessionStoreUnavailable."""
         keys = [layout.owner_key(checked_id(session_id)) for session_id in session_ids]
-        async with self._answering():
+        async with self._link.answering():
             async with self._client.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.get(key)
@@ -151,35 +151,11 @@ class RedisRequestStore(RedisSessionStore):
         mine = (None, owner.encode())
         return {session_id for session_id, found in zip(session_ids, owners, strict=True) if found not in mine}
 
-    async def _changed(self, session_id: str, change: Callable[[Pipeline], Awaitable[T]]) -> T:
-        """Makes one change to a session, again where somebody else changed it meanwhile."""
-        checked_id(session_id)
-        keys = (layout.session_key(session_id), layout.tokens_key(session_id), layout.requests_key(session_id))
-        async with self._answering():
-            for _ in range(_ATTEMPTS):
-                async with self._client.pipeline(transaction=True) as pipe:
-                    try:
-                        await pipe.watch(*keys)
-                        return await change(pipe)
-                    except WatchError:
-                        continue
-        raise SessionStoreUnavailable("The session store does not answer.")
-
     async def _current_fence(self, pipe: Pipeline, session_id: str) -> int:
         return _fence({_FENCE: await _got(pipe.hget(layout.requests_key(session_id), _FENCE.decode()))})
 
-    async def _fresh(
-        self, pipe: Pipeline, record: SessionRecord, position: int, token_ids: Sequence[int]
-    ) -> Sequence[int]:
-        overlap: Sequence[int] = ()
-        if (count := min(record.token_count - position, len(token_ids))) > 0:
-            start, end = position * layout.TOKEN_BYTES, (position + count) * layout.TOKEN_BYTES
-            raw = await _got(pipe.getrange(layout.tokens_key(record.session_id), start, end - 1))
-            overlap = layout.unpack_tokens(raw, count, self._model.vocabulary)
-        return fresh_tokens(record.token_count, position, token_ids, overlap, self._model.vocabulary)
-
-    def _put(
-        self, pipe: Pipeline, session_id: str, put: Sequence[RequestRecord], forget: Sequence[str], fence: int
+    def _put_records(
+        self, pipe: Pipeline, session_id: str, put: Sequence[RequestRecord], fence: int, forget: Sequence[str] = ()
     ) -> None:
         key = layout.requests_key(session_id)
         fields: layout.Hash = {record.request_id: to_bytes(record) for record in put}
@@ -190,6 +166,10 @@ class RedisRequestStore(RedisSessionStore):
     def _write(self, pipe: Pipeline, record: SessionRecord) -> None:
         super()._write(pipe, record)
         pipe.pexpire(layout.requests_key(record.session_id), timedelta(seconds=record.ttl_seconds))
+
+
+def _records(requests: Mapping[bytes, bytes]) -> list[RequestRecord]:
+    return [from_bytes(name, value) for name, value in requests.items() if name != _FENCE]
 
 
 def _fence(requests: Mapping[bytes, bytes | None]) -> int:

@@ -1,51 +1,52 @@
-"""Sessions in Redis: the one file of the coordinator that imports redis.
+"""Sessions in Redis.
 
-Knows commands and round trips; what the values mean is layout.py's, what an append may do is splice.py's. Every call is
-bounded in time. Whatever goes wrong with Redis becomes SessionStoreUnavailable, whose message holds no address.
+Knows commands and round trips; what the values mean is layout.py's, what an append may do is splice.py's, connections
+and their failures are redis_link.py's. Every call is bounded in time.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import WatchError
 
 from trireme_coordinator.store import layout
+from trireme_coordinator.store.health import Breaker
 from trireme_coordinator.store.records import (
     Clock,
     ModelIdentity,
     SessionRecord,
     check_pack,
+    check_whole,
     checked_id,
     checked_page_size,
-    checked_ttl,
+    checked_position,
+    missing_tokens,
+    new_record,
     new_session_id,
     not_found,
     utc_now,
 )
-from trireme_coordinator.store.redis_url import checked_url
+from trireme_coordinator.store.redis_link import RedisLink, unavailable
 from trireme_coordinator.store.splice import fresh_tokens
-from trireme_proto.errors import ConfigurationError, SessionStoreUnavailable, TriremeError
+from trireme_proto.errors import SessionStoreUnavailable, TriremeError
 from trireme_proto.limits import LIMITS
 
-_CONNECTIONS = 16
-"""Most connections; further calls wait for one, within their own bound."""
 _ATTEMPTS = 5
-"""Most times that an append starts again because somebody else wrote to the session meanwhile."""
+"""Most times that a change starts again because somebody else wrote to the session meanwhile."""
 _PRUNE = 100
 """Most expired ids taken out of the index each time a session is made: more than are added."""
 _SKEW = timedelta(minutes=1)
 """Ids are taken out of the index this long after they expired: the clock of Redis may be behind ours."""
 
+_Change = Callable[[Pipeline, SessionRecord], Awaitable[SessionRecord]]
+"""Reads what it needs of a watched session, calls `multi`, queues its commands; returns the record to write."""
 _Entries = list[tuple[bytes, int]]
 """Entries of the index: (session id as Redis gave it, microseconds)."""
 
@@ -63,37 +64,53 @@ class RedisSessionStore:
         model: ModelIdentity,
         *,
         timeout_seconds: float = 2.0,
+        breaker: Breaker | None = None,
         clock: Clock = utc_now,
         make_id: Callable[[], str] = new_session_id,
     ) -> None:
         """`url`: redis://, rediss:// or unix://; connects at the first call. ConfigurationError where it is no use."""
-        self._client = Redis.from_pool(_pool(checked_url(url), timeout_seconds))
-        self._timeout = timeout_seconds
+        self._link = RedisLink(url, timeout_seconds, breaker)
+        self._client = self._link.client
         self._model = model
         self._clock = clock
         self._make_id = make_id
 
-    async def create(self, ttl_seconds: int | None = None) -> SessionRecord:
-        """An empty session. InvalidRequest, SessionStoreUnavailable."""
-        ttl, now = checked_ttl(ttl_seconds), self._clock()
-        record = SessionRecord(self._make_id(), now, now, 0, self._model.name, self._model.pack_sha256, ttl)
-        async with self._answering():
+    @property
+    def model(self) -> ModelIdentity:
+        """The model being served."""
+        return self._model
+
+    async def create(
+        self, ttl_seconds: int | None = None, token_ids: Sequence[int] = (), created: datetime | None = None
+    ) -> SessionRecord:
+        """A session that holds these tokens. InvalidRequest, SessionStoreUnavailable."""
+        record = new_record(self._make_id(), self._model, self._clock(), ttl_seconds, created)
+        tokens = fresh_tokens(0, 0, token_ids, (), self._model.vocabulary)
+        async with self._link.answering():
             await self._prune()
             async with self._client.pipeline(transaction=True) as pipe:
-                self._write(pipe, record)
-                await pipe.execute()
-        return record
+                return await self._put(pipe, record, layout.pack_tokens(tokens))
+
+    async def ensure(self, record: SessionRecord) -> None:
+        """An empty session of this id, unless it is there. SessionStoreUnavailable."""
+        key = layout.session_key(checked_id(record.session_id))
+        async with self._link.answering(), self._client.pipeline(transaction=True) as pipe:
+            await pipe.watch(key)
+            if not await _awaited(pipe.hgetall(key)):
+                pipe.multi()  # type: ignore[no-untyped-call]
+                with suppress(WatchError):  # somebody else has just made it
+                    await self._put(pipe, replace(record, last_used=self._clock()), b"")
 
     async def get(self, session_id: str) -> SessionRecord:
         """The facts about a session. SessionNotFound, SessionStoreUnavailable."""
         checked_id(session_id)
-        async with self._answering():
+        async with self._link.answering():
             return await self._record(self._client, session_id)
 
-    async def tokens(self, session_id: str) -> list[int]:
-        """All tokens. SessionNotFound, InvalidRequest (another pack's), SessionStoreUnavailable."""
+    async def tokens(self, session_id: str, *, whole: bool = True) -> list[int]:
+        """All tokens. SessionNotFound, WrongModel, SessionIncomplete, SessionStoreUnavailable."""
         checked_id(session_id)
-        async with self._answering(), self._client.pipeline(transaction=True) as pipe:
+        async with self._link.answering(), self._client.pipeline(transaction=True) as pipe:
             pipe.hgetall(layout.session_key(session_id))
             pipe.getrange(layout.tokens_key(session_id), 0, LIMITS.request_tokens * layout.TOKEN_BYTES - 1)
             fields, raw = await pipe.execute()
@@ -101,22 +118,47 @@ class RedisSessionStore:
             raise not_found()
         record = layout.from_hash(session_id, fields)
         check_pack(record.pack_sha256, self._model)
+        if whole:
+            check_whole(record)
         return layout.unpack_tokens(raw, record.token_count, self._model.vocabulary)
 
     async def append(self, session_id: str, expected_count: int, token_ids: Sequence[int]) -> None:
-        """Puts tokens at a known position. Internal, SessionNotFound, InvalidRequest, SessionStoreUnavailable."""
-        checked_id(session_id)
-        error: TriremeError = _unavailable()
-        async with self._answering():
-            for _ in range(_ATTEMPTS):
-                async with self._client.pipeline(transaction=True) as pipe:
-                    try:
-                        return await self._try_append(pipe, session_id, expected_count, token_ids)
-                    except WatchError:
-                        error = _unavailable()
-                    except _TornReadError:
-                        error = layout.damaged()
-        raise error
+        """Puts tokens at a known position. Internal, SessionNotFound, WrongModel, SessionIncomplete,
+        SessionStoreUnavailable.
+        """
+        key = layout.tokens_key(session_id)
+
+        async def change(pipe: Pipeline, record: SessionRecord) -> SessionRecord:
+            check_whole(record)
+            fresh = await self._fresh(pipe, record, expected_count, token_ids)
+            pipe.multi()  # type: ignore[no-untyped-call]
+            if fresh:
+                pipe.append(key, layout.pack_tokens(fresh))
+            return replace(record, token_count=record.token_count + len(fresh))
+
+        await self._change(session_id, change)
+
+    async def rewind(self, session_id: str, at: int) -> SessionRecord:
+        """Keeps the first tokens. InvalidRequest, SessionNotFound, WrongModel, SessionStoreUnavailable."""
+        key = layout.tokens_key(session_id)
+
+        async def change(pipe: Pipeline, record: SessionRecord) -> SessionRecord:
+            kept = checked_position(at, record.token_count) * layout.TOKEN_BYTES
+            raw = await _awaited(pipe.getrange(key, 0, kept - 1)) if kept else b""
+            pipe.multi()  # type: ignore[no-untyped-call]
+            self._set_tokens(pipe, session_id, raw)
+            return replace(record, token_count=at, missing=0)
+
+        return await self._change(session_id, change)
+
+    async def mark_incomplete(self, session_id: str, end: int) -> None:
+        """Notes how many tokens there should be. SessionNotFound, SessionStoreUnavailable."""
+
+        async def change(pipe: Pipeline, record: SessionRecord) -> SessionRecord:
+            pipe.multi()  # type: ignore[no-untyped-call]
+            return replace(record, missing=missing_tokens(record, end))
+
+        await self._change(session_id, change)
 
     async def list(self, page_size: int, page_token: str = "") -> tuple[list[SessionRecord], str]:
         """The most recently used first. InvalidRequest, SessionStoreUnavailable."""
@@ -124,7 +166,7 @@ class RedisSessionStore:
         before = layout.from_page_token(page_token) if page_token else None
         found: list[tuple[int, SessionRecord]] = []
         gone: list[bytes] = []
-        async with self._answering():
+        async with self._link.answering():
             async for entries in self._index_from(before, page_size + 1):
                 for (raw_id, score), record in zip(entries, await self._records(entries), strict=True):
                     if record is None:
@@ -141,7 +183,7 @@ class RedisSessionStore:
     async def delete(self, session_id: str) -> None:
         """Forgets a session. SessionNotFound, SessionStoreUnavailable."""
         checked_id(session_id)
-        async with self._answering(), self._client.pipeline(transaction=True) as pipe:
+        async with self._link.answering(), self._client.pipeline(transaction=True) as pipe:
             pipe.delete(layout.session_key(session_id))
             pipe.delete(layout.tokens_key(session_id), layout.requests_key(session_id), layout.owner_key(session_id))
             pipe.zrem(layout.INDEX_USED, session_id)
@@ -151,36 +193,68 @@ class RedisSessionStore:
             raise not_found()
 
     async def ping(self) -> bool:
-        """Whether Redis answers."""
+        """Whether Redis answers, or did so when it was last asked a moment ago."""
         try:
-            async with self._answering():
+            async with self._link.answering():
                 return bool(await _awaited(self._client.ping()))
         except SessionStoreUnavailable:
             return False
 
     async def close(self) -> None:
         """Gives back all connections."""
-        await self._client.aclose()
+        await self._link.close()
 
-    async def _try_append(self, pipe: Pipeline, session_id: str, expected_count: int, token_ids: Sequence[int]) -> None:
+    async def _change(self, session_id: str, change: _Change) -> SessionRecord:
+        """Changes a session in one transaction, which starts again where somebody else wrote to it meanwhile."""
+        checked_id(session_id)
+        error: TriremeError = unavailable()
+        async with self._link.answering():
+            for _ in range(_ATTEMPTS):
+                async with self._client.pipeline(transaction=True) as pipe:
+                    try:
+                        return await self._try_change(pipe, session_id, change)
+                    except WatchError:
+                        error = unavailable()
+                    except _TornReadError:
+                        error = layout.damaged()
+        raise error
+
+    async def _try_change(self, pipe: Pipeline, session_id: str, change: _Change) -> SessionRecord:
         key = layout.tokens_key(session_id)
         await pipe.watch(layout.session_key(session_id), key)
         record = await self._record(pipe, session_id)
         check_pack(record.pack_sha256, self._model)
-        held = record.token_count
-        if await _awaited(pipe.strlen(key)) != held * layout.TOKEN_BYTES:
+        if await _awaited(pipe.strlen(key)) != record.token_count * layout.TOKEN_BYTES:
             raise _TornReadError
-        overlap: Sequence[int] = ()
+        changed = replace(await change(pipe, record), last_used=self._clock())
+        self._write(pipe, changed)
+        await pipe.execute()
+        return changed
+
+    async def _fresh(
+        self, pipe: Pipeline, record: SessionRecord, expected_count: int, token_ids: Sequence[int]
+    ) -> Sequence[int]:
+        """Those of the tokens that the session does not have yet. Internal."""
+        held, overlap = record.token_count, list[int]()
         if (count := min(held - expected_count, len(token_ids))) > 0:
             start, end = expected_count * layout.TOKEN_BYTES, (expected_count + count) * layout.TOKEN_BYTES
-            raw = await _awaited(pipe.getrange(key, start, end - 1))
+            raw = await _awaited(pipe.getrange(layout.tokens_key(record.session_id), start, end - 1))
             overlap = layout.unpack_tokens(raw, count, self._model.vocabulary)
-        fresh = fresh_tokens(held, expected_count, token_ids, overlap, self._model.vocabulary)
-        pipe.multi()  # type: ignore[no-untyped-call]
-        if fresh:
-            pipe.append(key, layout.pack_tokens(fresh))
-        self._write(pipe, replace(record, last_used=self._clock(), token_count=held + len(fresh)))
+        return fresh_tokens(held, expected_count, token_ids, overlap, self._model.vocabulary)
+
+    async def _put(self, pipe: Pipeline, record: SessionRecord, raw: bytes) -> SessionRecord:
+        """Writes a new session; `raw`: its tokens."""
+        record = replace(record, token_count=len(raw) // layout.TOKEN_BYTES)
+        self._set_tokens(pipe, record.session_id, raw)
+        self._write(pipe, record)
         await pipe.execute()
+        return record
+
+    def _set_tokens(self, pipe: Pipeline, session_id: str, raw: bytes) -> None:
+        if raw:
+            pipe.set(layout.tokens_key(session_id), raw)
+        else:
+            pipe.delete(layout.tokens_key(session_id))
 
     async def _record(self, client: Redis | Pipeline, session_id: str) -> SessionRecord:
         fields = await _awaited(client.hgetall(layout.session_key(session_id)))
@@ -237,33 +311,6 @@ class RedisSessionStore:
                 pipe.zrem(layout.INDEX_EXPIRES, *raw_ids)
                 await pipe.execute()
 
-    @asynccontextmanager
-    async def _answering(self) -> AsyncIterator[None]:
-        """Bounds what is inside in time, and turns every failure of Redis into SessionStoreUnavailable."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                yield
-        except (RedisError, OSError, TimeoutError) as error:
-            raise _unavailable() from error
-
-
-def _pool(url: str, timeout_seconds: float) -> BlockingConnectionPool:
-    """A bounded pool. It tries again once at once: a connection kept from before Redis restarted is no failure."""
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            timeout=timeout_seconds,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            retry=Retry(NoBackoff(), 1),
-            driver_info=None,
-        )
-        pool.make_connection()  # type: ignore[no-untyped-call]  # connects nothing; finds options in the URL that there are not
-    except (ValueError, TypeError, RedisError):
-        raise ConfigurationError("The Redis URL is not one that can be used.") from None
-    return pool
-
 
 def _listed(raw_id: bytes, fields: Any) -> SessionRecord | None:
     """One entry of a listing; None where Redis has no session for it. A damaged one is left to `get` to tell."""
@@ -277,7 +324,3 @@ def _listed(raw_id: bytes, fields: Any) -> SessionRecord | None:
 async def _awaited(answer: Any) -> Any:
     """The answer to a command. redis types one client for both kinds of use, so that nothing is known of it here."""
     return await answer
-
-
-def _unavailable() -> SessionStoreUnavailable:
-    return SessionStoreUnavailable("The session store does not answer.")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -65,6 +65,8 @@ class Loaded:
     """The highest fencing number given out; 0 where no request ever ran."""
     owner: str
     """The coordinator that generates on it, or did until `LEASE_SECONDS` ago; "" where none does."""
+    stored: bool = True
+    """Whether the store has the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,6 @@ class RequestStore(SessionStore, Protocol):
 
     async def name(self, request_id: str, session_id: str) -> str:
         """The session that a request id names: an earlier caller's, else `session_id` from now on."""
-        ...
-
-    async def make(self, session_id: str, ttl_seconds: int) -> None:
-        """Makes an empty session of this id unless it is there."""
         ...
 
     async def load(self, session_id: str) -> Loaded:
@@ -117,6 +115,16 @@ class End:
     record: RequestRecord | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """A request that began while the store was away."""
+
+    session: SessionRecord | None
+    """The session, where the store does not know it either."""
+    owner: str
+    start: Start
+
+
 def start_of(loaded: Loaded, record: RequestRecord, prompt: Sequence[int]) -> Start:
     """How a new request begins: it cuts off the one that is open and has old ones forgotten.
 
@@ -139,6 +147,15 @@ def kept(loaded: Loaded) -> int:
     return next(
         (r.prompt_start for r in loaded.requests.values() if r.state == OPEN and r.answer_start == count), count
     )
+
+
+def rewound(records: Iterable[RequestRecord], at: int) -> list[RequestRecord]:
+    """The records that change when a session keeps its first `at` tokens: what lies behind can never be completed."""
+    return [
+        replace(r, state=CUT)
+        for r in records
+        if r.state == OPEN or (r.complete and r.answer_start + r.answer_tokens > at)
+    ]
 
 
 def name_hash(request_id: str) -> str:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftrireme_proto/v1/sessions.proto\x12\ntrireme.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x01\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x07\x63reated\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlast_used\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65xpires\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btoken_count\x18\x05 \x01(\r\x12\r\n\x05model\x18\x06 \x01(\t\x12\x11\n\ttoken_ids\x18\x07 \x03(\r\"@\n\x14\x43reateSessionRequest\x12\x18\n\x0bttl_seconds\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x0e\n\x0c_ttl_seconds\"?\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0einclude_tokens\x18\x02 \x01(\x08\"O\n\x13ListSessionsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\tB\x0c\n\n_page_size\"V\n\x14ListSessionsResponse\x12%\n\x08sessions\x18\x01 \x03(\x0b\x32\x13.trireme.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse2\xa0\x02\n\x08Sessions\x12?\n\x06\x43reate\x12 .trireme.v1.CreateSessionRequest\x1a\x13.trireme.v1.Session\x12\x39\n\x03Get\x12\x1d.trireme.v1.GetSessionRequest\x1a\x13.trireme.v1.Session\x12I\n\x04List\x12\x1f.trireme.v1.ListSessionsRequest\x1a .trireme.v1.ListSessionsResponse\x12M\n\x06\x44\x65lete\x12 .trireme.v1.DeleteSessionRequest\x1a!.trireme.v1.DeleteSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftrireme_proto/v1/sessions.proto\x12\ntrireme.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x01\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x07\x63reated\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlast_used\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65xpires\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btoken_count\x18\x05 \x01(\r\x12\r\n\x05model\x18\x06 \x01(\t\x12\x11\n\ttoken_ids\x18\x07 \x03(\r\x12\x16\n\x0emissing_tokens\x18\x08 \x01(\r\"@\n\x14\x43reateSessionRequest\x12\x18\n\x0bttl_seconds\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x0e\n\x0c_ttl_seconds\"?\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0einclude_tokens\x18\x02 \x01(\x08\"O\n\x13ListSessionsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\tB\x0c\n\n_page_size\"V\n\x14ListSessionsResponse\x12%\n\x08sessions\x18\x01 \x03(\x0b\x32\x13.trireme.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"@\n\x12\x46orkSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x02\x61t\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x05\n\x03_at\"6\n\x14RewindSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\n\n\x02\x61t\x18\x02 \x01(\r\"*\n\x14\x45xportSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"(\n\x15\x45xportSessionResponse\x12\x0f\n\x07\x61rchive\x18\x01 \x01(\x0c\"Q\n\x14ImportSessionRequest\x12\x0f\n\x07\x61rchive\x18\x01 \x01(\x0c\x12\x18\n\x0bttl_seconds\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x0e\n\x0c_ttl_seconds\"\x89\x01\n\x0eSessionArchive\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bpack_sha256\x18\x02 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x03 \x01(\r\x12+\n\x07\x63reated\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttoken_ids\x18\x05 \x03(\r2\xae\x04\n\x08Sessions\x12?\n\x06\x43reate\x12 .trireme.v1.CreateSessionRequest\x1a\x13.trireme.v1.Session\x12\x39\n\x03Get\x12\x1d.trireme.v1.GetSessionRequest\x1a\x13.trireme.v1.Session\x12I\n\x04List\x12\x1f.trireme.v1.ListSessionsRequest\x1a .trireme.v1.ListSessionsResponse\x12M\n\x06\x44\x65lete\x12 .trireme.v1.DeleteSessionRequest\x1a!.trireme.v1.DeleteSessionResponse\x12;\n\x04\x46ork\x12\x1e.trireme.v1.ForkSessionRequest\x1a\x13.trireme.v1.Session\x12?\n\x06Rewind\x12 .trireme.v1.RewindSessionRequest\x1a\x13.trireme.v1.Session\x12M\n\x06\x45xport\x12 .trireme.v1.ExportSessionRequest\x1a!.trireme.v1.ExportSessionResponse\x12?\n\x06Import\x12 .trireme.v1.ImportSessionRequest\x1a\x13.trireme.v1.Sessionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,19 +33,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trireme_proto.v1.sessions_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SESSION']._serialized_start=81
-  _globals['_SESSION']._serialized_end=302
-  _globals['_CREATESESSIONREQUEST']._serialized_start=304
-  _globals['_CREATESESSIONREQUEST']._serialized_end=368
-  _globals['_GETSESSIONREQUEST']._serialized_start=370
-  _globals['_GETSESSIONREQUEST']._serialized_end=433
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=435
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=514
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=516
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=602
-  _globals['_DELETESESSIONREQUEST']._serialized_start=604
-  _globals['_DELETESESSIONREQUEST']._serialized_end=646
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=648
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=671
-  _globals['_SESSIONS']._serialized_start=674
-  _globals['_SESSIONS']._serialized_end=962
+  _globals['_SESSION']._serialized_end=326
+  _globals['_CREATESESSIONREQUEST']._serialized_start=328
+  _globals['_CREATESESSIONREQUEST']._serialized_end=392
+  _globals['_GETSESSIONREQUEST']._serialized_start=394
+  _globals['_GETSESSIONREQUEST']._serialized_end=457
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=459
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=538
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=540
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=626
+  _globals['_DELETESESSIONREQUEST']._serialized_start=628
+  _globals['_DELETESESSIONREQUEST']._serialized_end=670
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=672
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=695
+  _globals['_FORKSESSIONREQUEST']._serialized_start=697
+  _globals['_FORKSESSIONREQUEST']._serialized_end=761
+  _globals['_REWINDSESSIONREQUEST']._serialized_start=763
+  _globals['_REWINDSESSIONREQUEST']._serialized_end=817
+  _globals['_EXPORTSESSIONREQUEST']._serialized_start=819
+  _globals['_EXPORTSESSIONREQUEST']._serialized_end=861
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_start=863
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_end=903
+  _globals['_IMPORTSESSIONREQUEST']._serialized_start=905
+  _globals['_IMPORTSESSIONREQUEST']._serialized_end=986
+  _globals['_SESSIONARCHIVE']._serialized_start=989
+  _globals['_SESSIONARCHIVE']._serialized_end=1126
+  _globals['_SESSIONS']._serialized_start=1129
+  _globals['_SESSIONS']._serialized_end=1687
 # @@protoc_insertion_point(module_scope)

@@ -54,6 +54,26 @@ class SessionsStub:
                 request_serializer=trireme__proto_dot_v1_dot_sessions__pb2.DeleteSessionRequest.SerializeToString,
                 response_deserializer=trireme__proto_dot_v1_dot_sessions__pb2.DeleteSessionResponse.FromString,
                 _registered_method=True)
+        self.Fork = channel.unary_unary(
+                '/trireme.v1.Sessions/Fork',
+                request_serializer=trireme__proto_dot_v1_dot_sessions__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_sessions__pb2.Session.FromString,
+                _registered_method=True)
+        self.Rewind = channel.unary_unary(
+                '/trireme.v1.Sessions/Rewind',
+                request_serializer=trireme__proto_dot_v1_dot_sessions__pb2.RewindSessionRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_sessions__pb2.Session.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_unary(
+                '/trireme.v1.Sessions/Export',
+                request_serializer=trireme__proto_dot_v1_dot_sessions__pb2.ExportSessionRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_sessions__pb2.ExportSessionResponse.FromString,
+                _registered_method=True)
+        self.Import = channel.unary_unary(
+                '/trireme.v1.Sessions/Import',
+                request_serializer=trireme__proto_dot_v1_dot_sessions__pb2.ImportSessionRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_sessions__pb2.Session.FromString,
+                _registered_method=True)
 
 
 class SessionsServicer:
@@ -87,6 +107,38 @@ class SessionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Fork(self, request, context):
+        """Makes a new session of the first tokens of another one, which stays as it is. Nothing is computed again as long as the
+        keys and values of these tokens are held. INVALID_ARGUMENT beyond the session's end; FAILED_PRECONDITION where the end
+        is asked for and was not stored (`Session.missing_tokens`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rewind(self, request, context):
+        """Takes the last tokens away: the next request goes on as if they had never been. FAILED_PRECONDITION while a request is
+        running on it; INVALID_ARGUMENT beyond the session's end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """The session as bytes that can be kept anywhere. FAILED_PRECONDITION where a part of it was not stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Import(self, request, context):
+        """Makes a new session of what Export gave. INVALID_ARGUMENT where the bytes are damaged, belong to another model or hold
+        more tokens than fit this server's context window.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +161,26 @@ def add_SessionsServicer_to_server(servicer, server):
                     servicer.Delete,
                     request_deserializer=trireme__proto_dot_v1_dot_sessions__pb2.DeleteSessionRequest.FromString,
                     response_serializer=trireme__proto_dot_v1_dot_sessions__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'Fork': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fork,
+                    request_deserializer=trireme__proto_dot_v1_dot_sessions__pb2.ForkSessionRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_sessions__pb2.Session.SerializeToString,
+            ),
+            'Rewind': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rewind,
+                    request_deserializer=trireme__proto_dot_v1_dot_sessions__pb2.RewindSessionRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_sessions__pb2.Session.SerializeToString,
+            ),
+            'Export': grpc.unary_unary_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=trireme__proto_dot_v1_dot_sessions__pb2.ExportSessionRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_sessions__pb2.ExportSessionResponse.SerializeToString,
+            ),
+            'Import': grpc.unary_unary_rpc_method_handler(
+                    servicer.Import,
+                    request_deserializer=trireme__proto_dot_v1_dot_sessions__pb2.ImportSessionRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_sessions__pb2.Session.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +291,114 @@ class Sessions:
             '/trireme.v1.Sessions/Delete',
             trireme__proto_dot_v1_dot_sessions__pb2.DeleteSessionRequest.SerializeToString,
             trireme__proto_dot_v1_dot_sessions__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trireme.v1.Sessions/Fork',
+            trireme__proto_dot_v1_dot_sessions__pb2.ForkSessionRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_sessions__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rewind(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trireme.v1.Sessions/Rewind',
+            trireme__proto_dot_v1_dot_sessions__pb2.RewindSessionRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_sessions__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trireme.v1.Sessions/Export',
+            trireme__proto_dot_v1_dot_sessions__pb2.ExportSessionRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_sessions__pb2.ExportSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Import(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trireme.v1.Sessions/Import',
+            trireme__proto_dot_v1_dot_sessions__pb2.ImportSessionRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_sessions__pb2.Session.FromString,
             options,
             channel_credentials,
             insecure,

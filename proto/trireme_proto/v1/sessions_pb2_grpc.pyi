@@ -42,6 +42,21 @@ class SessionsStub:
     """The most recently used first."""
     Delete: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.DeleteSessionRequest, _sessions_pb2.DeleteSessionResponse]
     """NOT_FOUND where there is none (any more). FAILED_PRECONDITION while a request is running on it."""
+    Fork: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ForkSessionRequest, _sessions_pb2.Session]
+    """Makes a new session of the first tokens of another one, which stays as it is. Nothing is computed again as long as the
+    keys and values of these tokens are held. INVALID_ARGUMENT beyond the session's end; FAILED_PRECONDITION where the end
+    is asked for and was not stored (`Session.missing_tokens`).
+    """
+    Rewind: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.RewindSessionRequest, _sessions_pb2.Session]
+    """Takes the last tokens away: the next request goes on as if they had never been. FAILED_PRECONDITION while a request is
+    running on it; INVALID_ARGUMENT beyond the session's end.
+    """
+    Export: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ExportSessionRequest, _sessions_pb2.ExportSessionResponse]
+    """The session as bytes that can be kept anywhere. FAILED_PRECONDITION where a part of it was not stored."""
+    Import: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ImportSessionRequest, _sessions_pb2.Session]
+    """Makes a new session of what Export gave. INVALID_ARGUMENT where the bytes are damaged, belong to another model or hold
+    more tokens than fit this server's context window.
+    """
 
 @_typing.type_check_only
 class SessionsAsyncStub(SessionsStub):
@@ -54,6 +69,21 @@ class SessionsAsyncStub(SessionsStub):
     """The most recently used first."""
     Delete: _aio.UnaryUnaryMultiCallable[_sessions_pb2.DeleteSessionRequest, _sessions_pb2.DeleteSessionResponse]  # type: ignore[assignment]
     """NOT_FOUND where there is none (any more). FAILED_PRECONDITION while a request is running on it."""
+    Fork: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ForkSessionRequest, _sessions_pb2.Session]  # type: ignore[assignment]
+    """Makes a new session of the first tokens of another one, which stays as it is. Nothing is computed again as long as the
+    keys and values of these tokens are held. INVALID_ARGUMENT beyond the session's end; FAILED_PRECONDITION where the end
+    is asked for and was not stored (`Session.missing_tokens`).
+    """
+    Rewind: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RewindSessionRequest, _sessions_pb2.Session]  # type: ignore[assignment]
+    """Takes the last tokens away: the next request goes on as if they had never been. FAILED_PRECONDITION while a request is
+    running on it; INVALID_ARGUMENT beyond the session's end.
+    """
+    Export: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ExportSessionRequest, _sessions_pb2.ExportSessionResponse]  # type: ignore[assignment]
+    """The session as bytes that can be kept anywhere. FAILED_PRECONDITION where a part of it was not stored."""
+    Import: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ImportSessionRequest, _sessions_pb2.Session]  # type: ignore[assignment]
+    """Makes a new session of what Export gave. INVALID_ARGUMENT where the bytes are damaged, belong to another model or hold
+    more tokens than fit this server's context window.
+    """
 
 class SessionsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -87,5 +117,44 @@ class SessionsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sessions_pb2.DeleteSessionResponse, _abc.Awaitable[_sessions_pb2.DeleteSessionResponse]]:
         """NOT_FOUND where there is none (any more). FAILED_PRECONDITION while a request is running on it."""
+
+    @_abc_1.abstractmethod
+    def Fork(
+        self,
+        request: _sessions_pb2.ForkSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.Session, _abc.Awaitable[_sessions_pb2.Session]]:
+        """Makes a new session of the first tokens of another one, which stays as it is. Nothing is computed again as long as the
+        keys and values of these tokens are held. INVALID_ARGUMENT beyond the session's end; FAILED_PRECONDITION where the end
+        is asked for and was not stored (`Session.missing_tokens`).
+        """
+
+    @_abc_1.abstractmethod
+    def Rewind(
+        self,
+        request: _sessions_pb2.RewindSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.Session, _abc.Awaitable[_sessions_pb2.Session]]:
+        """Takes the last tokens away: the next request goes on as if they had never been. FAILED_PRECONDITION while a request is
+        running on it; INVALID_ARGUMENT beyond the session's end.
+        """
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _sessions_pb2.ExportSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.ExportSessionResponse, _abc.Awaitable[_sessions_pb2.ExportSessionResponse]]:
+        """The session as bytes that can be kept anywhere. FAILED_PRECONDITION where a part of it was not stored."""
+
+    @_abc_1.abstractmethod
+    def Import(
+        self,
+        request: _sessions_pb2.ImportSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.Session, _abc.Awaitable[_sessions_pb2.Session]]:
+        """Makes a new session of what Export gave. INVALID_ARGUMENT where the bytes are damaged, belong to another model or hold
+        more tokens than fit this server's context window.
+        """
 
 def add_SessionsServicer_to_server(servicer: SessionsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

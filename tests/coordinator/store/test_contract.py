@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 from tests.coordinator.store.backends import MODEL, OTHER_PACK
 
-from trireme_proto.errors import Internal, InvalidRequest, SessionNotFound
+from trireme_coordinator.store.records import new_record
+from trireme_proto.errors import Internal, InvalidRequest, SessionIncomplete, SessionNotFound, WrongModel
 from trireme_proto.limits import LIMITS
 
 
@@ -142,7 +143,7 @@ async def test_a_session_of_another_pack_cannot_be_continued(backend):
     session_id = (await store.create()).session_id
     await store.append(session_id, 0, [1])
     for call in (other.tokens(session_id), other.append(session_id, 1, [2])):
-        with pytest.raises(InvalidRequest, match="another model"):
+        with pytest.raises(WrongModel, match="another model"):
             await call
     assert (await other.get(session_id)).pack_sha256 == MODEL.pack_sha256
     assert await store.tokens(session_id) == [1]
@@ -214,3 +215,76 @@ async def test_another_store_sees_the_same_sessions(backend):
     session_id = (await backend.store().create()).session_id
     await backend.store().append(session_id, 0, [5])
     assert await backend.store().tokens(session_id) == [5]
+
+
+async def test_a_session_may_be_made_with_tokens_and_an_age(backend):
+    store = backend.store()
+    earlier = backend.clock.now - timedelta(days=3)
+    record = await store.create(60, [1, 2, 3], earlier)
+    assert await store.get(record.session_id) == record
+    assert (record.created, record.last_used, record.token_count) == (earlier, backend.clock.now, 3)
+    await store.append(record.session_id, 3, [4])
+    assert await store.tokens(record.session_id) == [1, 2, 3, 4]
+    later = await store.create(created=backend.clock.now + timedelta(days=3))
+    assert later.created == backend.clock.now
+
+
+@pytest.mark.parametrize("token_ids", [[4096], [-1]])
+async def test_a_session_is_not_made_with_tokens_that_there_are_not(backend, token_ids):
+    with pytest.raises(Internal):
+        await backend.store().create(60, token_ids)
+    assert await backend.store().list(10) == ([], "")
+
+
+async def test_a_session_is_made_once_under_an_id_given(backend):
+    store, record = backend.store(), new_record("e" * 32, MODEL, backend.clock.now, 60)
+    await store.ensure(record)
+    assert await store.get(record.session_id) == record
+    await store.append(record.session_id, 0, [1, 2])
+    await store.ensure(record)
+    assert await store.tokens(record.session_id) == [1, 2]
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 4])
+async def test_a_session_is_rewound_and_goes_on_from_there(backend, at):
+    store = backend.store()
+    session_id = (await store.create(100)).session_id
+    await store.append(session_id, 0, [1, 2, 3, 4])
+    backend.clock.advance(60)
+    record = await store.rewind(session_id, at)
+    assert record == await store.get(session_id)
+    assert (record.token_count, record.last_used) == (at, backend.clock.now)
+    await store.append(session_id, at, [7, 8])
+    assert await store.tokens(session_id) == [*[1, 2, 3, 4][:at], 7, 8]
+
+
+@pytest.mark.parametrize("at", [-1, 5])
+async def test_a_session_is_not_rewound_beyond_its_ends(backend, at):
+    store = backend.store()
+    session_id = (await store.create(100, [1, 2, 3, 4])).session_id
+    with pytest.raises(InvalidRequest, match=rf"^at is {at}; the session has 4 tokens\.$"):
+        await store.rewind(session_id, at)
+    assert await store.tokens(session_id) == [1, 2, 3, 4]
+    with pytest.raises(WrongModel):
+        await backend.store(OTHER_PACK).rewind(session_id, 0)
+    with pytest.raises(SessionNotFound):
+        await store.rewind("nobody", 0)
+
+
+async def test_an_incomplete_session_says_so_until_it_is_rewound(backend):
+    store = backend.store()
+    session_id = (await store.create(100, [1, 2, 3])).session_id
+    await store.mark_incomplete(session_id, 3)
+    assert (await store.get(session_id)).missing == 0
+    for end in (5, 9, 4):  # told again, by whomever: the most that was ever there
+        await store.mark_incomplete(session_id, end)
+    assert (await store.get(session_id)).missing == 6
+    for call in (store.tokens(session_id), store.append(session_id, 3, [4])):
+        with pytest.raises(SessionIncomplete, match=r"last 6 tokens .* rewind it to 3 tokens"):
+            await call
+    assert await store.tokens(session_id, whole=False) == [1, 2, 3]
+    assert (await store.rewind(session_id, 3)).missing == 0
+    await store.append(session_id, 3, [4])
+    assert await store.tokens(session_id) == [1, 2, 3, 4]
+    with pytest.raises(SessionNotFound):
+        await store.mark_incomplete("nobody", 1)

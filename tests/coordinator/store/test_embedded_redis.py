@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 from tests.coordinator.store.backends import MODEL
+from tests.support.waiting import eventually
 
 from trireme_coordinator import embedded_redis
 from trireme_coordinator.embedded_redis import EmbeddedRedis
+from trireme_coordinator.embedded_watch import keep_running
 from trireme_coordinator.store import RedisSessionStore
 from trireme_proto.errors import ConfigurationError, SessionStoreUnavailable, StartupError
 
@@ -187,3 +190,46 @@ async def test_a_full_memory_refuses_writes_and_keeps_what_is_there():
             await fill()
         assert await store.tokens(session_id) == [9] * 1000
         await store.close()
+
+
+async def test_a_server_that_was_killed_is_started_again_with_its_data(tmp_path):
+    with EmbeddedRedis(tmp_path / "data") as server:
+        store, said = RedisSessionStore(server.url, MODEL), []
+        session_id = (await store.create(None, [1, 2, 3])).session_id
+        watch = asyncio.ensure_future(keep_running(server, said.append, 0.01))
+        pid = server.pid
+        os.kill(pid, signal.SIGKILL)
+
+        async def back() -> bool:
+            return bool(said) and await store.ping()
+
+        await eventually(back, 30)
+        assert await store.tokens(session_id) == [1, 2, 3]
+        assert said == ["The session store ended and was started again"]
+        assert server.pid != pid
+        watch.cancel()
+        await asyncio.wait([watch])
+        await store.close()
+    assert not server.running
+
+
+async def test_a_server_that_cannot_be_started_again_is_told_once(tmp_path, monkeypatch):
+    with EmbeddedRedis() as server:
+        os.kill(server.pid, signal.SIGKILL)
+        tries = []
+
+        def fail() -> None:
+            tries.append(1)
+            raise StartupError("No room.")
+
+        monkeypatch.setattr(server, "revive", fail)
+        said = []
+        watch = asyncio.ensure_future(keep_running(server, said.append, 0.0))
+
+        async def tried() -> bool:
+            return len(tries) > 3
+
+        await eventually(tried)
+        watch.cancel()
+        await asyncio.wait([watch])
+        assert said == ["The session store ended and cannot be started again: No room."]

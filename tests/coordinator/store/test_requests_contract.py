@@ -6,9 +6,10 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from tests.coordinator.store.backends import OTHER_PACK
+from tests.coordinator.store.backends import MODEL, OTHER_PACK
 
 from trireme_coordinator.store import End, RequestRecord, SessionWriter, Start
+from trireme_coordinator.store.records import new_record
 from trireme_coordinator.store.requests import CUT, OPEN, from_bytes, kept, start_of, to_bytes
 from trireme_proto.errors import Internal, InvalidRequest, LeaseLost, SessionBusy, SessionNotFound
 from trireme_proto.limits import LIMITS
@@ -133,11 +134,11 @@ async def test_a_request_id_names_one_session(backend):
 
 async def test_a_session_is_made_once(backend):
     store = backend.store()
-    await store.make("chosen", 60)
+    await store.ensure(new_record("chosen", MODEL, backend.clock.now, 60))
     made = await store.get("chosen")
     assert (made.token_count, made.ttl_seconds) == (0, 60)
     await store.begin("chosen", "one", Start(0, 0, [1], [record(answer=1)]))
-    await store.make("chosen", 600)
+    await store.ensure(new_record("chosen", MODEL, backend.clock.now, 600))
     loaded = await store.load("chosen")
     assert (loaded.tokens, loaded.record.ttl_seconds, loaded.fence) == ([1], 60, 1)
     assert [listed.session_id for listed in (await store.list(10))[0]] == ["chosen"]
@@ -156,7 +157,7 @@ async def test_what_is_gone_is_gone(backend):
         ):
             with pytest.raises(SessionNotFound):
                 await call
-    await store.make(deleted, 60)
+    await store.ensure(new_record(deleted, MODEL, backend.clock.now))
     assert (await store.load(deleted)).requests == {}
 
 
@@ -199,6 +200,22 @@ async def test_a_prompt_that_never_got_an_answer_is_taken_back(backend):
     assert loaded.requests["r"] == record(state=CUT)
 
 
+async def test_a_rewound_session_has_no_request_beyond(backend):
+    store = backend.store()
+    session_id, fence = await begun(store)
+    await store.commit(session_id, fence, 3, [4, 5, 6], End(record(state="eos", answer_tokens=3)))
+    later = record("s", 6, 8)
+    fence = await store.begin(session_id, "one", Start(fence, 6, [7, 8], [later]))
+    await store.commit(session_id, fence, 8, [9])
+    await store.rewind(session_id, 7)
+    loaded = await store.load(session_id)
+    assert {name: r.state for name, r in loaded.requests.items()} == {"r": "eos", "s": CUT}
+    with pytest.raises(LeaseLost):  # nor can who was generating go on
+        await store.commit(session_id, fence, 7, [8])
+    await store.rewind(session_id, 5)
+    assert (await store.load(session_id)).requests["r"].state == CUT
+
+
 async def test_the_writer_stores_ends_and_tells_of_a_lost_lease(backend):
     store = backend.store()
     writer, lost = SessionWriter(store), []
@@ -211,8 +228,8 @@ async def test_the_writer_stores_ends_and_tells_of_a_lost_lease(backend):
     await writer.flush(session_id)
     loaded = await store.load(session_id)
     assert (loaded.tokens, loaded.requests["r"], loaded.owner) == ([1, 2, 3, 3, 4, 5, 6, 7], done, "")
-    writer.put(session_id, 8, [], fence, End(done))  # an end alone is waited for as well
     await store.begin(session_id, "two", Start(fence, 8))
+    writer.put(session_id, 8, [], fence, End(done))  # an end alone is waited for as well
     with pytest.raises(LeaseLost):
         await writer.flush(session_id)
     assert lost == [session_id]

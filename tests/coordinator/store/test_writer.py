@@ -10,7 +10,9 @@ import pytest
 from tests.coordinator.store.backends import MODEL
 
 from trireme_coordinator.store import MemorySessionStore, SessionWriter
-from trireme_proto.errors import Internal, SessionNotFound, SessionStoreUnavailable
+from trireme_coordinator.store.records import new_record, utc_now
+from trireme_coordinator.store.requests import Birth, Start
+from trireme_proto.errors import Internal, LeaseLost, SessionIncomplete, SessionNotFound, SessionStoreUnavailable
 
 
 class SlowStore(MemorySessionStore):
@@ -107,7 +109,7 @@ async def test_an_outage_is_waited_out_with_growing_pauses(store):
         store.answers = len(pauses) == 7
         await asyncio.sleep(0)
 
-    writer = SessionWriter(store, first_pause=0.05, longest_pause=1.0, sleep=sleep)
+    writer = SessionWriter(store, first_pause=0.05, longest_pause=1.0, jitter=float, sleep=sleep)
     session_id = (await store.create()).session_id
     store.answers = False
     writer.put(session_id, 0, [1, 2])
@@ -137,7 +139,7 @@ async def test_a_flush_during_an_outage_is_bounded_and_nothing_is_lost(store):
     await writer.close()
 
 
-async def test_a_backlog_beyond_its_bound_costs_the_oldest_session_and_is_told(store, caplog):
+async def test_a_backlog_beyond_its_bound_costs_the_oldest_session_and_the_store_is_told(store, caplog):
     writer = SessionWriter(store, backlog_bytes=2000, first_pause=0.001, longest_pause=0.001)
     ids = [(await store.create()).session_id for _ in range(3)]
     store.answers = False
@@ -148,16 +150,24 @@ async def test_a_backlog_beyond_its_bound_costs_the_oldest_session_and_is_told(s
     assert (writer.counters.lost_sessions, writer.counters.lost_tokens) == (1, 100)
     writer.put(ids[0], 100, [7])  # would leave a hole
     assert writer.counters.lost_tokens == 101
-    store.answers = True
     with pytest.raises(SessionStoreUnavailable):
-        await writer.flush(ids[0])
-    assert await store.tokens(ids[0]) == []
+        await writer.flush(ids[0], 0.02)
+    store.answers = True
+    await writer.flush(ids[0])
+    assert (await store.get(ids[0])).missing == 101
+    with pytest.raises(SessionIncomplete, match="last 101 tokens"):
+        await store.tokens(ids[0])
     for session_id in ids[1:]:
         await writer.flush(session_id)
         assert len(await store.tokens(session_id)) == 100
-    writer.put(ids[0], 0, [8])  # told once, it goes on
+    writer.put(ids[0], 101, [9])  # the request still runs
+    await writer.flush(ids[0])
+    assert (await store.get(ids[0])).missing == 102
+    await store.rewind(ids[0], 0)
+    writer.put(ids[0], 0, [8])
     await writer.flush(ids[0])
     assert await store.tokens(ids[0]) == [8]
+    assert writer.counters.marked_sessions == 2
     assert "100 tokens" in caplog.text
     assert not any(text in caplog.text for text in [*ids, "77", "176"])
     await writer.close()
@@ -168,8 +178,8 @@ async def test_a_bound_that_a_single_session_exceeds_holds_too(store):
     session_id = (await store.create()).session_id
     writer.put(session_id, 0, [1] * 1000)
     assert writer.backlog_bytes == 0
-    with pytest.raises(SessionStoreUnavailable):
-        await writer.flush(session_id)
+    await writer.flush(session_id)
+    assert (await store.get(session_id)).missing == 1000
     await writer.close()
 
 
@@ -186,8 +196,9 @@ async def test_a_session_given_up_while_it_is_written_leaves_the_books_right():
         store.gate.release()
     await writer.flush(second)
     assert writer.backlog_bytes == 0
-    with pytest.raises(SessionStoreUnavailable):
-        await writer.flush(first)
+    await writer.flush(first)
+    record = await store.get(first)
+    assert (record.token_count, record.missing) == (10, 10)
     await writer.close()
 
 
@@ -284,12 +295,71 @@ async def test_random_outages_lose_nothing_and_mix_nothing_up(store):
     assert writer.counters.retries > 10
 
 
-async def test_settled_leaves_a_failure_to_be_told_by_flush() -> None:
-    store = MemorySessionStore(MODEL)
+async def test_settled_leaves_a_failure_to_be_told_by_flush(store) -> None:
+    writer = SessionWriter(store)
+    writer.put("nobody", 0, [1, 2, 3])
+    assert not await writer.settled("nobody", 1.0)
+    with pytest.raises(SessionNotFound):
+        await writer.flush("nobody")
+    await writer.close()
+
+
+async def test_settled_does_not_wait_for_a_store_that_is_away(store) -> None:
+    failed = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        failed.set()
+        await asyncio.Event().wait()
+
+    writer = SessionWriter(store, flush_seconds=0.01, sleep=sleep)
     record = await store.create()
-    writer = SessionWriter(store, backlog_bytes=1)  # everything is given up at once
-    writer.put(record.session_id, 0, [1, 2, 3])
-    assert not await writer.settled(record.session_id, 1.0)
+    store.answers = False
+    writer.put(record.session_id, 0, [1])
+    await failed.wait()
+    async with asyncio.timeout(5):
+        assert not await writer.settled(record.session_id, 3600)
+    assert writer.away
     with pytest.raises(SessionStoreUnavailable):
-        await writer.flush(record.session_id)
+        await writer.close()
+
+
+async def test_a_session_that_could_not_be_made_is_made_with_its_first_tokens(backend) -> None:
+    store, other = backend.store(), backend.store()
+    record = new_record("f" * 32, MODEL, backend.clock.now, 77)
+    writer = SessionWriter(store)
+    writer.begin(record.session_id, Birth(record, "one", Start(0, 0)))
+    with pytest.raises(SessionNotFound):
+        await other.get(record.session_id)
+    writer.put(record.session_id, 0, [1, 2], 1)
+    writer.put(record.session_id, 2, [3], 1)
+    await writer.flush(record.session_id)
+    assert await other.tokens(record.session_id) == [1, 2, 3]
+    assert (await other.get(record.session_id)).ttl_seconds == 77
+    await writer.close()
+
+
+async def test_a_request_that_began_without_the_store_is_told_once_however_often_it_is_sent(backend) -> None:
+    """The answer to the first try was lost, so that it is sent again; then somebody else came."""
+    store = backend.store()
+    for owner, lost in (("one", False), ("two", True)):
+        session_id, writer = (await store.create()).session_id, SessionWriter(store)
+        await store.begin(session_id, owner, Start(0, 0))
+        writer.begin(session_id, Birth(None, "one", Start(0, 0)))
+        writer.put(session_id, 0, [1], 1)
+        if lost:
+            with pytest.raises(LeaseLost):
+                await writer.flush(session_id)
+        else:
+            await writer.flush(session_id)
+        assert await store.tokens(session_id) == [] if lost else [1]
+        await writer.close()
+
+
+async def test_a_session_without_a_token_is_not_made(store) -> None:
+    writer = SessionWriter(store)
+    writer.begin("f" * 32, Birth(new_record("f" * 32, MODEL, utc_now()), "one", Start(0, 0)))
+    writer.end("f" * 32)
+    writer.put("f" * 32, 0, [1])
+    with pytest.raises(SessionNotFound):
+        await writer.flush("f" * 32)
     await writer.close()

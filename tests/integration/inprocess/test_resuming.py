@@ -203,6 +203,23 @@ async def test_tokens_that_the_log_had_not_received_are_computed_again(two: list
             check_rest(rest, whole, before, index)
 
 
+async def test_a_drawn_seed_is_kept(two: list[Coordinator]) -> None:
+    request = ask(request_id="0f1e2d3c4b5a6978" * 2)
+    request.sampling.ClearField("seed")
+    stream = two[0].send(request)
+    before = await stream.until(1)
+    session_id = before.first.session_id
+    run = two[0].gate.running(session_id)
+    assert run is not None
+    run.log.abandon()  # no token of the answer reaches the log any more
+    whole = await stream.end()
+    held = await two[0].store.load(session_id)
+    await two[0].store.commit(session_id, held.fence, len(held.tokens), [], END)
+    rest = await two[1].hear(request)
+    assert rest.first.seed == before.first.seed
+    assert (rest.token_ids, rest.text) == (whole.token_ids, whole.text)
+
+
 async def test_a_newer_call_takes_the_answer_over_and_generation_goes_on(two: list[Coordinator]) -> None:
     whole = await two[0].hear(ask("greedy"))
     older = two[0].send(ask("greedy", request_id="r"))
