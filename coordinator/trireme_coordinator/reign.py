@@ -20,7 +20,7 @@ from trireme_coordinator.engine import Engine
 from trireme_coordinator.leadership import Leadership, Sleep
 from trireme_coordinator.self_test import one_token
 from trireme_coordinator.service.door import Door
-from trireme_proto.errors import CoordinatorLeaving, NotLeading, TriremeError
+from trireme_proto.errors import CoordinatorLeaving, NotLeading, SessionStoreUnavailable, TriremeError
 from trireme_worker.concurrency import first_to_end
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,10 @@ class Reign:
 
     async def start(self) -> None:
         """Leads at once where nobody does, and else stands by. A TriremeError where it should lead, but cannot."""
-        if await self._leadership.attempt():
+        leads = False
+        with suppress(SessionStoreUnavailable):  # it is asked again as long as we stand by
+            leads = await self._leadership.attempt()
+        if leads:
             await self._begin()
         else:
             self._stand_by()

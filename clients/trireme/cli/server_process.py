@@ -85,12 +85,6 @@ class ServerProcess:
         self._process.kill()
         self._process.wait()
 
-    def said(self) -> str:
-        """What it printed since the last time, and before: its last lines."""
-        for _ in self._new_lines():
-            pass
-        return "\n".join(self._last)
-
     def _ended_within(self, seconds: float) -> bool:
         try:
             self._process.wait(seconds)

@@ -89,6 +89,19 @@ async def test_the_second_stands_by(pack: Pack, undisturbed: list[int]) -> None:
         assert await one.submit().done() == undisturbed
 
 
+async def test_a_redis_that_is_away_at_the_start_is_waited_for(pack: Pack, undisturbed: list[int]) -> None:
+    async with coordinators(pack) as (memory, one, two):
+        await one.reign.stop()
+        await two.reign.stop()
+        memory.down = True
+        await two.reign.start()
+        assert type(two.door.refusal) is NotLeading
+        memory.down = False
+        async with asyncio.timeout(20):
+            await two.reign.serving.wait()
+        assert await two.submit().done() == undisturbed
+
+
 async def test_a_deposed_leader_ends_its_answers_and_the_next_one_gives_the_same(
     pack: Pack, undisturbed: list[int]
 ) -> None:
