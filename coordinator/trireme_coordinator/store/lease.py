@@ -40,7 +40,7 @@ class RedisLease:
     """The lease of `deployment`, as seen by coordinator `owner` (a name without blanks, another for each process)."""
 
     def __init__(
-        self, url: str, deployment: str, owner: str, *, ttl_seconds: float = 1.5, timeout_seconds: float = 0.5
+        self, url: str, deployment: str, owner: str, *, ttl_seconds: float = 1.5, timeout_seconds: float = 1.0
     ) -> None:
         """`ttl_seconds`: how long the lease outlives its last renewal. Connects at the first call."""
         self.owner, self.ttl_seconds = owner, ttl_seconds
