@@ -297,7 +297,7 @@ def _scheduling(config: ServeConfig, pack: Pack) -> SchedulerConfig:
         prefill_chunk=config.prefill_chunk,
         queue=config.queue,
         speculation=config.speculation != "off",
-        ahead=config.stages == 1,
+        ahead=True,
     )
 
 

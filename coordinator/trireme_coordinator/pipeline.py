@@ -86,7 +86,8 @@ class Pipeline:
         stubs = [StageStub(channel) for channel in self._channels]
         following = [*self._addresses[1:], ""]
         for i in reversed(range(len(stubs))):
-            request = pb.ConfigureRequest(epoch=self.epoch, stage=i, next_address=following[i])
+            last = self._addresses[-1] if i == 0 and len(stubs) > 1 else ""
+            request = pb.ConfigureRequest(epoch=self.epoch, stage=i, next_address=following[i], last_address=last)
             await stubs[i].Configure(request, timeout=_CONNECT_SECONDS)
         self._results = stubs[-1].Results(pb.ResultsRequest(epoch=self.epoch))
         await asyncio.wait_for(self._results.initial_metadata(), _CONNECT_SECONDS)

@@ -59,13 +59,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         queue=st.integers(1, 8),
         sharing=st.booleans(),
         speculation=st.booleans(),
+        ahead=st.booleans(),
     )
     def begin(
-        self, stages: int, slots: int, extra_pages: int, chunk: int, queue: int, sharing: bool, speculation: bool
+        self,
+        stages: int,
+        slots: int,
+        extra_pages: int,
+        chunk: int,
+        queue: int,
+        sharing: bool,
+        speculation: bool,
+        ahead: bool,
     ) -> None:
         pages = pages_for(CONTEXT) + extra_pages
-        self.config = SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue, sharing, speculation)
+        self.config = SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue, sharing, speculation, ahead)
         self.scheduler = Scheduler(self.config)
+        self.scheduler.cost.gap = 0.5  # messages take as long as computing: going ahead pays
         self.pipeline = FakePipeline(self.config)
         self.live: list[Request] = []
         self.logs: dict[str, list[int]] = {}
@@ -183,6 +193,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         first, budget = self.pipeline.stages[0], self.scheduler.budget
         while self.pipeline.advance(0):
             pass
+        if self.pipeline.waits():  # it has not seen all frames
+            return
         held = {s.slot: s.tokens[: s.computed] for s in self.scheduler.running}
         held |= {parked.slot: list(parked.tokens) for parked in budget._parked.values()}
         lengths = {s.slot: s.fed for s in self.scheduler.running}
@@ -238,7 +250,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             if not row.prefill
         )
         awaited = {row.sequence for b in under_way for row in b.rows if row.samples and row.sequence.slot is not None}
-        assert not awaited & {row.sequence for row in batch.rows}, "a sequence whose token is awaited was scheduled"
+        scheduled = {row.sequence for row in batch.rows if not row.follows}
+        assert not awaited & scheduled, "a sequence whose token is awaited was scheduled"
+        followed = {row.sequence: row.position + row.count for b in under_way for row in b.rows if row.current}
+        assert all(followed[row.sequence] == row.position for row in batch.rows if row.follows)
         self.pipeline.send(batch)
         return True
 

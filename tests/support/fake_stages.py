@@ -34,8 +34,8 @@ class FakeStage:
     held: dict[int, list[int]] = field(default_factory=dict)
     steps: int = 0
 
-    def apply(self, batch: Batch) -> list[tuple[int, int]]:
-        """Takes in a frame as a stage would; returns (slot, token) of the rows that sample."""
+    def apply(self, batch: Batch, token_ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Takes in a frame as a stage would, with these ids; returns (slot, token) of the rows that sample."""
         self.steps += 1
         assert batch.step == self.steps
         for share in batch.share:
@@ -44,10 +44,11 @@ class FakeStage:
         for slot in batch.release:
             self.kv.release(slot)
             self.held.pop(slot, None)
-        ids = list(batch.token_ids)
+        ids = list(token_ids)
         tokens = []
         for row in batch.rows:
-            self.kv.extend(row.slot, row.position, row.count, len(row.drafts))  # FrameRefused would fail the test
+            uncertain = 1 if row.follows else len(row.drafts)
+            self.kv.extend(row.slot, row.position, row.count, uncertain)  # FrameRefused would fail the test
             held = self.held.setdefault(row.slot, [])
             held[row.position :] = [ids.pop(0) for _ in range(row.count)]
             ends = range(len(held) + 1 - row.sampled, len(held) + 1)
@@ -74,6 +75,8 @@ class FakePipeline:
         self.sent: list[Batch] = []
         self.results: list[list[tuple[int, int]]] = []
         self.completed = 0
+        self.chosen: dict[tuple[int, int, int], int] = {}  # (step, slot, position) -> token that the last stage sampled
+        self.fed: list[list[int]] = []  # token ids of the frames that the first stage has computed
 
     def send(self, batch: Batch) -> None:
         self.sent.append(batch)
@@ -83,10 +86,35 @@ class FakePipeline:
         ready = self.stages[stage - 1].steps if stage else len(self.sent)
         if self.stages[stage].steps == ready:
             return False
-        tokens = self.stages[stage].apply(self.sent[self.stages[stage].steps])
+        step = self.stages[stage].steps
+        if stage == 0 and not self._feed(self.sent[step]):
+            return False
+        tokens = self.stages[stage].apply(self.sent[step], self.fed[step])
         if stage == len(self.stages) - 1:
             self.results.append(tokens)
+            rows = [row for row in self.sent[step].rows if row.sampled]
+            last = dict(tokens)  # of each slot, the last one
+            self.chosen |= {(step + 1, row.slot, row.position + row.count): last[row.slot] for row in rows}
         return True
+
+    def waits(self) -> bool:
+        """Whether the first stage has a frame that follows what has not been sampled yet."""
+        step = self.stages[0].steps
+        return step < len(self.sent) and not self._followed(self.sent[step])
+
+    def _feed(self, batch: Batch) -> bool:
+        if not self._followed(batch):
+            return False
+        self.fed.append(list(batch.token_ids))
+        end = 0
+        for row in batch.rows:
+            end += row.count
+            if row.follows:
+                self.fed[-1][end - 1] = self.chosen[row.follows, row.slot, row.position]
+        return True
+
+    def _followed(self, batch: Batch) -> bool:
+        return all((row.follows, row.slot, row.position) in self.chosen for row in batch.rows if row.follows)
 
     def result(self) -> tuple[int, list[tuple[int, int]]] | None:
         """The next step's result, if it is there."""

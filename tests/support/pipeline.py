@@ -100,7 +100,7 @@ class LocalPipeline:
         self._threads = threads
         self._all: list[StageServer] = []
         config = SchedulerConfig(
-            stages, SLOTS, pages_for(KV_TOKENS), pack.config.context, chunk, queue, speculation=speculation
+            stages, SLOTS, pages_for(KV_TOKENS), pack.config.context, chunk, queue, speculation=speculation, ahead=True
         )
         self.engine = Engine(config, self.launch)
 

@@ -85,6 +85,13 @@ REFUSED: list[tuple[Change, str]] = [
         lambda f: f.rows[0].MergeFrom(pb.Row(count=30, drafts=LIMITS.draft_tokens + 1, sampling=f.rows[1].sampling)),
         "cannot have 9 drafts",
     ),
+    (lambda f: setattr(f.rows[0], "follows", 4), "a row of 3 tokens cannot follow what step 4 samples"),
+    (lambda f: f.rows[1].MergeFrom(pb.Row(count=2, follows=4)), "a row of 2 tokens cannot follow"),
+    (
+        lambda f: f.rows[0].MergeFrom(pb.Row(count=1, follows=4)),
+        "a row of 1 tokens cannot follow",
+    ),  # samples nothing
+    (lambda f: setattr(f.rows[1], "follows", 5), "cannot follow what step 5 samples"),
     (lambda f: setattr(f.rows[0], "slot", 8), "slot 8 is not below 8"),
     (lambda f: setattr(f.rows[0], "slot", 2**32 - 1), "slot 4294967295 is not below 8"),
     (lambda f: setattr(f.rows[0], "slot", 7), "two rows of one frame name the same slot"),
@@ -128,6 +135,7 @@ def test_frames_that_are_refused(change: Change, why: str) -> None:
         lambda f: setattr(f.rows[0], "count", LIMITS.frame_tokens - 1),
         lambda f: setattr(f.rows[0], "slot", 0),
         lambda f: f.rows[0].MergeFrom(pb.Row(drafts=2, sampling=f.rows[1].sampling)),
+        lambda f: setattr(f.rows[1], "follows", 4),
         lambda f: f.release.extend([1] * 6),
     ],
 )

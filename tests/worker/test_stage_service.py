@@ -34,8 +34,10 @@ class Served:
     stepper: Stepper
     service: StageService
 
-    async def configure(self, epoch: int, *, stage: int = 0, following: str = "") -> None:
-        await self.stub.Configure(pb.ConfigureRequest(epoch=epoch, stage=stage, next_address=following))
+    async def configure(self, epoch: int, *, stage: int = 0, following: str = "", choices: str = "") -> None:
+        await self.stub.Configure(
+            pb.ConfigureRequest(epoch=epoch, stage=stage, next_address=following, last_address=choices)
+        )
 
     def forward(self, epoch: int) -> Any:
         return self.stub.Forward(metadata=((EPOCH_KEY, str(epoch)),))
@@ -212,6 +214,56 @@ async def test_results_have_one_reader_on_the_last_stage(two: list[Served]) -> N
     for stage in two:
         assert isinstance(await error_of(stage.stub.Results(pb.ResultsRequest(epoch=1)).read()), FrameRefused)
     reader.cancel()
+
+
+async def test_choices_have_one_listener_on_the_last_stage(two: list[Served]) -> None:
+    first, last = two
+    await last.configure(1, stage=1)
+    await first.configure(1, following=last.address)
+    listener = last.stub.Choices(pb.ResultsRequest(epoch=1))
+    await listener.initial_metadata()
+    for stage in two:
+        assert isinstance(await error_of(stage.stub.Choices(pb.ResultsRequest(epoch=1)).read()), FrameRefused)
+    assert isinstance(await error_of(last.stub.Choices(pb.ResultsRequest(epoch=2)).read()), FrameRefused)
+    await last.configure(2, stage=1)
+    assert await listener.read() is grpc.aio.EOF
+
+
+async def test_a_row_follows_what_the_last_stage_sampled(two: list[Served]) -> None:
+    """The third frame is there before anybody but the last stage knows its token; told in advance it gives the same."""
+    first, last = two
+    found: list[list[pb.SampledToken]] = []
+    for epoch, ahead in ((1, False), (2, True)):
+        await last.configure(epoch, stage=1)
+        await first.configure(epoch, following=last.address, choices=last.address)
+        results, call = last.stub.Results(pb.ResultsRequest(epoch=epoch)), first.forward(epoch)
+        await call.write(prompt(epoch=epoch))
+        if not ahead:
+            found.append([(await results.read()).tokens[0]])
+        for step in (2, 3):
+            frame = prompt(step, position=18 + step, tokens=1, epoch=epoch)
+            frame.rows[0].follows = step - 1 if ahead else 0
+            frame.token_ids[0] = 0 if ahead else found[0][-1].token_id
+            await call.write(frame)
+            if not ahead:
+                found[0].append((await results.read()).tokens[0])
+        if ahead:
+            found.append([(await results.read()).tokens[0] for _ in range(3)])
+        call.cancel()
+        await first.freed(epoch)
+    assert found[0] == found[1]
+    assert len({token.token_id for token in found[0]}) > 1
+
+
+async def test_nothing_was_sampled_that_a_row_could_follow(whole: Served) -> None:
+    await whole.configure(1)
+    call = whole.forward(1)
+    await call.write(prompt())
+    frame = prompt(2, slot=1, tokens=1)
+    frame.rows[0].follows = 1
+    await call.write(frame)
+    error = await error_of(call)
+    assert (type(error), error.message) == (FrameRefused, "step 1 sampled nothing for position 0 of its slot")
 
 
 @pytest.mark.parametrize("refusing", [0, 1])

@@ -22,7 +22,7 @@ class SamplingParams:
 class Row:
     """`count` tokens of one sequence from `position` on, the last `drafts` of them guesses; `sampling`: sample the
     token that follows the last of them, and those that follow the `drafts` before it. `follows`: its one token is the
-    one that was sampled for this position.
+    last one that this step sampled for the slot; 0: it was given.
     """
 
     slot: int
@@ -30,7 +30,7 @@ class Row:
     count: int
     sampling: SamplingParams | None = None
     drafts: int = 0
-    follows: bool = False
+    follows: int = 0
 
     @property
     def uncertain(self) -> int:

@@ -98,8 +98,8 @@ def _row(row: pb.Row, expected: Expected) -> Row:
         raise FrameRefused(f"a row of {row.count} tokens at position {row.position} is out of range")
     if row.drafts > min(LIMITS.draft_tokens, row.count - 1) or (row.drafts and not row.HasField("sampling")):
         raise FrameRefused(f"a row of {row.count} tokens cannot have {row.drafts} drafts")
-    if row.follows and (row.count != 1 or not row.HasField("sampling")):
-        raise FrameRefused(f"a row of {row.count} tokens cannot follow what is sampled")
+    if row.follows and (row.count != 1 or not row.HasField("sampling") or row.follows >= expected.step):
+        raise FrameRefused(f"a row of {row.count} tokens cannot follow what step {row.follows} samples")
     return Row(row.slot, row.position, row.count, _sampling(row, expected), row.drafts, row.follows)
 
 

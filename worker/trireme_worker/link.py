@@ -92,6 +92,22 @@ async def forward_to(address: str, epoch: int) -> AsyncIterator[ForwardCall]:
             call.cancel()
 
 
+@asynccontextmanager
+async def choices_of(address: str, epoch: int) -> AsyncIterator[AsyncIterator[pb.StepResult]]:
+    """What the last stage, at `address` (HOST:PORT), samples from here on, on a channel of its own. Raises
+    PipelineUnavailable when the call is lost; leaving cancels it.
+    """
+    async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
+        call: Any = StageStub(channel).Choices(pb.ResultsRequest(epoch=epoch))
+        try:
+            await call.initial_metadata()  # the subscription stands: nothing sampled after this is missed
+            yield call
+        except grpc.aio.AioRpcError as error:
+            raise _loss(error) from error
+        finally:
+            call.cancel()
+
+
 def _loss(error: grpc.RpcError) -> TriremeError:
     """What a stage says it refused, as it said it; anything else is a stage that was lost."""
     typed = from_grpc(error)

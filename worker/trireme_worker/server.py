@@ -22,14 +22,16 @@ from trireme_proto.status import to_grpc
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageServicer
 from trireme_worker.batch import Sampled
+from trireme_worker.choices import Choices
 from trireme_worker.concurrency import first_to_end
-from trireme_worker.link import EPOCH_KEY, ForwardCall, forward_to
+from trireme_worker.link import EPOCH_KEY, ForwardCall, choices_of, forward_to
 from trireme_worker.stepper import Stepper
 
 _EPOCH_LEAP = 1 << 40
 """Most by which an epoch may rise at once, so that no single call can use up all numbers: a million terms."""
 _FIRST_EPOCH = 1 << 62
 """Most that a stage which has had no epoch yet takes: others may be far ahead of it."""
+_EXPLAIN_SECONDS = 1.0
 Context = grpc.aio.ServicerContext[Any, Any]
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,21 +42,36 @@ Outcome = asyncio.Future[list[Sampled]]
 class Epoch:
     """The calls of one building of the pipeline: a sender of frames, and on the last stage a reader of results."""
 
-    def __init__(self, number: int = 0, next_address: str = "") -> None:
-        self.number, self.next_address = number, next_address
+    def __init__(self, number: int = 0, next_address: str = "", last_address: str = "") -> None:
+        self.number, self.next_address, self.last_address = number, next_address, last_address
         self.sender = False
         """Whether frames come in right now."""
         self.reader = False
         """Whether somebody has asked for the results."""
         self.ended = asyncio.Event()
         self.results: asyncio.Queue[pb.StepResult | None] = asyncio.Queue()
-        """None comes last."""
+        """None comes last, as in `chosen`."""
+        self.chosen: asyncio.Queue[pb.StepResult | None] | None = None
+        """For the first stage, once it listens."""
+        self.choices = Choices()
+        """On the first stage: what it heard."""
 
     def end(self) -> None:
         """No frame is computed any more; the results that are there can still be read."""
         if not self.ended.is_set():
             self.ended.set()
-            self.results.put_nowait(None)
+            self._tell(None, None)
+
+    def sampled(self, frame: pb.Frame, sampled: list[Sampled]) -> None:
+        """The last stage has computed a frame."""
+        tokens = [pb.SampledToken(slot=s.slot, position=s.position, token_id=s.token_id) for s in sampled]
+        choices = pb.StepResult(step=frame.step, tokens=tokens) if tokens else None
+        self._tell(pb.StepResult(step=frame.step, tokens=tokens, timings=frame.timings), choices)
+
+    def _tell(self, result: pb.StepResult | None, choices: pb.StepResult | None) -> None:
+        if self.chosen is not None and (choices is not None or result is None):
+            self.chosen.put_nowait(choices)
+        self.results.put_nowait(result)
 
     async def over(self) -> Never:
         """PipelineUnavailable when the epoch ends."""
@@ -83,7 +100,7 @@ class StageService(StageServicer):
         except FrameRefused as error:
             await _refuse(context, error)
         self._epoch.end()
-        self._epoch = Epoch(request.epoch, request.next_address)
+        self._epoch = Epoch(request.epoch, request.next_address, request.last_address)
         await self._in_order(self._stepper.begin, request.epoch, request.stage)
         return pb.ConfigureResponse()
 
@@ -98,15 +115,31 @@ class StageService(StageServicer):
 
     async def Results(self, request: pb.ResultsRequest, context: Context) -> None:  # type: ignore[override]
         """Results of the epoch's steps, in order, until the epoch ends."""
-        epoch = self._epoch
-        if request.epoch != epoch.number:
-            await _refuse(context, FrameRefused(f"epoch is {request.epoch}, expected {epoch.number}"))
-        if epoch.reader or epoch.next_address:
-            await _refuse(context, FrameRefused("results have one reader, on the last stage"))
+        epoch = await self._read_epoch(request, context)
+        if epoch.reader:
+            await _refuse(context, FrameRefused("results have one reader"))
         epoch.reader = True
         await context.send_initial_metadata(())  # tells the coordinator that the subscription stands
         while (result := await epoch.results.get()) is not None:
             await context.write(result)
+
+    async def Choices(self, request: pb.ResultsRequest, context: Context) -> None:  # type: ignore[override]
+        """What the epoch's steps sample, in order, from now on and until the epoch ends."""
+        epoch = await self._read_epoch(request, context)
+        if epoch.chosen is not None or epoch.ended.is_set():
+            await _refuse(context, FrameRefused("choices have one listener, the first stage"))
+        epoch.chosen = asyncio.Queue()
+        await context.send_initial_metadata(())
+        while (choices := await epoch.chosen.get()) is not None:
+            await context.write(choices)
+
+    async def _read_epoch(self, request: pb.ResultsRequest, context: Context) -> Epoch:
+        """The current epoch, if the request is for it and this is the last stage."""
+        if request.epoch != self._epoch.number:
+            await _refuse(context, FrameRefused(f"epoch is {request.epoch}, expected {self._epoch.number}"))
+        if self._epoch.next_address:
+            await _refuse(context, FrameRefused("only the last stage has results"))
+        return self._epoch
 
     async def Report(self, request: pb.ReportRequest, context: Context) -> pb.ReportResponse:
         """How full and how busy the stage is. Taken between two steps, so that the books can be checked."""
@@ -157,16 +190,20 @@ class StageService(StageServicer):
         if not epoch.next_address:
             return await first_to_end(self._pump(epoch, incoming, None), epoch.over())
         async with forward_to(epoch.next_address, epoch.number) as following:
-            return await first_to_end(self._pump(epoch, incoming, following), epoch.over(), following.lost())
+            work = self._pump(epoch, incoming, following), epoch.over(), following.lost()
+            if not epoch.last_address:
+                return await first_to_end(*work)
+            async with choices_of(epoch.last_address, epoch.number) as choices:
+                return await first_to_end(*work, _heard(epoch, choices))
 
     async def _pump(self, epoch: Epoch, incoming: AsyncIterator[pb.Frame], following: ForwardCall | None) -> int:
         """Computes what comes in and hands it on, to the next stage or to the reader; returns the number of frames."""
         frames = 0
-        async with aclosing(self._begun(incoming)) as begun:
+        async with aclosing(self._begun(epoch, incoming)) as begun:
             async for frame, outcome in begun:
                 sampled = await outcome
                 if following is None:
-                    epoch.results.put_nowait(_result(frame, sampled))
+                    epoch.sampled(frame, sampled)
                 else:
                     await following.send(frame)
                 frames += 1
@@ -174,14 +211,21 @@ class StageService(StageServicer):
             await following.finish()
         return frames
 
-    async def _begun(self, incoming: AsyncIterator[pb.Frame]) -> AsyncGenerator[tuple[pb.Frame, Outcome], None]:
+    async def _begun(
+        self, epoch: Epoch, incoming: AsyncIterator[pb.Frame]
+    ) -> AsyncGenerator[tuple[pb.Frame, Outcome], None]:
         """Frames, each with what will come of it. A frame is read and handed to the compute thread while the one before
         is computed: else it would wait at its sender, whose stage would wait with it, and the compute thread for it.
         """
 
         async def begin() -> tuple[pb.Frame, Outcome] | None:
             frame = await anext(incoming, None)  # no `aiter`: gRPC's warns when it is made and then never asked
-            return None if frame is None else (frame, asyncio.ensure_future(self._step(frame, time.time_ns())))
+            if frame is None:
+                return None
+            arrived_ns = time.time_ns()
+            if epoch.last_address:
+                await epoch.choices.fill(frame)
+            return frame, asyncio.ensure_future(self._step(frame, arrived_ns))
 
         coming = asyncio.ensure_future(begin())
         try:
@@ -213,6 +257,15 @@ class StageService(StageServicer):
         )
 
 
+async def _heard(epoch: Epoch, choices: AsyncIterator[pb.StepResult]) -> Never:
+    """Listens to the last stage. Where that ends, what it says of the reason comes up the pipeline a moment later."""
+    try:
+        await epoch.choices.listen(choices)
+    except (PipelineUnavailable, grpc.aio.AioRpcError):
+        await asyncio.sleep(_EXPLAIN_SECONDS)
+        raise
+
+
 async def _abandon(coming: asyncio.Future[tuple[pb.Frame, Outcome] | None]) -> None:
     """Ends the reading of a frame, and its computation if that has not begun; what they come to does not matter."""
     coming.cancel()
@@ -220,11 +273,6 @@ async def _abandon(coming: asyncio.Future[tuple[pb.Frame, Outcome] | None]) -> N
     if isinstance(found, tuple):
         found[1].cancel()
         await asyncio.gather(found[1], return_exceptions=True)
-
-
-def _result(frame: pb.Frame, sampled: list[Sampled]) -> pb.StepResult:
-    tokens = [pb.SampledToken(slot=s.slot, position=s.position, token_id=s.token_id) for s in sampled]
-    return pb.StepResult(step=frame.step, tokens=tokens, timings=frame.timings)
 
 
 def _epoch_of(context: Context) -> str | bytes | None:

@@ -34,7 +34,7 @@ class Stepper:
     def __init__(self, model: StageModel) -> None:
         self.model = model
         self.progress = Progress(0)
-        self._chosen: dict[int, Sampled] = {}  # by slot, the token that was sampled last
+        self._chosen: dict[int, tuple[int, Sampled]] = {}  # by slot, the token that was sampled last, and in which step
 
     def begin(self, epoch: int, stage: int) -> None:
         """Starts an epoch as stage `stage` of the pipeline: frames of any other are refused from here on; all slots are
@@ -68,8 +68,8 @@ class Stepper:
         batch, shares = frames.read_batch(frame, expected), frames.read_shares(frame, expected)
         read = frames.read_token_ids if model.first else frames.read_activations
         values = read(frame, batch, expected)
-        if model.first:
-            self._follow(batch, values)  # token ids, then
+        if model.first and model.last:  # else the frame came with what the last stage sampled
+            self._follow(batch, values)
         for share in shares:
             model.kv.share(share.slot, share.from_slot, share.pages)
         for slot in frame.release:
@@ -83,7 +83,7 @@ class Stepper:
         frame.ClearField("token_ids")
         if model.last:
             sampled = model.sample(batch, hidden)
-            self._chosen.update((each.slot, each) for each in sampled)
+            self._chosen.update((each.slot, (frame.step, each)) for each in sampled)
             return sampled
         frames.write_activations(frame, hidden)
         return []
@@ -94,9 +94,9 @@ class Stepper:
         for row in batch.rows:
             end += row.count
             if row.follows:
-                chosen = self._chosen.get(row.slot)
-                if chosen is None or chosen.position != row.position:
-                    raise FrameRefused(f"nothing has been sampled for position {row.position} of slot {row.slot}")
+                step, chosen = self._chosen.get(row.slot, (0, None))
+                if chosen is None or (step, chosen.position) != (row.follows, row.position):
+                    raise FrameRefused(f"step {row.follows} sampled nothing for position {row.position} of its slot")
                 token_ids[end - 1] = chosen.token_id
 
     def _expected(self) -> frames.Expected:

@@ -148,7 +148,6 @@ class Scheduler:
         if unread:
             del sequence.tokens[-unread:]
             sequence.computed = min(sequence.computed, len(sequence.tokens) - 1)
-        sequence.computed = min(sequence.computed, len(sequence.tokens))  # a step ahead has fed what is not part of it
         self._rest(sequence)
 
     def drop(self, sequence: Sequence) -> None:
@@ -358,7 +357,7 @@ class Scheduler:
             return []
         if self.config.speculation and not all(row.sequence.drafts.stands_back(self.cost.gap) for row in rows):
             return []
-        return [self._row(row.sequence, 1, prefill=False, follows=True) for row in rows]
+        return [self._row(row.sequence, 1, prefill=False, follows=self._under_way[0].step) for row in rows]
 
     def _goes_on(self, row: Row) -> bool:
         """Whether one token of its sequence is under way, and will not be the last, as far as can be told."""
@@ -373,11 +372,11 @@ class Scheduler:
         drafts: tuple[int, ...] = (),
         *,
         prefill: bool,
-        follows: bool = False,
+        follows: int = 0,
     ) -> Row:
         if sequence.slot is None:
             raise ValueError("a sequence without a slot cannot be scheduled")
-        position, samples = sequence.computed, follows or sequence.pending == count
+        position, samples = sequence.computed, follows > 0 or sequence.pending == count
         sequence.computed += count
         sequence.fed = sequence.computed + len(drafts)
         sequence.drafted += len(drafts)

@@ -109,8 +109,8 @@ class Row:
     admission: int
     """Which of the sequence's admissions it belongs to."""
     drafts: tuple[int, ...] = ()
-    follows: bool = False
-    """Its one token is the one that an earlier row asks for, and is not known yet."""
+    follows: int = 0
+    """The step under way that samples its one token, which is not known yet; 0: it is known."""
 
     @property
     def sampled(self) -> int:
@@ -120,7 +120,7 @@ class Row:
     @property
     def certain(self) -> int:
         """Tokens of the sequence, from its beginning, that are computed with this row and are no guesses."""
-        return self.position + self.count - len(self.drafts) - self.follows
+        return self.position + self.count - len(self.drafts) - bool(self.follows)
 
     @property
     def current(self) -> bool:

@@ -108,7 +108,8 @@ class SessionsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Fork(self, request, context):
-        """Makes a new session of the first tokens of another one, which stays as it is. Nothing is computed again as long as the
+        """Makes a new session of the first tokens of another one, which stays as it is; also while a request is running on that one,
+        of what it holds so far. Nothing is computed again as long as the
         keys and values of these tokens are held. INVALID_ARGUMENT beyond the session's end; FAILED_PRECONDITION where the end
         is asked for and was not stored (`Session.missing_tokens`).
         """

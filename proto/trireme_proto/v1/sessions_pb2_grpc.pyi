@@ -43,7 +43,8 @@ class SessionsStub:
     Delete: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.DeleteSessionRequest, _sessions_pb2.DeleteSessionResponse]
     """NOT_FOUND where there is none (any more). FAILED_PRECONDITION while a request is running on it."""
     Fork: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ForkSessionRequest, _sessions_pb2.Session]
-    """Makes a new session of the first tokens of another one, which stays as it is. Nothing is computed again as long as the
+    """Makes a new session of the first tokens of another one, which stays as it is; also while a request is running on that one,
+    of what it holds so far. Nothing is computed again as long as the
     keys and values of these tokens are held. INVALID_ARGUMENT beyond the session's end; FAILED_PRECONDITION where the end
     is asked for and was not stored (`Session.missing_tokens`).
     """
@@ -70,7 +71,8 @@ class SessionsAsyncStub(SessionsStub):
     Delete: _aio.UnaryUnaryMultiCallable[_sessions_pb2.DeleteSessionRequest, _sessions_pb2.DeleteSessionResponse]  # type: ignore[assignment]
     """NOT_FOUND where there is none (any more). FAILED_PRECONDITION while a request is running on it."""
     Fork: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ForkSessionRequest, _sessions_pb2.Session]  # type: ignore[assignment]
-    """Makes a new session of the first tokens of another one, which stays as it is. Nothing is computed again as long as the
+    """Makes a new session of the first tokens of another one, which stays as it is; also while a request is running on that one,
+    of what it holds so far. Nothing is computed again as long as the
     keys and values of these tokens are held. INVALID_ARGUMENT beyond the session's end; FAILED_PRECONDITION where the end
     is asked for and was not stored (`Session.missing_tokens`).
     """
@@ -124,7 +126,8 @@ class SessionsServicer(metaclass=_abc_1.ABCMeta):
         request: _sessions_pb2.ForkSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sessions_pb2.Session, _abc.Awaitable[_sessions_pb2.Session]]:
-        """Makes a new session of the first tokens of another one, which stays as it is. Nothing is computed again as long as the
+        """Makes a new session of the first tokens of another one, which stays as it is; also while a request is running on that one,
+        of what it holds so far. Nothing is computed again as long as the
         keys and values of these tokens are held. INVALID_ARGUMENT beyond the session's end; FAILED_PRECONDITION where the end
         is asked for and was not stored (`Session.missing_tokens`).
         """

@@ -7,6 +7,8 @@ Internal API between coordinator and stages. Not for users: no compatibility is 
        ^                                                       |
        +-------------------------Results-----------------------+
 
+and stage 0 hears from the last stage, by Choices, what was sampled.
+
 Frames arrive in order on one stream for each hop; everything a frame asks for happens in the order of the frames.
 """
 
@@ -32,22 +34,26 @@ class ConfigureRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     NEXT_ADDRESS_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
+    LAST_ADDRESS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Rises with each (re-)building of the pipeline."""
     next_address: _builtins.str
     """HOST:PORT of the next stage; empty for the last one."""
     stage: _builtins.int
     """Position in the pipeline, from 0."""
+    last_address: _builtins.str
+    """First stage of several: HOST:PORT of the last one."""
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         next_address: _builtins.str = ...,
         stage: _builtins.int = ...,
+        last_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "next_address", b"next_address", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "last_address", b"last_address", "next_address", b"next_address", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -202,9 +208,9 @@ class Row(_message.Message):
     """Tokens in this row, at least 1."""
     drafts: _builtins.int
     """How many of the row's last tokens are guesses at what would be sampled; fewer than `count`."""
-    follows: _builtins.bool
-    """The row's one token is the one that is sampled for the slot at this position, in an earlier frame, and that the sender did
-    not know yet; the id given for it is 0. It counts as a guess: the next row may leave it out.
+    follows: _builtins.int
+    """Not 0: the row's one token is the last one that this earlier step samples for the slot, which the sender did not know yet;
+    the id given for it is 0. It counts as a guess: the next row may leave it out.
     """
     @_builtins.property
     def sampling(self) -> Global___RowSampling:
@@ -218,7 +224,7 @@ class Row(_message.Message):
         count: _builtins.int = ...,
         sampling: Global___RowSampling | None = ...,
         drafts: _builtins.int = ...,
-        follows: _builtins.bool = ...,
+        follows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

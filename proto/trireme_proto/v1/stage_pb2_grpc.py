@@ -49,6 +49,11 @@ class StageStub:
                 request_serializer=trireme__proto_dot_v1_dot_stage__pb2.ResultsRequest.SerializeToString,
                 response_deserializer=trireme__proto_dot_v1_dot_stage__pb2.StepResult.FromString,
                 _registered_method=True)
+        self.Choices = channel.unary_stream(
+                '/trireme.v1.Stage/Choices',
+                request_serializer=trireme__proto_dot_v1_dot_stage__pb2.ResultsRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_stage__pb2.StepResult.FromString,
+                _registered_method=True)
         self.Report = channel.unary_unary(
                 '/trireme.v1.Stage/Report',
                 request_serializer=trireme__proto_dot_v1_dot_stage__pb2.ReportRequest.SerializeToString,
@@ -82,6 +87,14 @@ class StageServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Choices(self, request, context):
+        """Last stage only, for the first one: the same without timings. The first stage need not wait for the coordinator's word
+        to go on with a row that `follows`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Report(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -103,6 +116,11 @@ def add_StageServicer_to_server(servicer, server):
             ),
             'Results': grpc.unary_stream_rpc_method_handler(
                     servicer.Results,
+                    request_deserializer=trireme__proto_dot_v1_dot_stage__pb2.ResultsRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_stage__pb2.StepResult.SerializeToString,
+            ),
+            'Choices': grpc.unary_stream_rpc_method_handler(
+                    servicer.Choices,
                     request_deserializer=trireme__proto_dot_v1_dot_stage__pb2.ResultsRequest.FromString,
                     response_serializer=trireme__proto_dot_v1_dot_stage__pb2.StepResult.SerializeToString,
             ),
@@ -191,6 +209,33 @@ class Stage:
             request,
             target,
             '/trireme.v1.Stage/Results',
+            trireme__proto_dot_v1_dot_stage__pb2.ResultsRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_stage__pb2.StepResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Choices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trireme.v1.Stage/Choices',
             trireme__proto_dot_v1_dot_stage__pb2.ResultsRequest.SerializeToString,
             trireme__proto_dot_v1_dot_stage__pb2.StepResult.FromString,
             options,

@@ -7,6 +7,8 @@ Internal API between coordinator and stages. Not for users: no compatibility is 
        ^                                                       |
        +-------------------------Results-----------------------+
 
+and stage 0 hears from the last stage, by Choices, what was sampled.
+
 Frames arrive in order on one stream for each hop; everything a frame asks for happens in the order of the frames.
 """
 
@@ -48,6 +50,10 @@ class StageStub:
     """
     Results: _grpc.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]
     """Last stage only, one reader an epoch: one StepResult a frame, in order."""
+    Choices: _grpc.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]
+    """Last stage only, for the first one: the same without timings. The first stage need not wait for the coordinator's word
+    to go on with a row that `follows`.
+    """
     Report: _grpc.UnaryUnaryMultiCallable[_stage_pb2.ReportRequest, _stage_pb2.ReportResponse]
 
 @_typing.type_check_only
@@ -63,6 +69,10 @@ class StageAsyncStub(StageStub):
     """
     Results: _aio.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]  # type: ignore[assignment]
     """Last stage only, one reader an epoch: one StepResult a frame, in order."""
+    Choices: _aio.UnaryStreamMultiCallable[_stage_pb2.ResultsRequest, _stage_pb2.StepResult]  # type: ignore[assignment]
+    """Last stage only, for the first one: the same without timings. The first stage need not wait for the coordinator's word
+    to go on with a row that `follows`.
+    """
     Report: _aio.UnaryUnaryMultiCallable[_stage_pb2.ReportRequest, _stage_pb2.ReportResponse]  # type: ignore[assignment]
 
 class StageServicer(metaclass=_abc_1.ABCMeta):
@@ -93,6 +103,16 @@ class StageServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_stage_pb2.StepResult], _abc.AsyncIterator[_stage_pb2.StepResult]]:
         """Last stage only, one reader an epoch: one StepResult a frame, in order."""
+
+    @_abc_1.abstractmethod
+    def Choices(
+        self,
+        request: _stage_pb2.ResultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_stage_pb2.StepResult], _abc.AsyncIterator[_stage_pb2.StepResult]]:
+        """Last stage only, for the first one: the same without timings. The first stage need not wait for the coordinator's word
+        to go on with a row that `follows`.
+        """
 
     @_abc_1.abstractmethod
     def Report(

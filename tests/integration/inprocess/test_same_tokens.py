@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 from tests.support.by_hand import answer_by_hand
-from tests.support.pipeline import GREEDY, local_pipeline, sampled
+from tests.support.pipeline import GREEDY, LocalPipeline, local_pipeline, sampled
 
-from trireme_coordinator.scheduler import SamplingParams
+from trireme_coordinator.scheduler import Batch, SamplingParams
 from trireme_worker.pack import Pack
 
 ANSWER = 16
@@ -37,6 +37,40 @@ async def test_same_tokens(pack: Pack, by_hand: list[list[int]], stages: int, th
         for i in (4, 7):  # alone: a greedy one and a sampled one
             assert await local.submit(*_arguments(i)).done() == by_hand[i]
         await local.emptied()
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+async def test_going_ahead_changes_nothing(pack: Pack, by_hand: list[list[int]], stages: int) -> None:
+    """Alone, a stream's next step is on its way before its token is known; ends by an end-of-text token, too."""
+    async with local_pipeline(pack, stages) as local:
+        batches = _schedules(local)
+        found = [await local.submit(*_arguments(i)).done() for i in range(len(REQUESTS))]
+        assert found == by_hand
+        assert sum(row.follows > 0 for batch in batches for row in batch.rows) > len(REQUESTS) * ANSWER // 2
+        prompt, sampling = REQUESTS[7]
+        for session in ("", "kept"):
+            eos = frozenset({by_hand[7][9]})
+            ends = by_hand[7].index(by_hand[7][9])
+            assert await local.submit(prompt, ANSWER, sampling, eos=eos, session=session).done() == by_hand[7][:ends]
+        longer = [*prompt, *by_hand[7][:ends]]
+        goes_on = await local.submit(longer, ANSWER - ends, sampling, session="kept").done()
+        assert goes_on == by_hand[7][ends:]
+        local.engine.forget("kept")
+        await local.emptied()
+
+
+def _schedules(local: LocalPipeline) -> list[Batch]:
+    """Every micro-batch that is made from here on."""
+    made: list[Batch] = []
+    schedule = local.engine.scheduler.schedule
+
+    def noted(now_ns: int | None = None) -> Batch | None:
+        batch = schedule(now_ns)
+        made.extend([batch] if batch else [])
+        return batch
+
+    local.engine.scheduler.schedule = noted  # type: ignore[method-assign]
+    return made
 
 
 async def test_joining_and_leaving_in_mid_answer_changes_nothing(pack: Pack, by_hand: list[list[int]]) -> None:
