@@ -12,7 +12,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from trireme_coordinator.engine import Engine
-from trireme_coordinator.leadership import Leadership
+from trireme_coordinator.leadership import Leadership, SoleLeadership
 from trireme_coordinator.placement import LayersOf, Placed
 from trireme_coordinator.service.cluster import ClusterService
 from trireme_coordinator.service.door import Door
@@ -61,9 +61,10 @@ def _not_free(host: str, port: int) -> ConfigurationError:
 class PublicServer:
     """All services on one port. To be made after Ray was started: Ray forks, which gRPC's threads do not survive."""
 
-    def __init__(self, host: str, port: int, door: Door) -> None:
+    def __init__(self, host: str, port: int, door: Door | None = None) -> None:
+        """`door`: who may come in; None: everybody."""
         self._server = grpc.aio.server(
-            options=_OPTIONS, maximum_concurrent_rpcs=LIMITS.concurrent_calls, interceptors=[door]
+            options=_OPTIONS, maximum_concurrent_rpcs=LIMITS.concurrent_calls, interceptors=[door] if door else []
         )
         self._health = HealthServicer()
         try:
@@ -81,7 +82,7 @@ class PublicServer:
         pack: Pack,
         placed: list[Placed],
         previews: Previews,
-        leadership: Leadership,
+        leadership: Leadership | None = None,
         *,
         threads: int,
     ) -> None:
@@ -105,7 +106,7 @@ class PublicServer:
             layers=LayersOf(placed),
         )
         version = importlib.metadata.version("trireme-inference")
-        model = model_of(pack)
+        model, leadership = model_of(pack), leadership or SoleLeadership()
         cluster = ClusterService(
             engine, gate.store, placed, model, previews, leadership, threads=threads, version=version
         )
