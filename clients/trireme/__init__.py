@@ -48,6 +48,7 @@ from trireme.cluster import (
     PlacementFigures,
     PlacementPreview,
     PlannedStage,
+    Recovery,
     Stage,
     Status,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "PlacementFigures",
     "PlacementPreview",
     "PlannedStage",
+    "Recovery",
     "Session",
     "Sessions",
     "Stage",

@@ -12,6 +12,7 @@ from trireme.cluster import (
     PlacementFigures,
     PlacementPreview,
     PlannedStage,
+    Recovery,
     Stage,
     Status,
 )
@@ -64,6 +65,21 @@ def status(message: cluster.StatusResponse) -> Status:
         session_store_ok=message.session_store_ok,
         leading=message.leading,
         leader=message.leader,
+        reason=message.reason,
+        recoveries=message.recoveries,
+        last_recovery=_recovery(message.last_recovery) if message.HasField("last_recovery") else None,
+    )
+
+
+def _recovery(message: cluster.Recovery) -> Recovery:
+    return Recovery(
+        cause=message.cause,
+        stages=tuple(message.stages),
+        method=message.method,
+        detection_seconds=message.detection_seconds,
+        rebuild_seconds=message.rebuild_seconds,
+        sequences=message.sequences,
+        tokens=message.tokens,
     )
 
 

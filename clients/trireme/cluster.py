@@ -66,6 +66,28 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovery:
+    """One loss of the pipeline, and how it came back."""
+
+    cause: str
+    """"dead": the process was gone; "silent": nothing came from it, frozen or cut off; "hung": it answered, but its
+    computation did not get on; "refused": it refused a frame; "ended": it ended its call, but lived."""
+    stages: tuple[int, ...]
+    """That were lost."""
+    method: str
+    """"kept": all processes lived on; "restarted": lost stages were, on their nodes; "moved": at least one to another
+    node."""
+    detection_seconds: float
+    """From the last sign of life to the verdict."""
+    rebuild_seconds: float
+    """From the verdict until the pipeline was complete again."""
+    sequences: int
+    """Running requests that it interrupted."""
+    tokens: int
+    """Tokens of theirs whose keys and values were lost."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The state of the server and its pipeline."""
 
@@ -84,6 +106,12 @@ class Status:
     """Whether the coordinator that answered drives the stages; one that stands by knows nothing of them."""
     leader: str
     """HOST:PORT of the coordinator that does, by its own account; empty where there is only one."""
+    reason: str = ""
+    """Why the pipeline is not ready, one sentence; empty when it is."""
+    recoveries: int = 0
+    """How often a pipeline that was complete has been rebuilt."""
+    last_recovery: Recovery | None = None
+    """The last time."""
 
 
 @dataclass(frozen=True, slots=True)

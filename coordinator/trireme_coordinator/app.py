@@ -19,10 +19,13 @@ from pathlib import Path
 from trireme_coordinator.config import ServeConfig, check_frames, split_address
 from trireme_coordinator.embedded_redis import EmbeddedRedis
 from trireme_coordinator.embedded_watch import keep_running
-from trireme_coordinator.engine import Engine, Launch
+from trireme_coordinator.engine import Engine
 from trireme_coordinator.leadership import Leadership, LeasedLeadership, SoleLeadership
+from trireme_coordinator.loss import StageLoss
 from trireme_coordinator.model_costs import model_costs
+from trireme_coordinator.page_store import page_store
 from trireme_coordinator.placement import Machine, ModelCosts, Node, Placed, place
+from trireme_coordinator.placement.costs import StageCosts, decode_step
 from trireme_coordinator.probing import alike, machine_of, named, place_measured
 from trireme_coordinator.public_server import PublicServer, check_free
 from trireme_coordinator.ray_cluster import RayCluster, Settings
@@ -32,13 +35,16 @@ from trireme_coordinator.scheduler.budget import pages_for
 from trireme_coordinator.service.door import Door
 from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.service.sessions import SessionGate
+from trireme_coordinator.stages import Stages
 from trireme_coordinator.store import ModelIdentity, Owner, RedisRequestStore, SessionWriter
 from trireme_coordinator.store.lease import RedisLease
+from trireme_coordinator.succession import Succession, Wanted
 from trireme_coordinator.telemetry import setup_telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, StartupError
 from trireme_worker.actor import StageSettings, chosen_layout
 from trireme_worker.pack import Pack, default_pack, is_url, local_pack
+from trireme_worker.page_redis import StoreSettings
 
 Say = Callable[[str], None]
 """Told what is being done, one line each."""
@@ -76,11 +82,27 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         stack.push_async_callback(gate.close)
         cluster = await _cluster(config, stack, say)
         costs = model_costs(pack.config, layout=_layout(config, pack), head=pack.head_kind, kv_dtype=config.kv_dtype)
+        pages, keys = await page_store(config, stack, say)
         leadership = await _leadership(config, stack)
-        stages = _Stages(config, pack, cluster, costs, say)
-        engine = Engine(_scheduling(config, pack), stages.launch, next_epoch=leadership.next_epoch)
+        sizes = StageCosts(costs, (), decode_step(1, 1), _kv_tokens(config, pack))
+        settings = _settings(config, pack, pages)
+        stages = Stages(cluster, settings, lambda stage: sizes.needed(stage.layers.start, stage.layers.stop))
+
+        async def discard(losses: Sequence[StageLoss]) -> None:
+            if await leadership.confirmed():  # else they may be a successor's, and well
+                await stages.discard(losses)
+
+        engine = Engine(
+            _scheduling(config, pack), stages.launch, keys=keys, discard=discard, next_epoch=leadership.next_epoch
+        )
+
+        async def fresh() -> list[Placed]:
+            nodes = await _nodes(config, cluster, say)
+            return await asyncio.to_thread(_place_on, config, pack, cluster, nodes, costs, say)
+
         door = Door()
-        reign = Reign(leadership, stages, engine, door)
+        wanted = Wanted(settings, config.stages, pack.config.layers, shared=_shared(config))
+        reign = Reign(leadership, Succession(cluster, stages, wanted, fresh, say), engine, door)
         stack.push_async_callback(reign.stop)
         await reign.start()  # a mistake shows here
         telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
@@ -176,57 +198,6 @@ def _shared(config: ServeConfig) -> bool:
     return bool(config.redis_url and config.ray_address)
 
 
-class _Stages:
-    """The workers on Ray."""
-
-    def __init__(self, config: ServeConfig, pack: Pack, cluster: RayCluster, costs: ModelCosts, say: Say) -> None:
-        self.placed: list[Placed] = []
-        self.launch = _launcher(config, pack, cluster, self.placed)
-        self._config, self._pack, self._cluster, self._costs, self._say = config, pack, cluster, costs, say
-
-    async def begin(self) -> None:
-        if not await self._adopted():
-            nodes = await _nodes(self._config, self._cluster, self._say)
-            self.placed[:] = await asyncio.to_thread(
-                _place_on, self._config, self._pack, self._cluster, nodes, self._costs, self._say
-            )
-            many = "stage" if len(self.placed) == 1 else "stages"
-            self._say(f"Starting {len(self.placed)} {many}: loading, checking and compiling")
-            await self.launch()  # a mistake shows here; the engine calls it again after a fault
-        for stage in self.placed:
-            layers = f"layers {stage.layers.start} to {stage.layers.stop - 1}"
-            self._say(f"Stage {stage.stage} on {stage.node.name}: {layers}")
-
-    def disown(self) -> None:
-        self.placed.clear()
-        self._cluster.disown()
-
-    async def discard(self) -> None:
-        self.placed.clear()
-        await asyncio.to_thread(self._cluster.discard)
-
-    async def _adopted(self) -> bool:
-        """Whether the workers of the coordinator before are there, and are what this one would have started."""
-        if not _shared(self._config):
-            return False
-        told = await asyncio.to_thread(self._cluster.adopt, self._config.stages)
-        nodes = {node.node_id: node for node in await asyncio.to_thread(self._cluster.nodes)}
-        if told is None or any(each.node_id not in nodes for each in told):
-            return False
-        placed = [
-            Placed(number, range(each.first_layer, each.end_layer), nodes[each.node_id])
-            for number, each in enumerate(told)
-        ]
-        wanted = _settings(self._config, self._pack)
-        if [wanted(stage, each.host) for stage, each in zip(placed, told, strict=True)] != told:
-            self._say("The stages that run were started with other settings; they are replaced")
-            await asyncio.to_thread(self._cluster.discard)
-            return False
-        self._say(f"Taking over {len(placed)} running {'stage' if len(placed) == 1 else 'stages'}")
-        self.placed[:] = placed
-        return True
-
-
 def _place(config: ServeConfig, pack: Pack, nodes: Sequence[Node]) -> list[Placed]:
     layer_bytes = [pack.layer_bytes(i) for i in range(pack.config.layers)]
     return place(layer_bytes, pack.head_read_bytes(), nodes, config.stages)
@@ -257,7 +228,7 @@ def _layout(config: ServeConfig, pack: Pack) -> str:
     return chosen_layout(config.layout) or pack.layout
 
 
-def _settings(config: ServeConfig, pack: Pack) -> Settings:
+def _settings(config: ServeConfig, pack: Pack, pages: StoreSettings | None) -> Settings:
     def settings(stage: Placed, host: str) -> StageSettings:
         return StageSettings(
             pack=config.pack if is_url(config.pack) else str(pack.path),
@@ -271,16 +242,10 @@ def _settings(config: ServeConfig, pack: Pack) -> Settings:
             slots=config.slots,
             host=host,
             node_id=stage.node.node_id,
+            pages=pages,
         )
 
     return settings
-
-
-def _launcher(config: ServeConfig, pack: Pack, cluster: RayCluster, placed: list[Placed]) -> Launch:
-    async def launch() -> list[str]:
-        return await asyncio.to_thread(cluster.launch, placed, _settings(config, pack))
-
-    return launch
 
 
 def _kv_tokens(config: ServeConfig, pack: Pack) -> int:

@@ -67,6 +67,9 @@ class ServeConfig:
     layout: str = "auto"
     """Layout of the ternary weights in memory: "2bit", "1.6bit", "auto" (the faster one on a worker's CPU) or "packed"
     (as in the pack, mapped from its files). A stage lays its weights out anew when it starts, if need be."""
+    kv_store_gb: int = 0
+    """Gigabytes of Redis (10^9 bytes) for full KV pages, so that a session whose pages the stages gave up or lost can
+    be restored instead of computed, where that is quicker. 0: none are kept there."""
     slots: int = 64
     """Sequences that can be computed at once."""
     queue: int = LIMITS.queue
@@ -91,6 +94,7 @@ class ServeConfig:
             ("ray_nodes", 1, 1024),
             ("prefill_chunk", 1, LIMITS.frame_tokens // 2),
             ("kv_tokens", 0, 1 << 31),
+            ("kv_store_gb", 0, LIMITS.page_store_gigabytes),
             ("slots", 1, LIMITS.frame_rows),
             ("queue", 1, LIMITS.concurrent_calls),
             ("session_ttl", 1, LIMITS.session_ttl_seconds),
@@ -102,6 +106,8 @@ class ServeConfig:
                 )
         if 0 < self.kv_tokens < _LEAST_KV_TOKENS:
             raise ConfigurationError(f"kv-tokens is {self.kv_tokens}; it must be 0 or at least {_LEAST_KV_TOKENS}.")
+        if self.kv_store_gb and self.ray_address and not self.redis_url:
+            raise ConfigurationError("kv-store-gb needs redis-url here: an embedded Redis serves only its own machine.")
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(f"name is '{self.name}'; it must be 1 to 64 letters, digits and . _ or -.")
         if self.kv_dtype not in KV_DTYPES:

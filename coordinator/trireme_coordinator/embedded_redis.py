@@ -19,6 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,8 +48,17 @@ rm -rf -- "$2"
 class EmbeddedRedis:
     """Starts and stops the server. Also a context manager."""
 
-    def __init__(self, data_folder: Path | None = None, *, max_memory_bytes: int = 1 << 30) -> None:
-        """`data_folder` is made where it does not exist; None keeps nothing. `max_memory_bytes`: refuses more."""
+    def __init__(
+        self,
+        data_folder: Path | None = None,
+        *,
+        max_memory_bytes: int = 1 << 30,
+        commands: Sequence[str] | None = None,
+    ) -> None:
+        """`data_folder` is made where it does not exist; None keeps nothing. `max_memory_bytes`: refuses more.
+        `commands`: that its user may run, `auth` and `ping` besides; None: those of the session store.
+        """
+        self._commands = COMMANDS if commands is None else ("auth", "ping", *commands)
         self._data_folder = data_folder
         self._max_memory = max_memory_bytes
         self._password = secrets.token_urlsafe(32)
@@ -149,7 +159,7 @@ class EmbeddedRedis:
 
     def _settings(self, data: Path) -> list[str]:
         digest = hashlib.sha256(self._password.encode()).hexdigest()
-        allowed = " ".join(f"+{command}" for command in COMMANDS)
+        allowed = " ".join(f"+{command}" for command in self._commands)
         return [
             "port 0",
             f"unixsocket {_quoted(self._socket)}",

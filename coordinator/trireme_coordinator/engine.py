@@ -16,17 +16,24 @@ from collections.abc import Sequence as Items
 from contextlib import contextmanager
 from typing import Never, Protocol
 
+from trireme_coordinator.loss import REPLACED, Cause, StageLoss, StageLost
+from trireme_coordinator.page_fetching import Choose, PageFetching, quicker
 from trireme_coordinator.pipeline import Pipeline, highest_epoch
-from trireme_coordinator.scheduler import Batch, Finish, Scheduler, SchedulerConfig, Sequence
-from trireme_proto.errors import Internal, PipelineUnavailable, TriremeError
+from trireme_coordinator.recovery import Recoveries
+from trireme_coordinator.scheduler import Batch, Finish, PageKeys, Scheduler, SchedulerConfig, Sequence
+from trireme_coordinator.vigilance import Patience
+from trireme_proto.errors import FrameRefused, Internal, PipelineUnavailable, TriremeError
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_worker.concurrency import first_to_end
 
 log = logging.getLogger(__name__)
 
-_PAUSE_SECONDS = 0.2
-"""A stage that fails at once must not be restarted in a tight loop."""
-_LAUNCH_PAUSE_SECONDS = 1.0
+_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE = 256
+"""Times `_PAUSE_SECONDS`. Pauses double while the pipeline is lost again and again without a step in between."""
+_LAUNCH_PAUSE_SECONDS = 0.25
+_LONGEST_LAUNCH_PAUSE = 16
+"""Times `_LAUNCH_PAUSE_SECONDS`, as above."""
 _MOST_SETBACKS = 5
 """Times that a sequence starts over without one token in between, before it is given up."""
 _STOPPING = "The server is stopping."
@@ -34,6 +41,13 @@ _FAULT = "Something went wrong in the server; its log says what."
 
 Launch = Callable[[], Awaitable[list[str]]]
 """Makes sure that all stages run; returns their addresses in pipeline order. PipelineUnavailable if it cannot."""
+
+Discard = Callable[[Items[StageLoss]], Awaitable[None]]
+"""Told which stages are lost before the next launch: a process that is frozen, hung or gone must not be used again."""
+
+
+async def _keep(_: Items[StageLoss]) -> None:
+    """Whoever launches finds out by himself."""
 
 
 NextEpoch = Callable[[int], Awaitable[int]]
@@ -69,14 +83,23 @@ class Engine:
         config: SchedulerConfig,
         launch: Launch,
         clock: Callable[[], int] = time.perf_counter_ns,
+        *,
+        keys: PageKeys | None = None,
+        choose: Choose = quicker,
+        discard: Discard = _keep,
         next_epoch: NextEpoch = one_more,
     ) -> None:
-        self.scheduler = Scheduler(config)
+        """`keys`: the stages have a page store, in which pages go by these; `choose`: when they are fetched."""
+        self.scheduler = Scheduler(config, keys)
+        self._choose = choose
         self.pipeline: Pipeline | None = None
         self.epoch = 0
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()  # the opposite of `ready`, to wait for
-        self._launch, self._clock, self._next_epoch = launch, clock, next_epoch
+        self.recoveries = Recoveries()
+        self._launch, self._discard, self._next_epoch, self._clock = launch, discard, next_epoch, clock
+        self._patience: dict[int, Patience] = {}
+        self._failures = 0  # of the pipeline since it last completed a step
         self._sent: deque[int] = deque()  # when the micro-batches under way were handed to the pipeline
         self._started = self._ended = False
         self._listeners: dict[Sequence, Listener] = {}
@@ -132,59 +155,98 @@ class Engine:
         try:
             while True:
                 await self._run_epoch()
-                self.scheduler.restart()
-                self._give_up_hopeless()
-                await asyncio.sleep(_PAUSE_SECONDS)
+                self._bring_back()
+                await asyncio.sleep(_PAUSE_SECONDS * min(2**self._failures, _LONGEST_PAUSE))
+                self._failures += 1
         finally:
             self.leave(PipelineUnavailable(_STOPPING))
             self.scheduler.restart()
+
+    def _bring_back(self) -> None:
+        """The one place where the keys and values of running sequences come back: computed again, from their tokens."""
+        self.scheduler.restart()
+        self._give_up_hopeless()
 
     async def _run_epoch(self) -> None:
         """Builds the pipeline and serves until it breaks."""
         try:
             addresses = await self._launched()
             self.epoch = await self._next_epoch(max(self.epoch, await highest_epoch(addresses)))
-            async with Pipeline(addresses, self.epoch) as self.pipeline:
+            async with Pipeline(addresses, self.epoch, self._patience) as self.pipeline:
+                self.recoveries.complete(addresses)
                 await self._serve(self.pipeline)
+        except StageLost as lost:
+            await self._lost(lost.losses[0].cause, lost)
         except TriremeError as error:
             log.warning("pipeline lost, rebuilding it: %s", error.message)
+            await self._lost(Cause.REFUSED if isinstance(error, FrameRefused) else Cause.ENDED)
         except asyncio.CancelledError:  # gRPC raises it too, for a call that the other side cancelled
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             log.warning("pipeline lost, rebuilding it: a stage cancelled its call")
+            await self._lost(Cause.ENDED)
         except Exception:  # the one task that serves everybody: it must not die, nor leave anybody waiting for ever
             log.exception("the engine failed in a way that it should not have")
             self._fail_all(Internal(_FAULT))
         finally:
-            self.ready.clear()
-            self.lost.set()
+            self._not_ready()
             self.pipeline = None
 
+    def _not_ready(self) -> None:
+        self.ready.clear()
+        self.lost.set()
+
+    async def _lost(self, cause: Cause, lost: StageLost | None = None) -> None:
+        """Writes it down, and has the processes of lost stages put away."""
+        self._not_ready()
+        losses = lost.losses if lost is not None else ()
+        running = self.scheduler.running
+        self.recoveries.lost(cause, losses, sequences=len(running), tokens=sum(s.computed for s in running))
+        if lost is not None:
+            log.warning("pipeline lost, rebuilding it: %s", lost)
+            await self._discard([loss for loss in losses if loss.cause in REPLACED])
+
     async def _launched(self) -> list[str]:
+        failures = 0
         while True:
             try:
                 return await self._launch()
             except TriremeError as error:
                 log.warning("the stages could not be started, trying again: %s", error.message)
-                await asyncio.sleep(_LAUNCH_PAUSE_SECONDS)
+                self.recoveries.trouble = error.message
+                await asyncio.sleep(_LAUNCH_PAUSE_SECONDS * min(2**failures, _LONGEST_LAUNCH_PAUSE))
+                failures += 1
 
     async def _serve(self, pipeline: Pipeline) -> None:
-        """Feeds and collects until something is lost."""
+        """Feeds and collects until something is lost: StageLost where that is a stage's process."""
         self._started = True
         self.lost.clear()
         self._sent.clear()
         self.ready.set()
-        await first_to_end(self._feed(pipeline), self._collect(pipeline), pipeline.lost())
+        try:
+            async with PageFetching(self.scheduler, pipeline, self._wake.set, self._choose) as pages:
+                work = self._feed(pipeline, pages), self._collect(pipeline), pipeline.lost(), pipeline.watched()
+                await first_to_end(*work)
+        except TriremeError as error:
+            self._not_ready()
+            if not isinstance(error, FrameRefused):
+                await pipeline.blame()
+            raise
 
-    async def _feed(self, pipeline: Pipeline) -> Never:
+    async def _feed(self, pipeline: Pipeline, pages: PageFetching) -> Never:
         while True:
             self._wake.clear()
-            while (batch := self.scheduler.schedule(self._clock())) is not None:
+            while (batch := self._scheduled(pages)) is not None:
                 self._tell_admitted(batch)
                 self._sent.append(self._clock())
                 await pipeline.send(batch)
             await self._woken(self.scheduler.wait_ns(self._clock()))
+
+    def _scheduled(self, pages: PageFetching) -> Batch | None:
+        batch = self.scheduler.schedule(self._clock())
+        pages.begin()
+        return batch
 
     async def _woken(self, after_ns: int) -> None:
         """Something happened, or so much time has passed (0: however long it takes)."""
@@ -199,6 +261,7 @@ class Engine:
 
     def _apply(self, result: pb.StepResult) -> None:
         """Takes in one step's result and tells everybody concerned."""
+        self._failures = 0
         batch, tokens = self.scheduler.complete(result.step, [(t.slot, t.token_id) for t in result.tokens])
         self._learn(batch, result.timings)
         for row in batch.rows:

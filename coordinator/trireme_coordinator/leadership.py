@@ -64,6 +64,9 @@ class Leadership(Protocol):
     async def successor(self) -> bool:
         """Whether somebody would take over at once."""
 
+    async def confirmed(self) -> bool:
+        """Whether this coordinator leads still, as far as can be told now. It may have been frozen for a while."""
+
     async def alone(self) -> bool:
         """Whether it is certain that the stages are nobody else's, now or next."""
 
@@ -92,6 +95,9 @@ class SoleLeadership:
 
     async def successor(self) -> bool:
         return False
+
+    async def confirmed(self) -> bool:
+        return True
 
     async def alone(self) -> bool:
         return True
@@ -156,6 +162,14 @@ class LeasedLeadership:
         with suppress(SessionStoreUnavailable):
             return await self._lease.somebody_stands_by()
         return False
+
+    async def confirmed(self) -> bool:
+        """Yes where Redis does not say: nobody can have taken the lease from one that is down."""
+        with suppress(SessionStoreUnavailable):
+            async with self._writing:
+                if self._token and not await self._lease.keep(self._token):
+                    self._depose()
+        return self.leading
 
     async def alone(self) -> bool:
         """Whether the lease is ours and nobody waits for it; no where Redis does not say."""

@@ -8,44 +8,52 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Never, Self
+from typing import Any, Never, Self, TypeVar
 
 import grpc
 
 from trireme_coordinator.scheduler import Batch, SamplingParams
+from trireme_coordinator.vigilance import Patience
+from trireme_coordinator.watch import Watch
 from trireme_proto.errors import PipelineUnavailable
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageStub
+from trireme_worker.concurrency import first_to_end
 from trireme_worker.link import CHANNEL_OPTIONS, ForwardCall
 
 _CONNECT_SECONDS = 10.0
 _EXPLAIN_SECONDS = 1.0
+_ANSWER_SECONDS = 0.25
+"""How much later than it was asked to a stage may end a fetch: what has begun to arrive is read to its end."""
+T = TypeVar("T")
 
 
 class Pipeline:
     """Context manager: configures the stages at `addresses` (HOST:PORT, in order) for `epoch` and attaches to them.
 
-    Entering raises PipelineUnavailable where a stage does not answer or does not want the epoch.
+    Entering raises StageLost where a stage is lost, PipelineUnavailable where one does not want the epoch. `patience`
+    with each stage outlives the epoch.
     """
 
-    def __init__(self, addresses: Sequence[str], epoch: int) -> None:
+    def __init__(self, addresses: Sequence[str], epoch: int, patience: dict[int, Patience] | None = None) -> None:
         self.epoch = epoch
-        self._addresses = list(addresses)
+        self._patience = {} if patience is None else patience
+        self._watch = Watch([], {})
+        self.addresses = list(addresses)
         self._channels: list[grpc.aio.Channel] = []
         self._forward: ForwardCall | None = None
         self._results: Any = None
 
     async def __aenter__(self) -> Self:
-        self._channels = [grpc.aio.insecure_channel(a, CHANNEL_OPTIONS) for a in self._addresses]
+        self._channels = [grpc.aio.insecure_channel(a, CHANNEL_OPTIONS) for a in self.addresses]
+        self._watch = Watch(self._channels, self._patience)
         try:
-            await self._attach()
-        except BaseException as error:
+            await first_to_end(self._attached(), self._watch.lost())
+        except BaseException:
             await self._close()
-            if isinstance(error, grpc.aio.AioRpcError | TimeoutError):
-                raise PipelineUnavailable("A stage does not answer, or refuses the new epoch.") from error
             raise
         return self
 
@@ -75,18 +83,48 @@ class Pipeline:
         """
         await self._sender().lost()
 
+    async def watched(self) -> Never:
+        """Waits until a stage gives no sign of life any more, or does not get on: StageLost."""
+        await self._watch.lost()
+
+    async def blame(self) -> None:
+        """After a loss: StageLost where it was that of a stage's process."""
+        await self._watch.examine()
+
     async def reports(self) -> list[pb.ReportResponse | None]:
         """What each stage says about itself; None for one that does not answer."""
         calls = [StageStub(c).Report(pb.ReportRequest(), timeout=_CONNECT_SECONDS) for c in self._channels]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)  # closing the channels cancels them
         return [outcome if isinstance(outcome, pb.ReportResponse) else None for outcome in outcomes]
 
+    async def find_pages(self, keys: Sequence[bytes], seconds: float) -> list[pb.FindPagesResponse]:
+        """How many of these KV pages each stage could fetch. PipelineUnavailable where one does not say in time."""
+        request = pb.FindPagesRequest(epoch=self.epoch, keys=keys)
+        return await _all([StageStub(c).FindPages(request, timeout=seconds) for c in self._channels])
+
+    async def fetch_pages(
+        self, fetch: int, first_page: int, keys: Sequence[bytes], seconds: float
+    ) -> list[pb.FetchPagesResponse]:
+        """Has every stage read pages for a later frame, for so long at most. PipelineUnavailable where one does not say
+        in time how many it holds; others may hold them then.
+        """
+        request = pb.FetchPagesRequest(epoch=self.epoch, fetch=fetch, first_page=first_page, keys=keys, seconds=seconds)
+        within = seconds + _ANSWER_SECONDS
+        return await _all([StageStub(c).FetchPages(request, timeout=within) for c in self._channels])
+
+    async def _attached(self) -> None:
+        try:
+            await self._attach()
+        except (grpc.aio.AioRpcError, TimeoutError) as error:
+            await self.blame()
+            raise PipelineUnavailable("A stage does not answer, or refuses the new epoch.") from error
+
     async def _attach(self) -> None:
         """From the last stage to the first, so that each finds its next one at the new epoch."""
         stubs = [StageStub(channel) for channel in self._channels]
-        following = [*self._addresses[1:], ""]
+        following = [*self.addresses[1:], ""]
         for i in reversed(range(len(stubs))):
-            last = self._addresses[-1] if i == 0 and len(stubs) > 1 else ""
+            last = self.addresses[-1] if i == 0 and len(stubs) > 1 else ""
             request = pb.ConfigureRequest(epoch=self.epoch, stage=i, next_address=following[i], last_address=last)
             await stubs[i].Configure(request, timeout=_CONNECT_SECONDS)
         self._results = stubs[-1].Results(pb.ResultsRequest(epoch=self.epoch))
@@ -108,15 +146,19 @@ class Pipeline:
 async def highest_epoch(addresses: Sequence[str]) -> int:
     """The highest epoch that any of the stages has seen: whoever set it, a new one must be above it.
 
-    PipelineUnavailable where a stage does not answer.
+    StageLost where a stage does not answer.
     """
     async with AsyncExitStack() as stack:
         channels = [await stack.enter_async_context(grpc.aio.insecure_channel(a, CHANNEL_OPTIONS)) for a in addresses]
-        calls = [StageStub(c).Report(pb.ReportRequest(), timeout=_CONNECT_SECONDS) for c in channels]
-        try:
-            return max(report.epoch for report in await asyncio.gather(*calls))
-        except grpc.aio.AioRpcError as error:
-            raise PipelineUnavailable("A stage does not answer.") from error
+        return max(await Watch(channels, {}).examine())
+
+
+async def _all(calls: Sequence[Awaitable[T]]) -> list[T]:
+    """What all stages answer."""
+    try:
+        return await asyncio.gather(*calls)
+    except grpc.aio.AioRpcError as error:
+        raise PipelineUnavailable("A stage does not say what it has of the page store.") from error
 
 
 def frame_of(batch: Batch, epoch: int) -> pb.Frame:
@@ -139,6 +181,9 @@ def frame_of(batch: Batch, epoch: int) -> pb.Frame:
         release=batch.release,
         rows=rows,
         token_ids=batch.token_ids,
+        restore=[pb.Restore(slot=r.slot, fetch=r.fetch, first_page=r.first_page, pages=r.pages) for r in batch.restore],
+        forget=batch.forget,
+        save=[pb.Save(slot=s.slot, first_page=s.first_page, keys=s.keys) for s in batch.save],
         sent_ns=time.time_ns(),
     )
 

@@ -16,10 +16,11 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from trireme_coordinator.config import split_address
+from trireme_coordinator.node_health import answering
 from trireme_coordinator.placement import Node, Placed
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, TriremeError
 from trireme_worker.actor import StageProcess, StageSettings
@@ -31,6 +32,11 @@ _OBJECT_STORE_BYTES = 80 << 20  # the least that Ray allows: weights are mapped 
 _LOOPBACK = "127.0.0.1"
 _ADOPT_SECONDS = 10
 _MEASURE_SECONDS = 120  # the process starts and compiles two kernels first
+_LOOK_SECONDS = 0.5
+_LOOKS = 4
+"""Health checks that a node must all miss before a worker is given up that it starts."""
+_FIRST_SIGN_SECONDS = 30
+"""After which a process that was asked to start must have answered something, though it still loads."""
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # by default Ray lets its workers step back behind everything else on the machine
@@ -51,6 +57,8 @@ class RayCluster:
     def __init__(self, address: str, deployment: str) -> None:
         self._address, self._deployment = address, deployment
         self._actors: dict[int, Any] = {}
+        self._addresses: dict[int, str] = {}  # of those that serve
+        self._generation = 0  # of launches; part of the actors' names
         self._starting = threading.Lock()
         self._folder = ""
         self._measured: dict[str, Measured] = {}
@@ -83,7 +91,13 @@ class RayCluster:
         import ray  # noqa: PLC0415
 
         return [
-            Node(node["NodeID"], node["NodeName"], node["NodeManagerAddress"], node["NodeManagerHostname"])
+            Node(
+                node["NodeID"],
+                node["NodeName"],
+                node["NodeManagerAddress"],
+                node["NodeManagerHostname"],
+                int(node["Resources"].get("memory", 0)),
+            )
             for node in ray.nodes()
             if node["Alive"] and node["Resources"].get("CPU", 0) > 0
         ]
@@ -110,43 +124,88 @@ class RayCluster:
         self._measured |= {node.node_id: found[node.host] for node in nodes if node.host in found}
         return {node.node_id: self._measured[node.node_id] for node in nodes}
 
-    def launch(self, placed: Sequence[Placed], settings: Settings) -> list[str]:
-        """Starts the stages that do not run yet, all at once; addresses in pipeline order once all of them serve."""
+    def living(self) -> list[Node]:
+        """Those of `nodes` that answer right now: Ray itself notices only seconds later that one does not."""
         import ray  # noqa: PLC0415
 
-        if not self._actors:
+        ports = {node["NodeID"]: f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for node in ray.nodes()}
+        nodes = self.nodes()
+        answer = answering([ports[node.node_id] for node in nodes])
+        return [node for node, answers in zip(nodes, answer, strict=True) if answers]
+
+    def missing(self, placed: Sequence[Placed]) -> list[int]:
+        """The stages without a process."""
+        return [stage.stage for stage in placed if stage.stage not in self._actors]
+
+    def launch(self, placed: Sequence[Placed], settings: Settings) -> list[str]:
+        """Starts the stages that do not run yet, all at once; addresses in pipeline order once all of them serve."""
+        if not self._generation:
             self._remove_orphans()
+        self._generation += 1
         for stage in placed:
             if stage.stage not in self._actors:
                 self._actors[stage.stage] = self._create(stage, settings)
-        calls = [self._actors[stage.stage].start.remote() for stage in placed]
+        self._started([stage for stage in placed if stage.stage not in self._addresses])
+        return [self._addresses[stage.stage] for stage in placed]
+
+    def discard(self, stages: Iterable[int]) -> None:
+        """Puts an end to the processes of these stages, as soon as their nodes can, and forgets them."""
+        import ray  # noqa: PLC0415
+
+        for stage in stages:
+            self._addresses.pop(stage, None)
+            if (actor := self._actors.pop(stage, None)) is not None:
+                ray.kill(actor, no_restart=True)
+
+    def _started(self, starting: Sequence[Placed]) -> None:
+        """Waits until these stages serve. One that fails is forgotten, so that it gets a new process."""
+        import ray  # noqa: PLC0415
+
+        calls = {self._actors[stage.stage].start.remote(): stage for stage in starting}
+        alive = {stage.stage: self._actors[stage.stage].attached.remote() for stage in starting}
+        deadline = time.monotonic() + _FIRST_SIGN_SECONDS
+        while calls:
+            done, _ = ray.wait(list(calls), timeout=_LOOK_SECONDS)
+            for call in done:
+                self._take(calls.pop(call), call)
+            if not done:
+                first = time.monotonic() < deadline
+                self._check(list(calls.values()), {} if first else alive)
+
+    def _take(self, stage: Placed, call: Any) -> None:
+        import ray  # noqa: PLC0415
+
         try:
-            return [str(address) for address in ray.get(calls)]
+            self._addresses[stage.stage] = str(ray.get(call))
         except ray.exceptions.RayTaskError as error:
+            self.discard([stage.stage])
             raise _cause(error) from error
-        except ray.exceptions.RayActorError as error:  # being restarted: the caller tries again
+        except ray.exceptions.RayActorError as error:
+            self.discard([stage.stage])
             raise PipelineUnavailable("A worker is not there yet.") from error
 
-    def adopt(self, stages: int) -> list[StageSettings] | None:
-        """Takes over the workers that an earlier coordinator of this name left, weights and all; what they were told,
-        in pipeline order. None where they are not exactly `stages`, or do not answer: those that are left are ended.
+    def adopt(self, stages: int) -> dict[int, StageSettings]:
+        """Takes over the workers that an earlier coordinator of this name left, weights and all: what each was told, by
+        stage. Of several generations of a stage the last one counts; others are ended, as are those that do not answer.
         """
         import ray  # noqa: PLC0415
 
-        found = self._named_stages()
-        try:
-            if set(found) == set(range(stages)):
-                actors = {number: ray.get_actor(found[number]) for number in found}
-                calls = [actors[number].settings.remote() for number in range(stages)]
-                told: list[StageSettings] = ray.get(calls, timeout=_ADOPT_SECONDS)
-                self._actors = actors
-                return told
-        except (ray.exceptions.RayError, ValueError):
-            log.warning("the workers of the coordinator before do not answer; they are replaced")
         self.disown()
-        for name in found.values():
-            _end_actor(name)
-        return None
+        named = self._named_stages()
+        self._generation = max([self._generation, *(generation for _, generation, _ in named)])
+        newest = {stage: name for stage, _, name in named if stage < stages}
+        for name in {name for _, _, name in named} - set(newest.values()):
+            _kill(name)
+        self._actors = {stage: actor for stage, name in newest.items() if (actor := _find(name)) is not None}
+        calls = {stage: actor.settings.remote() for stage, actor in self._actors.items()}
+        told: dict[int, StageSettings] = {}
+        if calls:
+            ray.wait(list(calls.values()), num_returns=len(calls), timeout=_ADOPT_SECONDS)
+        for stage, call in calls.items():
+            with contextlib.suppress(ray.exceptions.RayError):  # it is ending, or frozen
+                told[stage] = ray.get(call, timeout=0)
+        self.discard(set(calls) - set(told))
+        return told
 
     @property
     def address(self) -> str:
@@ -158,15 +217,24 @@ class RayCluster:
     def disown(self) -> None:
         """Leaves the workers to another coordinator: they are not ours to end any more."""
         self._actors.clear()
+        self._addresses.clear()
 
-    def discard(self) -> None:
-        """Ends our workers."""
+    def end(self) -> None:
+        """Ends all of our workers."""
+        self.discard(list(self._actors))
+
+    def _check(self, starting: Sequence[Placed], signs: Mapping[int, Any]) -> None:
+        """PipelineUnavailable where the node of a starting stage is gone or frozen, or its process, which should have
+        given its sign by now.
+        """
         import ray  # noqa: PLC0415
 
-        for number, actor in self._actors.items():
-            ray.kill(actor, no_restart=True)
-            _wait_until_gone(f"{self._deployment}-stage-{number}")
-        self._actors.clear()
+        living = {node.node_id for _ in range(_LOOKS) for node in self.living()}  # a full machine may be slow once
+        lost = [s.stage for s in starting if s.node.node_id not in living]
+        lost += [s.stage for s in starting if s.stage in signs and not ray.wait([signs[s.stage]], timeout=0)[0]]
+        if lost:
+            self.discard(lost)
+            raise PipelineUnavailable("A node went silent while it started a worker.")
 
     def stop(self) -> None:
         """Ends our actors, and the cluster where it is our own."""
@@ -176,6 +244,7 @@ class RayCluster:
             for actor in self._actors.values():
                 ray.kill(actor, no_restart=True)
             self._actors.clear()
+            self._addresses.clear()
             ray.shutdown()
             if self._folder:
                 shutil.rmtree(self._folder, ignore_errors=True)  # Ray would leave its logs and sockets behind
@@ -186,35 +255,37 @@ class RayCluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
         options = {
-            "name": f"{self._deployment}-stage-{stage.stage}",
+            "name": f"{self._deployment}-stage-{stage.stage}-{self._generation}",  # an old one may be frozen, not gone
             "lifetime": "detached",
             "num_cpus": 0,  # placed by us, by bytes; Ray's count of CPUs would only refuse small machines
-            "max_restarts": -1,
+            "max_restarts": 0,  # a lost stage is ours to restart, and not always where it was
             "max_task_retries": 0,
             "max_concurrency": 2,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(stage.node.node_id, soft=False),
         }
         host = stage.node.address if self._address else _LOOPBACK
-        return ray.remote(StageProcess).options(**options).remote(settings(stage, host))
+        try:
+            return ray.remote(StageProcess).options(**options).remote(settings(stage, host))
+        except ValueError as error:  # the name is taken
+            raise PipelineUnavailable("Another coordinator starts this worker.") from error
 
     def _remove_orphans(self) -> None:
         """Ends stages of an earlier coordinator of this name that nobody drives any more."""
-        for name in self._named_stages().values():
+        for _, _, name in self._named_stages():
             self._remove_orphan(name)
 
-    def _named_stages(self) -> dict[int, str]:
-        """Names of the actors of this deployment, by stage."""
+    def _named_stages(self) -> list[tuple[int, int, str]]:
+        """(stage, generation, name) of this deployment's actors, in this order."""
         from ray.util import list_named_actors  # noqa: PLC0415
 
-        form = re.compile(rf"{re.escape(self._deployment)}-stage-(\d+)")
-        return {int(found[1]): name for name in list_named_actors() if (found := form.fullmatch(name))}
+        form = re.compile(rf"{re.escape(self._deployment)}-stage-(\d+)-(\d+)")
+        found = [(form.fullmatch(name), name) for name in list_named_actors()]
+        return sorted((int(match[1]), int(match[2]), name) for match, name in found if match is not None)
 
     def _remove_orphan(self, name: str) -> None:
         import ray  # noqa: PLC0415
 
-        try:
-            orphan = ray.get_actor(name)
-        except ValueError:
+        if (orphan := _find(name)) is None:
             return
         with contextlib.suppress(ray.exceptions.RayError):
             if ray.get(orphan.attached.remote(), timeout=10):
@@ -233,25 +304,33 @@ def _probe(address: str) -> None:
         raise ConfigurationError(f"No Ray cluster answers at '{address}'.") from error
 
 
-def _end_actor(name: str) -> None:
+def _find(name: str) -> Any:
+    """The actor, None where it has ended."""
     import ray  # noqa: PLC0415
 
     with contextlib.suppress(ValueError):
-        ray.kill(ray.get_actor(name), no_restart=True)
-        _wait_until_gone(name)
+        return ray.get_actor(name)
+    return None
+
+
+def _kill(name: str) -> None:
+    import ray  # noqa: PLC0415
+
+    if (actor := _find(name)) is not None:
+        ray.kill(actor, no_restart=True)
+
+
+def _end_actor(name: str) -> None:
+    _kill(name)
+    _wait_until_gone(name)
 
 
 def _wait_until_gone(name: str) -> None:
-    import ray  # noqa: PLC0415
-
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            ray.get_actor(name)
-        except ValueError:
-            return
+    while _find(name) is not None:
+        if time.monotonic() > deadline:
+            raise PipelineUnavailable("An old worker does not end.")
         time.sleep(0.05)
-    raise PipelineUnavailable("An old worker does not end.")
 
 
 def _cause(error: Any) -> TriremeError:

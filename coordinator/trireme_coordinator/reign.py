@@ -41,7 +41,7 @@ class Stages(Protocol):
     def disown(self) -> None:
         """Leaves them to another coordinator."""
 
-    async def discard(self) -> None:
+    async def end(self) -> None:
         """Ends them."""
 
 
@@ -89,7 +89,7 @@ class Reign:
         await _ended(self._terms)
         await self._end(CoordinatorLeaving("This coordinator is stopping."))
         if await self._leadership.alone():
-            await self._stages.discard()
+            await self._stages.end()
         else:
             self._stages.disown()
         await self._leadership.resign()

@@ -34,7 +34,7 @@ from trireme_kernels.kv_format import KvFormat
 from trireme_kernels.layer_shape import Layer, LayerShape
 from trireme_kernels.linear_tiles import GATE
 from trireme_kernels.matrix import PackedMatrix
-from trireme_kernels.threads import SYNC_WORDS
+from trireme_kernels.threads import PULSE, SYNC_WORDS
 from trireme_kernels.threads.cpus import pin, pinned, thread_cpus
 
 MAX_THREADS = 128
@@ -117,6 +117,11 @@ class LayerProgram:
                 self._fill(hidden, table, rows_slot, positions)
                 with pinned(self._cpus[:1]):
                     self._work(0)
+
+    @property
+    def pulse(self) -> int:
+        """Changes several times a layer while `run` gets on; to be looked at from another thread."""
+        return int(self._sync[PULSE])
 
     def close(self) -> None:
         """End the threads.  More than once is harmless."""

@@ -29,7 +29,7 @@ from trireme_kernels.packing import BLOCK_BYTES
 from trireme_kernels.quantise import quantise_row
 from trireme_kernels.rotary import rotate_head
 from trireme_kernels.simd import bytes_at, floats_at, int8s_at, int32s_at, prefetch
-from trireme_kernels.threads import COMMAND, barrier, change, share, wait_while
+from trireme_kernels.threads import COMMAND, advance, barrier, change, share, wait_while
 from trireme_kernels.tile_sums import AHEAD
 
 Numbers: TypeAlias = npt.NDArray[Any]
@@ -228,6 +228,7 @@ def _linear(n: Sizes, layer: I64, matrix: int, x: Quantised, out: F32, width: in
     begin, end = share(w.tiles, me.rank, me.threads)
     linear_tiles(w, x, out, width, action, begin, end, me.sums)
     barrier(me.sync, me.threads)
+    advance(me.sync, me.rank)
 
 
 @inner
@@ -249,6 +250,7 @@ def _attend(n: Sizes, layer: I64, cos: F32, sin: F32, like: Numbers, batch: Batc
     queries = Queries(batch.qkv, step, n.heads, *rows, batch.attended)
     attend_share(queries, pages, me.plan, me.rank, me.threads, me.scratch)
     barrier(me.sync, me.threads)
+    advance(me.sync, me.rank)
 
 
 @inlined

@@ -51,6 +51,14 @@ class Limits:
     """Most requests a second in such a load."""
     draft_tokens: int = 8
     """Most guessed tokens in a row of a frame."""
+    page_store_gigabytes: int = 1 << 16
+    """Largest page store."""
+    waiting_page_bytes: int = 256 << 20
+    """KV pages of a stage that wait to be written to the page store; further ones are skipped."""
+    fetched_page_bytes: int = 1 << 30
+    """KV pages that a stage has read from the page store and holds for frames to come."""
+    fetch_seconds: int = 30
+    """Longest time that reading pages from the page store may take."""
     manifest_bytes: int = 16 << 20
     """Largest manifest (trireme.json) or safetensors header of a pack or checkpoint."""
     nodes_file_bytes: int = 256 << 10

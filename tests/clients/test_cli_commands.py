@@ -7,8 +7,9 @@ from importlib.metadata import version
 import pytest
 from typer.testing import CliRunner
 
-from trireme import Client, errors
-from trireme.cli import app, main
+from trireme import Client, _replies, errors
+from trireme.cli import app, main, output
+from trireme.cli.status import _overview
 from trireme_proto.v1 import cluster_pb2 as cluster
 
 
@@ -182,3 +183,13 @@ def test_an_error_does_not_end_a_chat_that_somebody_types(server, monkeypatch):
     done = chat(server, "--max-tokens", "1", typed="a\nb\n")
     assert "error: A fault.\n" in done.stderr
     assert [call.outcome for call in server.calls] == ["failed", "finished"]
+
+
+def test_status_says_what_was_lost_and_what_is_waited_for(capsys):
+    last = cluster.Recovery(cause="silent", stages=[1], method="moved", detection_seconds=0.75, rebuild_seconds=1.5)
+    state = _replies.status(cluster.StatusResponse(reason="No node has room.", recoveries=3, last_recovery=last))
+    assert (state.recoveries, state.last_recovery.stages) == (3, (1,))
+    output.write_table(_overview("host:1", state))
+    shown = capsys.readouterr().out
+    assert "No node has room." in shown
+    assert "3; the last one: cause silent, stages lost 1, moved, detected in 0.75 s, rebuilt in 1.50 s" in shown

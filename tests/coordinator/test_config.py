@@ -17,6 +17,7 @@ RANGES = {
     "ray_nodes": (1, 1024),
     "prefill_chunk": (1, 4096),
     "kv_tokens": (16, 1 << 31),
+    "kv_store_gb": (0, LIMITS.page_store_gigabytes),
     "slots": (1, LIMITS.frame_rows),
     "queue": (1, LIMITS.concurrent_calls),
     "session_ttl": (1, LIMITS.session_ttl_seconds),
@@ -157,3 +158,9 @@ def test_the_largest_micro_batch_fits_a_frame() -> None:
     check_frames(ServeConfig(prefill_chunk=4032, slots=64), 8192)
     with pytest.raises(ConfigurationError, match=r"^prefill-chunk and slots are 4160 together; .* at most 4096\.$"):
         check_frames(ServeConfig(prefill_chunk=4096, slots=64), 8192)
+
+
+def test_pages_of_other_machines_need_a_redis_of_their_own() -> None:
+    with pytest.raises(ConfigurationError, match="kv-store-gb needs redis-url here"):
+        ServeConfig(kv_store_gb=1, ray_address="ray:6379")
+    ServeConfig(kv_store_gb=1, ray_address="ray:6379", redis_url="redis://:p@h:1/0")

@@ -9,6 +9,7 @@ from tests.support.web import served
 
 from trireme_coordinator import app
 from trireme_coordinator.config import ServeConfig, from_environment
+from trireme_coordinator.model_costs import model_costs
 from trireme_coordinator.placement import Node, place
 from trireme_worker.pack import default_pack
 
@@ -24,7 +25,7 @@ async def launched(config, pack):
     placed = place([1] * pack.config.layers, 1, [Node("id", "name", "address")], config.stages)
     found = []
     cluster = SimpleNamespace(launch=lambda stages, settings: found.extend(settings(s, "host") for s in stages))
-    await app._launcher(config, pack, cluster, placed)()
+    await app._stages(config, pack, cluster, placed, model_costs(pack.config)).launch()
     return found
 
 

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.support.fake_stages import EOS, VOCABULARY, FakePipeline, next_token
 
-from trireme_coordinator.scheduler import Batch, Finish, SamplingParams, Scheduler, SchedulerConfig, Sequence
+from trireme_coordinator.scheduler import (
+    Batch,
+    Finish,
+    PageKeys,
+    Restored,
+    SamplingParams,
+    Scheduler,
+    SchedulerConfig,
+    Sequence,
+    Wanted,
+)
 from trireme_coordinator.scheduler.budget import pages_for
 from trireme_proto.errors import Overloaded, PipelineUnavailable
 
@@ -60,6 +70,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         sharing=st.booleans(),
         speculation=st.booleans(),
         ahead=st.booleans(),
+        stored=st.booleans(),
     )
     def begin(
         self,
@@ -71,11 +82,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         sharing: bool,
         speculation: bool,
         ahead: bool,
+        stored: bool,
     ) -> None:
         pages = pages_for(CONTEXT) + extra_pages
         self.config = SchedulerConfig(stages, slots, pages, CONTEXT, chunk, queue, sharing, speculation, ahead)
-        self.scheduler = Scheduler(self.config)
+        self.scheduler = Scheduler(self.config, PageKeys(b"secret") if stored else None)
         self.scheduler.cost.gap = 0.5  # messages take as long as computing: going ahead pays
+        self.wanted: list[Wanted] = []
+        self.fetches = 0
         self.pipeline = FakePipeline(self.config)
         self.live: list[Request] = []
         self.logs: dict[str, list[int]] = {}
@@ -153,6 +167,17 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.compute(stage)
             self.complete()
 
+    @rule(which=st.integers(0, 20), fetches=st.booleans(), most=st.integers(0, 4))
+    def answer(self, which: int, fetches: bool, most: int) -> None:
+        """One of those who wait for pages gets some, or none, or is not there any more."""
+        if not self.wanted:
+            return
+        wanted, pages = self.wanted.pop(which % len(self.wanted)), 0
+        self.fetches += fetches
+        if fetches and wanted.current:
+            pages = min(most, self.pipeline.fetch(self.fetches, wanted.keys))
+        self.scheduler.fetched(wanted, self.fetches if fetches else 0, pages, Restored(0, pages, 0, 0.0))
+
     @rule(which=st.integers(0, 20))
     def drop(self, which: int) -> None:
         if self.live:
@@ -199,10 +224,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         held |= {parked.slot: list(parked.tokens) for parked in budget._parked.values()}
         lengths = {s.slot: s.fed for s in self.scheduler.running}
         lengths |= {parked.slot: parked.held for parked in budget._parked.values()}
-        for slot in set(range(self.config.slots)) - set(budget.releases) - {share.slot for share in budget.shares}:
+        untold = {*budget.releases, *(share.slot for share in budget.shares)}
+        untold |= {restore.slot for restore in self.scheduler._restoring._restores.values()}
+        for slot in set(range(self.config.slots)) - untold:
             assert first.held.get(slot, [])[: len(held.get(slot, []))] == held.get(slot, [])
             assert first.kv.lengths[slot] == lengths.get(slot, 0) == len(first.held.get(slot, []))
-        if not (budget.releases or budget.shares):
+        if not untold:
             assert first.kv.pages_used <= budget.pages_reserved
 
     @invariant()
@@ -238,6 +265,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _schedule(self) -> bool:
         under_way = self._under_way()
         batch = self.scheduler.schedule()
+        self.wanted += self.scheduler.wanted()
         if batch is None:
             return False
         assert len(under_way) <= self.config.stages
@@ -261,6 +289,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         while not self.scheduler.idle():
             rounds -= 1
             assert rounds, "somebody waits for ever"
+            self.answer(0, fetches=True, most=4)
             self.work(1)
 
     def _under_way(self) -> list[Batch]:

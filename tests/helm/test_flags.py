@@ -65,6 +65,7 @@ def test_the_charts_defaults_are_the_coordinators() -> None:
         ("threads", "threads"),
         ("prefillChunk", "prefill_chunk"),
         ("kvTokens", "kv_tokens"),
+        ("kvStoreGb", "kv_store_gb"),
         ("slots", "slots"),
         ("queue", "queue"),
         ("sessionTtl", "session_ttl"),

@@ -9,6 +9,7 @@ from tests.helm.rendering import Manifest, PodTemplate, find, pods, render
 from tests.helm.test_manifests import CASES
 
 from trireme_coordinator.store.layout import COMMANDS, KEY_PATTERN
+from trireme_worker import page_redis
 
 RAY = {"coordinator", "ray-head", "ray-worker"}
 
@@ -142,10 +143,29 @@ def test_the_session_store_is_reached_by_the_coordinator_alone() -> None:
     assert {p.component for p in pods(manifests) for peer in peers if selects(peer, p)} == {"coordinator"}
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_stages_reach_redis_where_they_keep_pages_there(enabled: bool) -> None:
+    external = {"existingSecret": "redis", "port": 7777}
+    redis = {"embedded": {"enabled": enabled}, "external": {} if enabled else external}
+    manifests = render({"coordinator": {"kvStoreGb": 4}, "redis": redis})
+    for pod in pods(manifests):
+        if pod.component in {"coordinator", "ray-worker"}:
+            rules = [rule for spec in policies(manifests, pod) for rule in spec.get("egress", ())]
+            ports = [port["port"] for rule in rules for port in rule.get("ports", ())]
+            assert ("redis" if enabled else 7777) in ports
+    if enabled:
+        (store,) = (p for p in pods(manifests) if p.component == "redis")
+        rules = [rule for spec in policies(manifests, store) for rule in spec.get("ingress", ())]
+        peers = [peer["podSelector"] for rule in rules for peer in rule["from"]]
+        assert {p.component for p in pods(manifests) for peer in peers if selects(peer, p)} == RAY
+
+
 def test_the_session_store_lets_its_user_do_what_the_coordinator_needs_and_no_more() -> None:
     script = find(render(), "ConfigMap", "trireme-scripts")["data"]["redis.sh"]
     (line,) = (line for line in script.splitlines() if line.startswith("commands="))
-    assert line.removeprefix("commands=").strip('"').split() == [f"+{command}" for command in COMMANDS]
+    assert line.removeprefix("commands=").strip('"').split() == [
+        f"+{command}" for command in dict.fromkeys((*COMMANDS, *page_redis.COMMANDS))
+    ]
     assert f"~{KEY_PATTERN} -@all %s" in script
     assert "user default off" in script
 

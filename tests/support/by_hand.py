@@ -10,9 +10,11 @@ from trireme_worker.pack import Pack
 from trireme_worker.stage import StageModel
 
 
-def answer_by_hand(pack: Pack, prompt: Sequence[int], max_tokens: int, how: SamplingParams) -> list[int]:
+def answer_by_hand(
+    pack: Pack, prompt: Sequence[int], max_tokens: int, how: SamplingParams, kv_dtype: str = "float32"
+) -> list[int]:
     """The `max_tokens` tokens that follow a prompt."""
-    model = StageModel(pack, range(pack.config.layers))
+    model = StageModel(pack, range(pack.config.layers), kv_dtype=kv_dtype)
     tokens = list(prompt)
     try:
         for position in range(len(prompt), len(prompt) + max_tokens):

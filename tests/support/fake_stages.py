@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from trireme_coordinator.scheduler import Batch, Scheduler, SchedulerConfig
 from trireme_worker.kv_cache import KVCache
@@ -31,7 +32,11 @@ class FakeStage:
     """The books of one stage, and what its slots hold."""
 
     kv: KVCache
+    store: dict[bytes, list[int]]
+    """Tokens up to the end of each page that the page store has."""
     held: dict[int, list[int]] = field(default_factory=dict)
+    fetches: dict[int, list[bytes]] = field(default_factory=dict)
+    """Keys of the pages that are there to be restored."""
     steps: int = 0
 
     def apply(self, batch: Batch, token_ids: Sequence[int]) -> list[tuple[int, int]]:
@@ -44,6 +49,14 @@ class FakeStage:
         for slot in batch.release:
             self.kv.release(slot)
             self.held.pop(slot, None)
+        for restore in batch.restore:
+            keys = self.fetches.pop(restore.fetch)
+            assert self.kv.lengths[restore.slot] == len(self.held.get(restore.slot, [])) == 16 * restore.first_page
+            self.kv.extend(restore.slot, 16 * restore.first_page, 16 * restore.pages)
+            self.held[restore.slot] = list(self.store[keys[restore.pages - 1]])
+            assert len(self.held[restore.slot]) == 16 * (restore.first_page + restore.pages)
+        for fetch in batch.forget:
+            self.fetches.pop(fetch, None)
         ids = list(token_ids)
         tokens = []
         for row in batch.rows:
@@ -53,6 +66,11 @@ class FakeStage:
             held[row.position :] = [ids.pop(0) for _ in range(row.count)]
             ends = range(len(held) + 1 - row.sampled, len(held) + 1)
             tokens += [(row.slot, next_token(held[:end], row.sequence.sampling.seed)) for end in ends]
+        for save in batch.save:
+            assert save.first_page + len(save.keys) <= self.kv.certain_pages(save.slot)
+            for number, key in enumerate(save.keys, save.first_page + 1):
+                tokens_of = self.held[save.slot][: 16 * number]
+                assert self.store.setdefault(key, tokens_of) == tokens_of
         assert ids == []
         assert self.kv.check_integrity() == ""
         return tokens
@@ -63,13 +81,16 @@ class FakePipeline:
 
     def __init__(self, config: SchedulerConfig) -> None:
         self._config = config
+        self.store: dict[bytes, list[int]] = {}
         self.restart()
 
     def restart(self) -> None:
         """All stages have lost everything."""
         c = self._config
         self.stages = [
-            FakeStage(KVCache(layers=0, pages=c.pages, kv_heads=1, head_dim=2, slots=c.slots, context=c.context))
+            FakeStage(
+                KVCache(layers=0, pages=c.pages, kv_heads=1, head_dim=2, slots=c.slots, context=c.context), self.store
+            )
             for _ in range(c.stages)
         ]
         self.sent: list[Batch] = []
@@ -77,6 +98,13 @@ class FakePipeline:
         self.completed = 0
         self.chosen: dict[tuple[int, int, int], int] = {}  # (step, slot, position) -> token that the last stage sampled
         self.fed: list[list[int]] = []  # token ids of the frames that the first stage has computed
+
+    def fetch(self, number: int, keys: Sequence[bytes]) -> int:
+        """Has all stages hold the pages that the store has; returns how many."""
+        have = list(takewhile(self.store.__contains__, keys))
+        for stage in self.stages:
+            stage.fetches[number] = have
+        return len(have)
 
     def send(self, batch: Batch) -> None:
         self.sent.append(batch)

@@ -17,14 +17,18 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 from trireme_coordinator.engine import Engine
+from trireme_coordinator.loss import StageLoss
+from trireme_coordinator.page_fetching import Choose, quicker
 from trireme_coordinator.placement import partition
-from trireme_coordinator.scheduler import SamplingParams, SchedulerConfig
+from trireme_coordinator.scheduler import PageKeys, SamplingParams, SchedulerConfig
 from trireme_coordinator.scheduler import Sequence as Request
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageStub, add_StageServicer_to_server
+from trireme_worker.actor import page_store
 from trireme_worker.kv_cache import pages_for
 from trireme_worker.link import CHANNEL_OPTIONS, SERVER_OPTIONS
 from trireme_worker.pack import Pack
+from trireme_worker.page_redis import StoreSettings
 from trireme_worker.server import StageService
 from trireme_worker.stage import StageModel
 from trireme_worker.stepper import Stepper
@@ -42,9 +46,18 @@ def sampled(seed: int) -> SamplingParams:
 class StageServer:
     """One stage: model, service, server, and in front of it a proxy that can be cut."""
 
-    def __init__(self, pack: Pack, layers: range, *, threads: int = 1) -> None:
-        self.model = StageModel(pack, layers, threads=threads, kv_tokens=KV_TOKENS, slots=SLOTS)
-        self.stepper = Stepper(self.model)
+    def __init__(
+        self,
+        pack: Pack,
+        layers: range,
+        *,
+        threads: int = 1,
+        kv_dtype: str = "float32",
+        store: StoreSettings | None = None,
+    ) -> None:
+        self.model = StageModel(pack, layers, threads=threads, kv_tokens=KV_TOKENS, slots=SLOTS, kv_dtype=kv_dtype)
+        self.pages = page_store(self.model, pack.sha256, store)
+        self.stepper = Stepper(self.model, self.pages)
         self.service = StageService(self.stepper)
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._proxy = Proxy("")
@@ -80,6 +93,8 @@ class StageServer:
         await self._server.stop(None)
         await self.service.close()
         await self._proxy.cut()
+        if self.pages is not None:
+            await asyncio.to_thread(self.pages.close)
         self.model.close()
 
     async def report(self) -> pb.ReportResponse:
@@ -91,7 +106,19 @@ class StageServer:
 class LocalPipeline:
     """Stages that can be lost, and an engine that runs on them."""
 
-    def __init__(self, pack: Pack, stages: int, *, threads: int, chunk: int, queue: int, speculation: bool) -> None:
+    def __init__(
+        self,
+        pack: Pack,
+        stages: int,
+        *,
+        threads: int,
+        chunk: int,
+        queue: int,
+        speculation: bool,
+        kv_dtype: str = "float32",
+        store: StoreSettings | None = None,
+        choose: Choose = quicker,
+    ) -> None:
         self.pack = pack
         self.ranges = partition([1] * pack.config.layers, stages)
         self.stages: list[StageServer] = []
@@ -102,18 +129,29 @@ class LocalPipeline:
         config = SchedulerConfig(
             stages, SLOTS, pages_for(KV_TOKENS), pack.config.context, chunk, queue, speculation=speculation, ahead=True
         )
-        self.engine = Engine(config, self.launch)
+        self._kv_dtype, self._store = kv_dtype, store
+        self.discarded: list[StageLoss] = []
+        keys = PageKeys(b"secret") if store else None
+        self.engine = Engine(config, self.launch, discard=self.discard, keys=keys, choose=choose)
 
     async def launch(self) -> list[str]:
         """Starts the stages that are not alive; the engine's launcher."""
         self.launches += 1
         for i, layers in enumerate(self.ranges):
             if i == len(self.stages) or not self.stages[i].alive:
-                stage = StageServer(self.pack, layers, threads=self._threads)
+                stage = StageServer(
+                    self.pack, layers, threads=self._threads, kv_dtype=self._kv_dtype, store=self._store
+                )
                 await stage.start()
                 self._all.append(stage)
                 self.stages[i : i + 1] = [stage]
         return [stage.address for stage in self.stages]
+
+    async def discard(self, losses: Sequence[StageLoss]) -> None:
+        """Nobody reaches these stages any more; the next launch starts new ones."""
+        self.discarded += losses
+        for loss in losses:
+            await self.stages[loss.stage].cut()
 
     async def stop(self) -> None:
         for stage in self._all:
@@ -127,10 +165,11 @@ class LocalPipeline:
         *,
         eos: frozenset[int] = frozenset(),
         session: str = "",
+        tenant: str = "",
         answer: Answer | None = None,
     ) -> Answer:
         """Starts a request."""
-        request, answer = Request(list(tokens), sampling, max_tokens, eos, session), answer or Answer()
+        request, answer = Request(list(tokens), sampling, max_tokens, eos, session, tenant), answer or Answer()
         self.answers.append((request, answer))
         self.engine.submit(request, answer)
         return answer
@@ -170,10 +209,29 @@ class LocalPipeline:
 
 @asynccontextmanager
 async def local_pipeline(
-    pack: Pack, stages: int = 2, *, threads: int = 1, chunk: int = 256, queue: int = 64, speculation: bool = True
+    pack: Pack,
+    stages: int = 2,
+    *,
+    threads: int = 1,
+    chunk: int = 256,
+    queue: int = 64,
+    speculation: bool = True,
+    kv_dtype: str = "float32",
+    store: StoreSettings | None = None,
+    choose: Choose = quicker,
 ) -> AsyncIterator[LocalPipeline]:
     """A running engine over `stages` stages; everything has ended when the context is left."""
-    local = LocalPipeline(pack, stages, threads=threads, chunk=chunk, queue=queue, speculation=speculation)
+    local = LocalPipeline(
+        pack,
+        stages,
+        threads=threads,
+        chunk=chunk,
+        queue=queue,
+        speculation=speculation,
+        kv_dtype=kv_dtype,
+        store=store,
+        choose=choose,
+    )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(local.stop)
         async with running(local.engine):

@@ -210,3 +210,48 @@ def test_token_ids_that_are_refused(change: Change, why: str) -> None:
     change(frame)
     with pytest.raises(FrameRefused, match=why):
         frames.read_token_ids(frame, frames.read_batch(frame, EXPECTED), EXPECTED)
+
+
+KEY = bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("restore", "message"),
+    [
+        (pb.Restore(slot=8, fetch=1, pages=1), "slot 8 is not below 8"),
+        (pb.Restore(slot=1, fetch=1, pages=0), "0 pages from page 0 on are out of range"),
+        (pb.Restore(slot=1, fetch=1, first_page=65536, pages=1), "1 pages from page 65536 on are out of range"),
+        (pb.Restore(slot=1, fetch=1, pages=2**32 - 1), "pages from page 0 on are out of range"),
+    ],
+)
+def test_restores_that_are_refused(restore: pb.Restore, message: str) -> None:
+    with pytest.raises(FrameRefused, match=message):
+        frames.read_restores(pb.Frame(restore=[restore]), EXPECTED)
+
+
+def test_a_fetch_is_restored_once() -> None:
+    frame = pb.Frame(restore=[pb.Restore(slot=1, fetch=7, pages=1), pb.Restore(slot=2, fetch=7, pages=1)])
+    with pytest.raises(FrameRefused, match="two restores name the same fetch"):
+        frames.read_restores(frame, EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("save", "message"),
+    [
+        (pb.Save(slot=8, keys=[KEY]), "slot 8 is not below 8"),
+        (pb.Save(slot=1, keys=[]), "0 pages from page 0 on are out of range"),
+        (pb.Save(slot=1, first_page=65535, keys=[KEY, KEY]), "2 pages from page 65535 on are out of range"),
+        (pb.Save(slot=1, keys=[KEY, KEY[1:]]), "the key of a page is not 32 bytes long"),
+        (pb.Save(slot=1, keys=[b""]), "the key of a page is not 32 bytes long"),
+    ],
+)
+def test_saves_that_are_refused(save: pb.Save, message: str) -> None:
+    with pytest.raises(FrameRefused, match=message):
+        frames.read_saves(pb.Frame(save=[save]), EXPECTED)
+
+
+def test_too_many_saves_and_keys() -> None:
+    with pytest.raises(FrameRefused, match="9 saves, at most 8"):
+        frames.read_saves(pb.Frame(save=[pb.Save(slot=1, keys=[KEY])] * 9), EXPECTED)
+    with pytest.raises(FrameRefused, match="65537 pages, at most 65536"):
+        frames.read_keys([KEY] * 65537)

@@ -23,6 +23,9 @@ from trireme_proto.v1.stage_pb2_grpc import add_StageServicer_to_server
 from trireme_worker.batch import Batch, Row, SamplingParams
 from trireme_worker.link import SERVER_OPTIONS
 from trireme_worker.pack import Pack, is_url, local_pack
+from trireme_worker.page_redis import RedisPages, StoreSettings
+from trireme_worker.page_store import PageStore
+from trireme_worker.page_value import HEADER_BYTES, PageIdentity
 from trireme_worker.server import StageService
 from trireme_worker.stage import StageModel
 from trireme_worker.stepper import Stepper
@@ -51,6 +54,8 @@ class StageSettings:
     """Address of the node that the other stages and the coordinator reach it at; nothing else is listened on."""
     node_id: str = ""
     """The node, as the cluster calls it; for a coordinator that takes the worker over."""
+    pages: StoreSettings | None = None
+    """Where full KV pages are kept outside of the worker; None: nowhere."""
 
 
 class StageProcess:
@@ -108,7 +113,8 @@ class StageProcess:
     async def _run(self, model: StageModel, ready: Future[str]) -> None:
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
         self._end = lambda: loop.call_soon_threadsafe(stopping.set)
-        self._service = service = StageService(Stepper(model))
+        pages = page_store(model, self._settings.pack_sha256, self._settings.pages)
+        self._service = service = StageService(Stepper(model, pages))
         server = grpc.aio.server(options=SERVER_OPTIONS)
         add_StageServicer_to_server(service, server)
         port = _port(server, self._settings.host)
@@ -117,6 +123,8 @@ class StageProcess:
         await stopping.wait()
         await server.stop(grace=None)
         await service.close()
+        if pages is not None:
+            await asyncio.to_thread(pages.close)
 
 
 def _port(server: grpc.aio.Server, host: str) -> int:
@@ -147,6 +155,15 @@ def load(settings: StageSettings) -> StageModel:
     )
     warm_up(model)
     return model
+
+
+def page_store(model: StageModel, pack_sha256: str, settings: StoreSettings | None) -> PageStore | None:
+    """Keeps the pages of a stage, where there are settings for that. Nothing is connected yet."""
+    if settings is None:
+        return None
+    identity = PageIdentity(pack_sha256, model.layers.start, model.layers.stop, model.kv.format.dtype)
+    values = RedisPages(settings, identity.stage, HEADER_BYTES + model.kv.page_bytes)
+    return PageStore(values, identity, model.kv.page_bytes)
 
 
 def _opened(settings: StageSettings, layers: range) -> Pack:

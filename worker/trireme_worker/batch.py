@@ -48,6 +48,25 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """`slot` gets the first `pages` pages of a fetch, behind the `first_page` full ones that it holds."""
+
+    slot: int
+    fetch: int
+    first_page: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Pages `first_page`, `first_page` + 1, ... of `slot` go to the page store, under these keys."""
+
+    slot: int
+    first_page: int
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Sampled:
     """The token chosen for `position` of a slot."""
 

@@ -30,7 +30,7 @@ class Choices:
         raise PipelineUnavailable("The last stage ended its epoch.")
 
     async def fill(self, frame: pb.Frame) -> None:
-        """Waits for the tokens that that the rows follow, and puts them in. FrameRefused where there are none."""
+        """Waits for the tokens that the rows follow, and puts them in. FrameRefused where there are none."""
         end = 0
         for row in frame.rows:
             end += row.count

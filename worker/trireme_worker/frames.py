@@ -7,15 +7,18 @@ Position against length, pages and context are checked by the KV cache, which kn
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trireme_kernels import PAGE_TOKENS
 from trireme_proto.errors import FrameRefused
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import stage_pb2 as pb
-from trireme_worker.batch import Batch, Row, SamplingParams, Share
+from trireme_worker.batch import Batch, Restore, Row, SamplingParams, Save, Share
+from trireme_worker.page_value import KEY_BYTES
 
 WIRE_FLOAT = np.dtype("<f4")
 
@@ -60,6 +63,33 @@ def read_shares(frame: pb.Frame, expected: Expected) -> list[Share]:
     return [Share(share.slot, share.from_slot, share.pages) for share in frame.share]
 
 
+def read_restores(frame: pb.Frame, expected: Expected) -> list[Restore]:
+    """Which fetched pages go where, in order."""
+    for restore in frame.restore:
+        _page_range(restore.slot, restore.first_page, restore.pages, expected)
+    if len({restore.fetch for restore in frame.restore}) != len(frame.restore):
+        raise FrameRefused("two restores name the same fetch")
+    return [Restore(r.slot, r.fetch, r.first_page, r.pages) for r in frame.restore]
+
+
+def read_saves(frame: pb.Frame, expected: Expected) -> list[Save]:
+    """Which pages go to the page store."""
+    if len(frame.save) > expected.slots:
+        raise FrameRefused(f"{len(frame.save)} saves, at most {expected.slots} are allowed")
+    for save in frame.save:
+        _page_range(save.slot, save.first_page, len(save.keys), expected)
+    return [Save(s.slot, s.first_page, read_keys(s.keys)) for s in frame.save]
+
+
+def read_keys(keys: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Keys of pages, 32 bytes each."""
+    if any(len(key) != KEY_BYTES for key in keys):
+        raise FrameRefused(f"the key of a page is not {KEY_BYTES} bytes long")
+    if len(keys) > LIMITS.request_tokens // PAGE_TOKENS:
+        raise FrameRefused(f"{len(keys)} pages, at most {LIMITS.request_tokens // PAGE_TOKENS} are allowed")
+    return tuple(keys)
+
+
 def read_token_ids(frame: pb.Frame, batch: Batch, expected: Expected) -> NDArray[np.int32]:
     """First stage: the token ids, int32 [T]."""
     if frame.activations:
@@ -101,6 +131,13 @@ def _row(row: pb.Row, expected: Expected) -> Row:
     if row.follows and (row.count != 1 or not row.HasField("sampling") or row.follows >= expected.step):
         raise FrameRefused(f"a row of {row.count} tokens cannot follow what step {row.follows} samples")
     return Row(row.slot, row.position, row.count, _sampling(row, expected), row.drafts, row.follows)
+
+
+def _page_range(slot: int, first_page: int, pages: int, expected: Expected) -> None:
+    if slot >= expected.slots:
+        raise FrameRefused(f"slot {slot} is not below {expected.slots}")
+    if not 1 <= pages <= LIMITS.request_tokens // PAGE_TOKENS - first_page:
+        raise FrameRefused(f"{pages} pages from page {first_page} on are out of range")
 
 
 def _sampling(row: pb.Row, expected: Expected) -> SamplingParams | None:

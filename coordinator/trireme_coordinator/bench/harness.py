@@ -46,8 +46,8 @@ class Harness:
             await listener.done.wait()
         return [shifted(listener.record, -started) for listener in listeners]
 
-    def _submit(self, arrival: Arrival, scheduled: float) -> _Recorder:
-        listener = _Recorder(Record(scheduled, arrival.prompt))
+    def _submit(self, arrival: Arrival, scheduled: float) -> Recorder:
+        listener = Recorder(Record(scheduled, arrival.prompt))
         try:
             self._engine.submit(_request(arrival), listener)
         except TriremeError as error:
@@ -72,22 +72,19 @@ async def harness(shape: ModelConfig, times: Items[StageTimes], config: Schedule
             ModelledStage(model, layers, each, kv_tokens=kv_tokens, slots=config.slots)
             for layers, each in zip(ranges, times, strict=True)
         ]
-        addresses = [await _served(stage, stack) for stage in stages]
+        addresses = [await served(Stepper(stage), stack) for stage in stages]
 
         async def launch() -> list[str]:
             return addresses
 
         engine = Engine(config, launch)
-        task = asyncio.ensure_future(engine.run())
-        stack.push_async_callback(_ended, task)
-        async with asyncio.timeout(_START_SECONDS):
-            await engine.ready.wait()
+        await runs(engine, stack)
         yield Harness(engine)
 
 
-async def _served(stage: ModelledStage, stack: AsyncExitStack) -> str:
+async def served(stepper: Stepper, stack: AsyncExitStack) -> str:
     """The address at which a stage is served while the stack stands."""
-    service = StageService(Stepper(stage))
+    service = StageService(stepper)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     add_StageServicer_to_server(service, server)
     port = server.add_insecure_port(f"{_LOOPBACK}:0")
@@ -97,13 +94,21 @@ async def _served(stage: ModelledStage, stack: AsyncExitStack) -> str:
     return f"{_LOOPBACK}:{port}"
 
 
+async def runs(engine: Engine, stack: AsyncExitStack) -> None:
+    """Returns when the engine is ready; it runs while the stack stands."""
+    task = asyncio.ensure_future(engine.run())
+    stack.push_async_callback(_ended, task)
+    async with asyncio.timeout(_START_SECONDS):
+        await engine.ready.wait()
+
+
 async def _ended(task: asyncio.Future[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
 
 
-class _Recorder:
+class Recorder:
     """A listener that notes when tokens come."""
 
     def __init__(self, record: Record) -> None:

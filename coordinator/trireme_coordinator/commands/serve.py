@@ -34,6 +34,9 @@ def serve(
         int | None, typer.Option(help="Tokens each stage has KV memory for. Default: 8 contexts.")
     ] = None,
     kv_dtype: Annotated[str | None, typer.Option(help="KV cache: float32, float16 or int8. Default: float32.")] = None,
+    kv_store_gb: Annotated[
+        int | None, typer.Option(help="Gigabytes of Redis for KV pages of idle and lost sessions. Default: 0, none.")
+    ] = None,
     layout: Annotated[
         str | None,
         typer.Option(help="Weights in memory: 2bit, 1.6bit, packed (as in the pack) or auto (by CPU). Default: auto."),

@@ -23,6 +23,8 @@ class Node:
     address: str
     host: str = ""
     """Name of the machine: nodes with the same one share its CPUs and memory."""
+    memory_bytes: int = 0
+    """That were free when the node joined the cluster. 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)

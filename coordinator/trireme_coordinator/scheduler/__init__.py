@@ -6,16 +6,31 @@ prefix.py     which slots begin with which tokens;  pages.py  how many pages the
 fair.py       whose turn it is
 cost.py       what a step costs, and how many rows a micro-batch should have
 drafts.py     guesses at next tokens
+restoring.py  pages from the page store;  page_keys.py  what they are called there
 scheduler.py  admission, micro-batches, results
 """
 
+from trireme_coordinator.scheduler.page_keys import PageKeys
+from trireme_coordinator.scheduler.restoring import Wanted
 from trireme_coordinator.scheduler.scheduler import Scheduler, SchedulerConfig
 from trireme_coordinator.scheduler.sequence import (
     Batch,
     Finish,
+    Restored,
     Row,
     SamplingParams,
     Sequence,
 )
 
-__all__ = ["Batch", "Finish", "Row", "SamplingParams", "Scheduler", "SchedulerConfig", "Sequence"]
+__all__ = [
+    "Batch",
+    "Finish",
+    "PageKeys",
+    "Restored",
+    "Row",
+    "SamplingParams",
+    "Scheduler",
+    "SchedulerConfig",
+    "Sequence",
+    "Wanted",
+]

@@ -39,6 +39,8 @@ class StepCost:
         """Share of a round in which no stage computes it: messages, and the turn-round here."""
         self.prefill_ns = 0.0
         """Of the first stage, for a token of a prefill chunk; 0 before there was one."""
+        self.slowest_prefill_ns = 0.0
+        """The same of the slowest stage."""
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)  # of 1, n, n * n, t, n * t, the older ones fading
         self._learnt = 0
         self._rows: dict[int, int] = {}
@@ -49,7 +51,8 @@ class StepCost:
         """
         slowest = max(compute_ns, default=0)
         if tokens > _LONGEST:
-            self._learn_prefill(compute_ns[0] / tokens)
+            self.prefill_ns = _learnt(self.prefill_ns, compute_ns[0] / tokens)
+            self.slowest_prefill_ns = _learnt(self.slowest_prefill_ns, slowest / tokens)
         if not slowest or not 0 < tokens <= _LONGEST:
             return
         round_ns = max(round_ns, sum(compute_ns))
@@ -78,9 +81,6 @@ class StepCost:
             self._rows[decoding] = min(choices, key=lambda rows: (self._round(decoding, rows), rows))
         return self._rows[decoding]
 
-    def _learn_prefill(self, token_ns: float) -> None:
-        self.prefill_ns += (token_ns - self.prefill_ns) * (_QUICKLY if self.prefill_ns else 1.0)
-
     def _round(self, decoding: int, rows: int) -> float:
         batches = -(-decoding // rows)
         return max(self.laps * self.time(rows), batches * self.fixed + decoding * self.per_token)
@@ -96,3 +96,7 @@ class StepCost:
             slope = self.per_token / self.time(mean_n) * mean_t
         self.per_token = min(max(slope, 0.0), mean_t / mean_n)
         self.fixed = mean_t - self.per_token * mean_n
+
+
+def _learnt(known: float, news: float) -> float:
+    return known + (news - known) * (_QUICKLY if known else 1.0)

@@ -17,7 +17,9 @@ from typing import TypeVar
 from trireme_coordinator.scheduler.budget import PAGE_TOKENS, Budget, pages_for
 from trireme_coordinator.scheduler.cost import StepCost
 from trireme_coordinator.scheduler.fair import FairQueue, Shares
-from trireme_coordinator.scheduler.sequence import Batch, Finish, Row, Sequence
+from trireme_coordinator.scheduler.page_keys import PageKeys
+from trireme_coordinator.scheduler.restoring import Restoring, Wanted
+from trireme_coordinator.scheduler.sequence import Batch, Finish, Restored, Row, Sequence
 from trireme_proto.errors import Overloaded, PipelineUnavailable
 from trireme_proto.limits import LIMITS
 
@@ -59,8 +61,10 @@ class Scheduler:
     decode step, in `_ready` when it waits for that step, in neither when its token is under way.
     """
 
-    def __init__(self, config: SchedulerConfig) -> None:
+    def __init__(self, config: SchedulerConfig, keys: PageKeys | None = None) -> None:
+        """`keys`: names pages for the page store; None: there is none."""
         self.config = config
+        self._restoring = Restoring(keys)
         self.budget = Budget(config.slots, config.pages, sharing=config.sharing)
         self.cost = StepCost(config.stages)
         self.running: dict[Sequence, None] = {}
@@ -103,7 +107,7 @@ class Scheduler:
         rows = self._decode_rows()
         rows += self._prefill_rows()
         rows = rows or self._rows_ahead()
-        if not (rows or self.budget.releases):
+        if not (rows or self.budget.releases or self._restoring.pending):
             return None
         batch = self._emit(rows)
         if now_ns is not None:
@@ -135,6 +139,27 @@ class Scheduler:
         results = iter(tokens)
         sampled = [(row, [token for _, token in islice(results, row.sampled)]) for row in batch.rows if row.samples]
         return batch, {row.sequence: taken for row, found in sampled if (taken := self._accept(row, found))}
+
+    def wanted(self) -> list[Wanted]:
+        """Pages that admitted sequences wait for, each to be answered with `fetched`; to be asked after `schedule`."""
+        return self._restoring.wanted()
+
+    def fetched(self, wanted: Wanted, fetch: int, pages: int, found: Restored) -> None:
+        """All stages hold the first `pages` of the wanted pages, as `fetch` (0: nothing was fetched); without any it
+        goes on as it is.
+        """
+        sequence = wanted.sequence
+        slot = sequence.slot if wanted.current else None
+        if slot is None or not pages:
+            if fetch:
+                self._restoring.forget(fetch)
+        else:
+            self._restoring.restore(sequence, slot, fetch, wanted.first_page, pages)
+            sequence.computed = sequence.fed = (wanted.first_page + pages) * PAGE_TOKENS
+            sequence.cached += 0 if sequence.generated else pages * PAGE_TOKENS
+        if slot is not None:
+            sequence.restored = found
+            self._move(sequence)
 
     def learn(self, batch: Batch, compute_ns: Items[int], round_ns: int) -> None:
         """A micro-batch took each stage so long to compute, and so long from being sent to its result, waiting times
@@ -176,10 +201,11 @@ class Scheduler:
         self._under_way.clear()
         self._step = self._decode_batches = self._first_free = 0
         self.budget.reset()
+        self._restoring.reset()
 
     def idle(self) -> bool:
         """Whether nothing is waiting, running or under way."""
-        return not (self.waiting or self.running or self._under_way or self.budget.releases)
+        return not (self.waiting or self.running or self._under_way or self.budget.releases or self._restoring.pending)
 
     def check_integrity(self) -> str:
         """Empty where the books add up; else what does not."""
@@ -197,7 +223,8 @@ class Scheduler:
             self.waiting.remove(first)
             self.running[first] = None
             self._priorities[first.priority] += 1
-            self._move(first)
+            if not self._restoring.want(first):
+                self._move(first)
 
     def _place(self, sequence: Sequence) -> bool:
         """Gives it a slot, taken from lower priorities if need be."""
@@ -264,6 +291,7 @@ class Scheduler:
     def _leave(self, sequence: Sequence) -> None:
         """It does not run any more, and has nothing computed."""
         self._rest(sequence)
+        self._restoring.leave(sequence)
         del self.running[sequence]
         _count_down(self._priorities, sequence.priority)
         sequence.slot, sequence.computed, sequence.fed = None, 0, 0
@@ -331,12 +359,13 @@ class Scheduler:
 
     def _catch_up(self, sequence: Sequence) -> None:
         """Takes over what another one with the same beginning has computed meanwhile."""
-        if sequence.slot is None or sequence.computed % PAGE_TOKENS:
+        if sequence.slot is None or sequence.computed % PAGE_TOKENS or self._restoring.restores(sequence):
             return
         computed = self.budget.share_more(sequence.slot, sequence.tenant, sequence.tokens) * PAGE_TOKENS
         if computed > sequence.computed:
             sequence.cached += computed - sequence.computed if sequence.generated == sequence.answered else 0
             sequence.computed = sequence.fed = computed
+            sequence.saved = max(sequence.saved, computed // PAGE_TOKENS)
 
     def _chunk(self, sequence: Sequence, most: int) -> int:
         """Tokens to feed of it; to the end of a page where it goes on, so that others can share all of it."""
@@ -390,9 +419,14 @@ class Scheduler:
         self._step += 1
         release, self.budget.releases = tuple(self.budget.releases), []
         share, self.budget.shares = tuple(self.budget.shares), []
+        restored, forget = self._restoring.emit()
         token_ids = tuple(token for row in rows for token in row.token_ids)
-        batch = Batch(self._step, share, release, tuple(rows), token_ids)
-        for row in rows:  # there only from the next frame on
+        pages = tuple(restored.values()), forget, self._restoring.saves(rows)
+        batch = Batch(self._step, share, release, tuple(rows), token_ids, *pages)
+        for sequence, restore in restored.items():  # there only from the next frame on
+            certain = (restore.first_page + restore.pages) * PAGE_TOKENS
+            self.budget.filled(restore.slot, sequence.tenant, sequence.tokens, certain)
+        for row in rows:
             self.budget.filled(row.slot, row.sequence.tenant, row.sequence.tokens, row.certain)
         self._under_way.append(batch)
         self._decode_batches += batch.decodes

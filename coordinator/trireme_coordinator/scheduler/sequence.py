@@ -36,6 +36,20 @@ class SamplingParams:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What came of looking for pages in the page store."""
+
+    found: int
+    """Pages that all stages could have had."""
+    pages: int
+    """Pages that were restored; the others were computed, because that was quicker, or reading took too long."""
+    bytes: int
+    """Read by all stages together."""
+    seconds: float
+    """From the question to the answer."""
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """A request's tokens and progress. The scheduler alone changes the fields below the line."""
@@ -71,6 +85,12 @@ class Sequence:
     admissions: int = field(default=0, init=False)
     """Times that it was given a slot: what was sent before the last time does not count any more."""
     finish: Finish | None = field(default=None, init=False)
+    page_keys: list[bytes] = field(default_factory=list, init=False)
+    """Of its first pages, as far as they were needed."""
+    saved: int = field(default=0, init=False)
+    """Pages that the stages have been told to keep in the page store, or that came from there."""
+    restored: Restored | None = field(default=None, init=False)
+    """How its last admission found its pages; None where it did not look for any."""
     setbacks: int = field(default=0, init=False)
     """Times that it had to start over since its last token."""
 
@@ -133,9 +153,28 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """`slot` gets the first `pages` pages of a fetch, behind the `first_page` full ones that it holds."""
+
+    slot: int
+    fetch: int
+    first_page: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Pages `first_page`, `first_page` + 1, ... of `slot` are full for good; `keys` are their names."""
+
+    slot: int
+    first_page: int
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """One micro-batch. `token_ids` are those of the rows, concatenated; `share`, then `release`: what is to be done
-    with pages before.
+    """One micro-batch. `token_ids` are those of the rows, concatenated; `share`, `release`, `restore`, `forget`: what
+    is to be done with pages before, in this order; `save`: and after.
     """
 
     step: int
@@ -143,6 +182,9 @@ class Batch:
     release: tuple[int, ...]
     rows: tuple[Row, ...]
     token_ids: tuple[int, ...]
+    restore: tuple[Restore, ...] = ()
+    forget: tuple[int, ...] = ()
+    save: tuple[Save, ...] = ()
 
     @property
     def decodes(self) -> bool:

@@ -9,6 +9,7 @@ import grpc
 
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.leadership import Leadership
+from trireme_coordinator.loss import RecoveryEvent
 from trireme_coordinator.placement import Placed
 from trireme_coordinator.service.calls import answered
 from trireme_coordinator.service.placement import Previews
@@ -55,6 +56,9 @@ class ClusterService(ClusterServicer):
             session_store_ok=await self._store.ping(),
             leading=self._leadership.leading,
             leader=await self._leadership.leader(),
+            reason=self._engine.recoveries.trouble,
+            recoveries=self._engine.recoveries.count,
+            last_recovery=_recovery(self._engine.recoveries.events),
         )
 
     @answered
@@ -74,6 +78,21 @@ class ClusterService(ClusterServicer):
             kv_pages_total=scheduler.budget.pages,
             sessions_cached=scheduler.budget.parked,
         )
+
+
+def _recovery(events: Sequence[RecoveryEvent]) -> pb.Recovery | None:
+    if not events:
+        return None
+    last = events[-1]
+    return pb.Recovery(
+        cause=last.cause,
+        stages=last.stages,
+        method=last.method,
+        detection_seconds=last.detection_s,
+        rebuild_seconds=last.rebuild_s,
+        sequences=last.sequences,
+        tokens=last.tokens,
+    )
 
 
 def _stage(placed: Placed, report: stage_pb2.ReportResponse | None, threads: int) -> pb.StageStatus:

@@ -90,6 +90,8 @@ class InferenceService(InferenceServicer):
         usage = reader.usage()
         if reader.sequence is not None:
             trace.guessed(reader.sequence.drafted, reader.sequence.accepted)
+            if (looked := reader.sequence.restored) is not None:
+                trace.restored(looked.found, looked.pages, looked.bytes, looked.seconds)
         trace.finish(
             reason.value,
             prompt_tokens=usage.prompt_tokens,

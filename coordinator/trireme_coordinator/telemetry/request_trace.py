@@ -116,6 +116,12 @@ class RequestTrace:
         if drafted and not self._ended:
             self._request.set_attributes({names.DRAFTED_TOKENS: drafted, names.ACCEPTED_TOKENS: accepted})
 
+    def restored(self, found: int, pages: int, size: int, seconds: float) -> None:
+        """The page store had `found` KV pages; `pages` of them were restored, `size` bytes; before `finish`."""
+        if not self._ended:
+            counts = {names.STORED_PAGES: found, names.RESTORED_PAGES: pages, names.RESTORED_BYTES: size}
+            self._request.set_attributes({**counts, names.RESTORE_MS: seconds * 1e3})
+
     def finish(self, reason: str, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> None:
         """The answer is complete; `reason` is one of the few finish reasons. Nothing happens after `fail`."""
         if self._ended:

@@ -4,6 +4,7 @@
                                                       ROUND     counts barriers
                                                       COMMAND   counts pieces of work
                                                       ASLEEP    threads that sleep on ROUND or COMMAND
+                                                      PULSE     counts what thread 0 has done, for those who watch
 
 A waiter counts itself in ASLEEP before it looks at the word for the last time, and whoever changes the word looks at
 ASLEEP afterwards: either the waiter sees the change or it is woken.  Pure spinning would make two threads slower than
@@ -14,8 +15,8 @@ from trireme_kernels.arrays import I32
 from trireme_kernels.jit import inner
 from trireme_kernels.threads.atomics import atomic_add, atomic_load, atomic_store, pause, sleep_on, wake_all
 
-ARRIVED, ROUND, COMMAND, ASLEEP = 0, 16, 32, 48
-SYNC_WORDS = 64
+ARRIVED, ROUND, COMMAND, ASLEEP, PULSE = 0, 16, 32, 48, 64
+SYNC_WORDS = 80
 SPINS = 1000
 """Pauses before sleeping: 10 to 50 microseconds, longer than most waits between steps of a layer."""
 
@@ -52,6 +53,13 @@ def barrier(sync: I32, threads: int) -> None:
         change(sync, ROUND)
     else:
         wait_while(sync, ROUND, at)
+
+
+@inner
+def advance(sync: I32, rank: int) -> None:
+    """Tell whoever watches that the threads got on: after a barrier, thread 0 counts for all."""
+    if rank == 0:
+        atomic_add(sync, PULSE, 1)
 
 
 @inner

@@ -46,6 +46,9 @@ class StatusResponse(_message.Message):
     SESSION_STORE_OK_FIELD_NUMBER: _builtins.int
     LEADING_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RECOVERIES_FIELD_NUMBER: _builtins.int
+    LAST_RECOVERY_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Rises by one with each (re-)building of the pipeline."""
     ready: _builtins.bool
@@ -60,6 +63,10 @@ class StatusResponse(_message.Message):
     """
     leader: _builtins.str
     """Name of the coordinator that drives them, HOST:PORT; empty where there is only one, or none does."""
+    reason: _builtins.str
+    """Why the pipeline is not ready, one sentence; empty when it is."""
+    recoveries: _builtins.int
+    """How often a pipeline that was complete has been rebuilt."""
     @_builtins.property
     def model(self) -> Global___Model: ...
     @_builtins.property
@@ -68,6 +75,10 @@ class StatusResponse(_message.Message):
 
     @_builtins.property
     def load(self) -> Global___Load: ...
+    @_builtins.property
+    def last_recovery(self) -> Global___Recovery:
+        """The last time; unset where there was none."""
+
     def __init__(
         self,
         *,
@@ -80,14 +91,67 @@ class StatusResponse(_message.Message):
         session_store_ok: _builtins.bool = ...,
         leading: _builtins.bool = ...,
         leader: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        recoveries: _builtins.int = ...,
+        last_recovery: Global___Recovery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_recovery", b"last_recovery", "load", b"load", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "leader", b"leader", "leading", b"leading", "load", b"load", "model", b"model", "ready", b"ready", "session_store_ok", b"session_store_ok", "stages", b"stages", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "last_recovery", b"last_recovery", "leader", b"leader", "leading", b"leading", "load", b"load", "model", b"model", "ready", b"ready", "reason", b"reason", "recoveries", b"recoveries", "session_store_ok", b"session_store_ok", "stages", b"stages", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatusResponse: _TypeAlias = StatusResponse  # noqa: Y015
+
+@_typing.final
+class Recovery(_message.Message):
+    """One loss of the pipeline, and how it came back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    DETECTION_SECONDS_FIELD_NUMBER: _builtins.int
+    REBUILD_SECONDS_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    cause: _builtins.str
+    """"dead": the process is gone; "silent": nothing comes from it, frozen or cut off; "hung": it answers, but its computation
+    does not get on; "refused": it refused a frame; "ended": it ended its call, but lives.
+    """
+    method: _builtins.str
+    """"kept": all processes live on; "restarted": lost stages were, on their nodes; "moved": at least one to another node."""
+    detection_seconds: _builtins.float
+    """From the last sign of life to the verdict."""
+    rebuild_seconds: _builtins.float
+    """From the verdict until the pipeline was complete again."""
+    sequences: _builtins.int
+    """Running requests that it interrupted."""
+    tokens: _builtins.int
+    """Tokens of theirs whose keys and values were lost."""
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The stages that were lost."""
+
+    def __init__(
+        self,
+        *,
+        cause: _builtins.str = ...,
+        stages: _abc.Iterable[_builtins.int] | None = ...,
+        method: _builtins.str = ...,
+        detection_seconds: _builtins.float = ...,
+        rebuild_seconds: _builtins.float = ...,
+        sequences: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "detection_seconds", b"detection_seconds", "method", b"method", "rebuild_seconds", b"rebuild_seconds", "sequences", b"sequences", "stages", b"stages", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recovery: _TypeAlias = Recovery  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):

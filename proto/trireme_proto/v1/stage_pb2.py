@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrireme_proto/v1/stage.proto\x12\ntrireme.v1\"\\\n\x10\x43onfigureRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x14\n\x0cnext_address\x18\x02 \x01(\t\x12\r\n\x05stage\x18\x03 \x01(\r\x12\x14\n\x0clast_address\x18\x04 \x01(\t\"\x13\n\x11\x43onfigureResponse\" \n\x0e\x46orwardSummary\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\"\xeb\x01\n\x05\x46rame\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x0f\n\x07release\x18\x03 \x03(\r\x12 \n\x05share\x18\n \x03(\x0b\x32\x11.trireme.v1.Share\x12\x1d\n\x04rows\x18\x04 \x03(\x0b\x32\x0f.trireme.v1.Row\x12\x11\n\ttoken_ids\x18\x05 \x03(\r\x12\x13\n\x0b\x61\x63tivations\x18\x06 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\x12(\n\x07timings\x18\x08 \x03(\x0b\x32\x17.trireme.v1.StageTiming\x12\x0f\n\x07sent_ns\x18\t \x01(\x04\"7\n\x05Share\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x11\n\tfrom_slot\x18\x02 \x01(\r\x12\r\n\x05pages\x18\x03 \x01(\r\"\x80\x01\n\x03Row\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12)\n\x08sampling\x18\x04 \x01(\x0b\x32\x17.trireme.v1.RowSampling\x12\x0e\n\x06\x64rafts\x18\x05 \x01(\r\x12\x0f\n\x07\x66ollows\x18\x06 \x01(\x04\"N\n\x0bRowSampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\x0c\n\x04seed\x18\x04 \x01(\x04\"C\n\x0bStageTiming\x12\x0f\n\x07wire_ns\x18\x01 \x01(\x04\x12\x0f\n\x07wait_ns\x18\x02 \x01(\x04\x12\x12\n\ncompute_ns\x18\x03 \x01(\x04\"\x1f\n\x0eResultsRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"n\n\nStepResult\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12(\n\x06tokens\x18\x02 \x03(\x0b\x32\x18.trireme.v1.SampledToken\x12(\n\x07timings\x18\x03 \x03(\x0b\x32\x17.trireme.v1.StageTiming\"@\n\x0cSampledToken\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x10\n\x08token_id\x18\x03 \x01(\r\"\x0f\n\rReportRequest\"\xc0\x01\n\x0eReportResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x16\n\x0ekv_pages_total\x18\x02 \x01(\r\x12\x15\n\rkv_pages_used\x18\x03 \x01(\r\x12\x12\n\nslots_used\x18\x04 \x01(\r\x12\x17\n\x0fintegrity_error\x18\x05 \x01(\t\x12\x11\n\trss_bytes\x18\x06 \x01(\x04\x12\r\n\x05steps\x18\x07 \x01(\x04\x12\x0f\n\x07\x62usy_ns\x18\x08 \x01(\x04\x12\x10\n\x08\x61ttached\x18\t \x01(\x08\x32\xd0\x02\n\x05Stage\x12H\n\tConfigure\x12\x1c.trireme.v1.ConfigureRequest\x1a\x1d.trireme.v1.ConfigureResponse\x12:\n\x07\x46orward\x12\x11.trireme.v1.Frame\x1a\x1a.trireme.v1.ForwardSummary(\x01\x12?\n\x07Results\x12\x1a.trireme.v1.ResultsRequest\x1a\x16.trireme.v1.StepResult0\x01\x12?\n\x07\x43hoices\x12\x1a.trireme.v1.ResultsRequest\x1a\x16.trireme.v1.StepResult0\x01\x12?\n\x06Report\x12\x19.trireme.v1.ReportRequest\x1a\x1a.trireme.v1.ReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrireme_proto/v1/stage.proto\x12\ntrireme.v1\"\\\n\x10\x43onfigureRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x14\n\x0cnext_address\x18\x02 \x01(\t\x12\r\n\x05stage\x18\x03 \x01(\r\x12\x14\n\x0clast_address\x18\x04 \x01(\t\"\x13\n\x11\x43onfigureResponse\" \n\x0e\x46orwardSummary\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\"\xc1\x02\n\x05\x46rame\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x0f\n\x07release\x18\x03 \x03(\r\x12 \n\x05share\x18\n \x03(\x0b\x32\x11.trireme.v1.Share\x12\x1d\n\x04rows\x18\x04 \x03(\x0b\x32\x0f.trireme.v1.Row\x12\x11\n\ttoken_ids\x18\x05 \x03(\r\x12\x13\n\x0b\x61\x63tivations\x18\x06 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\x12(\n\x07timings\x18\x08 \x03(\x0b\x32\x17.trireme.v1.StageTiming\x12\x0f\n\x07sent_ns\x18\t \x01(\x04\x12$\n\x07restore\x18\x0b \x03(\x0b\x32\x13.trireme.v1.Restore\x12\x0e\n\x06\x66orget\x18\x0c \x03(\x04\x12\x1e\n\x04save\x18\r \x03(\x0b\x32\x10.trireme.v1.Save\"I\n\x07Restore\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\r\n\x05\x66\x65tch\x18\x02 \x01(\x04\x12\x12\n\nfirst_page\x18\x03 \x01(\r\x12\r\n\x05pages\x18\x04 \x01(\r\"6\n\x04Save\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x12\n\nfirst_page\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x03(\x0c\"7\n\x05Share\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x11\n\tfrom_slot\x18\x02 \x01(\r\x12\r\n\x05pages\x18\x03 \x01(\r\"\x80\x01\n\x03Row\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12)\n\x08sampling\x18\x04 \x01(\x0b\x32\x17.trireme.v1.RowSampling\x12\x0e\n\x06\x64rafts\x18\x05 \x01(\r\x12\x0f\n\x07\x66ollows\x18\x06 \x01(\x04\"N\n\x0bRowSampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\x0c\n\x04seed\x18\x04 \x01(\x04\"C\n\x0bStageTiming\x12\x0f\n\x07wire_ns\x18\x01 \x01(\x04\x12\x0f\n\x07wait_ns\x18\x02 \x01(\x04\x12\x12\n\ncompute_ns\x18\x03 \x01(\x04\"\x1f\n\x0eResultsRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"n\n\nStepResult\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12(\n\x06tokens\x18\x02 \x03(\x0b\x32\x18.trireme.v1.SampledToken\x12(\n\x07timings\x18\x03 \x03(\x0b\x32\x17.trireme.v1.StageTiming\"@\n\x0cSampledToken\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x10\n\x08token_id\x18\x03 \x01(\r\"\x0f\n\rReportRequest\"\xe9\x01\n\x0eReportResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x16\n\x0ekv_pages_total\x18\x02 \x01(\r\x12\x15\n\rkv_pages_used\x18\x03 \x01(\r\x12\x12\n\nslots_used\x18\x04 \x01(\r\x12\x17\n\x0fintegrity_error\x18\x05 \x01(\t\x12\x11\n\trss_bytes\x18\x06 \x01(\x04\x12\r\n\x05steps\x18\x07 \x01(\x04\x12\x0f\n\x07\x62usy_ns\x18\x08 \x01(\x04\x12\x10\n\x08\x61ttached\x18\t \x01(\x08\x12\'\n\x05pages\x18\n \x01(\x0b\x32\x18.trireme.v1.PageCounters\"\xa1\x01\n\x0cPageCounters\x12\x0f\n\x07written\x18\x01 \x01(\x04\x12\r\n\x05known\x18\x02 \x01(\x04\x12\x0f\n\x07skipped\x18\x03 \x01(\x04\x12\x0f\n\x07\x66\x65tched\x18\x04 \x01(\x04\x12\x0f\n\x07\x64\x61maged\x18\x05 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x06 \x01(\x04\x12\x15\n\rwaiting_bytes\x18\x07 \x01(\x04\x12\x15\n\rfetched_bytes\x18\x08 \x01(\x04\"/\n\x10\x46indPagesRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\"K\n\x11\x46indPagesResponse\x12\r\n\x05pages\x18\x01 \x01(\r\x12\x12\n\npage_bytes\x18\x02 \x01(\x04\x12\x13\n\x0b\x62ytes_per_s\x18\x03 \x01(\x01\"d\n\x11\x46\x65tchPagesRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05\x66\x65tch\x18\x02 \x01(\x04\x12\x0c\n\x04keys\x18\x03 \x03(\x0c\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x12\n\nfirst_page\x18\x05 \x01(\r\"C\n\x12\x46\x65tchPagesResponse\x12\r\n\x05pages\x18\x01 \x01(\r\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"\x0e\n\x0cPulseRequest\"M\n\rPulseResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\x04\x12\x0c\n\x04\x62usy\x18\x03 \x01(\x08\x12\x10\n\x08progress\x18\x04 \x01(\x04\x32\xa5\x04\n\x05Stage\x12H\n\tConfigure\x12\x1c.trireme.v1.ConfigureRequest\x1a\x1d.trireme.v1.ConfigureResponse\x12:\n\x07\x46orward\x12\x11.trireme.v1.Frame\x1a\x1a.trireme.v1.ForwardSummary(\x01\x12?\n\x07Results\x12\x1a.trireme.v1.ResultsRequest\x1a\x16.trireme.v1.StepResult0\x01\x12?\n\x07\x43hoices\x12\x1a.trireme.v1.ResultsRequest\x1a\x16.trireme.v1.StepResult0\x01\x12?\n\x06Report\x12\x19.trireme.v1.ReportRequest\x1a\x1a.trireme.v1.ReportResponse\x12H\n\tFindPages\x12\x1c.trireme.v1.FindPagesRequest\x1a\x1d.trireme.v1.FindPagesResponse\x12K\n\nFetchPages\x12\x1d.trireme.v1.FetchPagesRequest\x1a\x1e.trireme.v1.FetchPagesResponse\x12<\n\x05Pulse\x12\x18.trireme.v1.PulseRequest\x1a\x19.trireme.v1.PulseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,25 +38,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORWARDSUMMARY']._serialized_start=159
   _globals['_FORWARDSUMMARY']._serialized_end=191
   _globals['_FRAME']._serialized_start=194
-  _globals['_FRAME']._serialized_end=429
-  _globals['_SHARE']._serialized_start=431
-  _globals['_SHARE']._serialized_end=486
-  _globals['_ROW']._serialized_start=489
-  _globals['_ROW']._serialized_end=617
-  _globals['_ROWSAMPLING']._serialized_start=619
-  _globals['_ROWSAMPLING']._serialized_end=697
-  _globals['_STAGETIMING']._serialized_start=699
-  _globals['_STAGETIMING']._serialized_end=766
-  _globals['_RESULTSREQUEST']._serialized_start=768
-  _globals['_RESULTSREQUEST']._serialized_end=799
-  _globals['_STEPRESULT']._serialized_start=801
-  _globals['_STEPRESULT']._serialized_end=911
-  _globals['_SAMPLEDTOKEN']._serialized_start=913
-  _globals['_SAMPLEDTOKEN']._serialized_end=977
-  _globals['_REPORTREQUEST']._serialized_start=979
-  _globals['_REPORTREQUEST']._serialized_end=994
-  _globals['_REPORTRESPONSE']._serialized_start=997
-  _globals['_REPORTRESPONSE']._serialized_end=1189
-  _globals['_STAGE']._serialized_start=1192
-  _globals['_STAGE']._serialized_end=1528
+  _globals['_FRAME']._serialized_end=515
+  _globals['_RESTORE']._serialized_start=517
+  _globals['_RESTORE']._serialized_end=590
+  _globals['_SAVE']._serialized_start=592
+  _globals['_SAVE']._serialized_end=646
+  _globals['_SHARE']._serialized_start=648
+  _globals['_SHARE']._serialized_end=703
+  _globals['_ROW']._serialized_start=706
+  _globals['_ROW']._serialized_end=834
+  _globals['_ROWSAMPLING']._serialized_start=836
+  _globals['_ROWSAMPLING']._serialized_end=914
+  _globals['_STAGETIMING']._serialized_start=916
+  _globals['_STAGETIMING']._serialized_end=983
+  _globals['_RESULTSREQUEST']._serialized_start=985
+  _globals['_RESULTSREQUEST']._serialized_end=1016
+  _globals['_STEPRESULT']._serialized_start=1018
+  _globals['_STEPRESULT']._serialized_end=1128
+  _globals['_SAMPLEDTOKEN']._serialized_start=1130
+  _globals['_SAMPLEDTOKEN']._serialized_end=1194
+  _globals['_REPORTREQUEST']._serialized_start=1196
+  _globals['_REPORTREQUEST']._serialized_end=1211
+  _globals['_REPORTRESPONSE']._serialized_start=1214
+  _globals['_REPORTRESPONSE']._serialized_end=1447
+  _globals['_PAGECOUNTERS']._serialized_start=1450
+  _globals['_PAGECOUNTERS']._serialized_end=1611
+  _globals['_FINDPAGESREQUEST']._serialized_start=1613
+  _globals['_FINDPAGESREQUEST']._serialized_end=1660
+  _globals['_FINDPAGESRESPONSE']._serialized_start=1662
+  _globals['_FINDPAGESRESPONSE']._serialized_end=1737
+  _globals['_FETCHPAGESREQUEST']._serialized_start=1739
+  _globals['_FETCHPAGESREQUEST']._serialized_end=1839
+  _globals['_FETCHPAGESRESPONSE']._serialized_start=1841
+  _globals['_FETCHPAGESRESPONSE']._serialized_end=1908
+  _globals['_PULSEREQUEST']._serialized_start=1910
+  _globals['_PULSEREQUEST']._serialized_end=1924
+  _globals['_PULSERESPONSE']._serialized_start=1926
+  _globals['_PULSERESPONSE']._serialized_end=2003
+  _globals['_STAGE']._serialized_start=2006
+  _globals['_STAGE']._serialized_end=2555
 # @@protoc_insertion_point(module_scope)

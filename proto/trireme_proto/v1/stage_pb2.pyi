@@ -109,6 +109,9 @@ class Frame(_message.Message):
     CHECKSUM_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     SENT_NS_FIELD_NUMBER: _builtins.int
+    RESTORE_FIELD_NUMBER: _builtins.int
+    FORGET_FIELD_NUMBER: _builtins.int
+    SAVE_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     step: _builtins.int
     """1, 2, 3, ... within an epoch, without gaps."""
@@ -136,6 +139,18 @@ class Frame(_message.Message):
     def timings(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTiming]:
         """One entry for each stage already passed."""
 
+    @_builtins.property
+    def restore(self) -> _containers.RepeatedCompositeFieldContainer[Global___Restore]:
+        """Fetched pages that slots get, after `release` and before the rows."""
+
+    @_builtins.property
+    def forget(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Fetches whose pages are not wanted any more; unknown ones are no mistake."""
+
+    @_builtins.property
+    def save(self) -> _containers.RepeatedCompositeFieldContainer[Global___Save]:
+        """Pages to write to the page store, after the rows. They may be skipped."""
+
     def __init__(
         self,
         *,
@@ -149,14 +164,81 @@ class Frame(_message.Message):
         checksum: _builtins.int = ...,
         timings: _abc.Iterable[Global___StageTiming] | None = ...,
         sent_ns: _builtins.int = ...,
+        restore: _abc.Iterable[Global___Restore] | None = ...,
+        forget: _abc.Iterable[_builtins.int] | None = ...,
+        save: _abc.Iterable[Global___Save] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "checksum", b"checksum", "epoch", b"epoch", "release", b"release", "rows", b"rows", "sent_ns", b"sent_ns", "share", b"share", "step", b"step", "timings", b"timings", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "checksum", b"checksum", "epoch", b"epoch", "forget", b"forget", "release", b"release", "restore", b"restore", "rows", b"rows", "save", b"save", "sent_ns", b"sent_ns", "share", b"share", "step", b"step", "timings", b"timings", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Frame: _TypeAlias = Frame  # noqa: Y015
+
+@_typing.final
+class Restore(_message.Message):
+    """A slot gets pages behind those that it holds, which are full, from a fetch, which is forgotten then. Refused where the stage
+    does not hold them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    FETCH_FIELD_NUMBER: _builtins.int
+    FIRST_PAGE_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    fetch: _builtins.int
+    first_page: _builtins.int
+    """Pages that the slot holds before."""
+    pages: _builtins.int
+    """At least 1: the first ones of the fetch."""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        fetch: _builtins.int = ...,
+        first_page: _builtins.int = ...,
+        pages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch", b"fetch", "first_page", b"first_page", "pages", b"pages", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Restore: _TypeAlias = Restore  # noqa: Y015
+
+@_typing.final
+class Save(_message.Message):
+    """Full pages of certain tokens, and what they are called."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    FIRST_PAGE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    first_page: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """32 bytes each: a keyed hash of all token ids up to the end of the page."""
+
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        first_page: _builtins.int = ...,
+        keys: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_page", b"first_page", "keys", b"keys", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Save: _TypeAlias = Save  # noqa: Y015
 
 @_typing.final
 class Share(_message.Message):
@@ -395,6 +477,7 @@ class ReportResponse(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     BUSY_NS_FIELD_NUMBER: _builtins.int
     ATTACHED_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     kv_pages_total: _builtins.int
     kv_pages_used: _builtins.int
@@ -406,6 +489,10 @@ class ReportResponse(_message.Message):
     busy_ns: _builtins.int
     attached: _builtins.bool
     """A coordinator is listening on Results (last stage) or sending on Forward."""
+    @_builtins.property
+    def pages(self) -> Global___PageCounters:
+        """All 0 where there is no page store."""
+
     def __init__(
         self,
         *,
@@ -418,11 +505,219 @@ class ReportResponse(_message.Message):
         steps: _builtins.int = ...,
         busy_ns: _builtins.int = ...,
         attached: _builtins.bool = ...,
+        pages: Global___PageCounters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pages", b"pages"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "busy_ns", b"busy_ns", "epoch", b"epoch", "integrity_error", b"integrity_error", "kv_pages_total", b"kv_pages_total", "kv_pages_used", b"kv_pages_used", "rss_bytes", b"rss_bytes", "slots_used", b"slots_used", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "busy_ns", b"busy_ns", "epoch", b"epoch", "integrity_error", b"integrity_error", "kv_pages_total", b"kv_pages_total", "kv_pages_used", b"kv_pages_used", "pages", b"pages", "rss_bytes", b"rss_bytes", "slots_used", b"slots_used", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportResponse: _TypeAlias = ReportResponse  # noqa: Y015
+
+@_typing.final
+class PageCounters(_message.Message):
+    """What became of KV pages, since the stage was started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WRITTEN_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    FETCHED_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    WAITING_BYTES_FIELD_NUMBER: _builtins.int
+    FETCHED_BYTES_FIELD_NUMBER: _builtins.int
+    written: _builtins.int
+    known: _builtins.int
+    """In the store already."""
+    skipped: _builtins.int
+    """Not written: too many were waiting, or the store did not answer."""
+    fetched: _builtins.int
+    damaged: _builtins.int
+    """Values in the store that are not what was written."""
+    failures: _builtins.int
+    """Times that the store did not answer."""
+    waiting_bytes: _builtins.int
+    fetched_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        written: _builtins.int = ...,
+        known: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        fetched: _builtins.int = ...,
+        damaged: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        waiting_bytes: _builtins.int = ...,
+        fetched_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["damaged", b"damaged", "failures", b"failures", "fetched", b"fetched", "fetched_bytes", b"fetched_bytes", "known", b"known", "skipped", b"skipped", "waiting_bytes", b"waiting_bytes", "written", b"written"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PageCounters: _TypeAlias = PageCounters  # noqa: Y015
+
+@_typing.final
+class FindPagesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """As in `Save`."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        keys: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindPagesRequest: _TypeAlias = FindPagesRequest  # noqa: Y015
+
+@_typing.final
+class FindPagesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGES_FIELD_NUMBER: _builtins.int
+    PAGE_BYTES_FIELD_NUMBER: _builtins.int
+    BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    pages: _builtins.int
+    """From the first one on, without a gap."""
+    page_bytes: _builtins.int
+    bytes_per_s: _builtins.float
+    """As measured by earlier fetches; 0: not known."""
+    def __init__(
+        self,
+        *,
+        pages: _builtins.int = ...,
+        page_bytes: _builtins.int = ...,
+        bytes_per_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_s", b"bytes_per_s", "page_bytes", b"page_bytes", "pages", b"pages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindPagesResponse: _TypeAlias = FindPagesResponse  # noqa: Y015
+
+@_typing.final
+class FetchPagesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    FETCH_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    FIRST_PAGE_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    fetch: _builtins.int
+    """Not used before in the epoch."""
+    seconds: _builtins.float
+    """After which the stage makes do with what it has."""
+    first_page: _builtins.int
+    """Number of the first one among the pages of its sequence."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """As in `Save`."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        fetch: _builtins.int = ...,
+        keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        seconds: _builtins.float = ...,
+        first_page: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "fetch", b"fetch", "first_page", b"first_page", "keys", b"keys", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchPagesRequest: _TypeAlias = FetchPagesRequest  # noqa: Y015
+
+@_typing.final
+class FetchPagesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    pages: _builtins.int
+    """That are held now, from the first one on."""
+    bytes: _builtins.int
+    seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        pages: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "pages", b"pages", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchPagesResponse: _TypeAlias = FetchPagesResponse  # noqa: Y015
+
+@_typing.final
+class PulseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PulseRequest: _TypeAlias = PulseRequest  # noqa: Y015
+
+@_typing.final
+class PulseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    steps: _builtins.int
+    """Micro-batches computed in this epoch."""
+    busy: _builtins.bool
+    """Whether something is being computed right now."""
+    progress: _builtins.int
+    """Differs from the last answer's where the computation got on in between, within a micro-batch too."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        busy: _builtins.bool = ...,
+        progress: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "epoch", b"epoch", "progress", b"progress", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PulseResponse: _TypeAlias = PulseResponse  # noqa: Y015

@@ -59,6 +59,21 @@ class StageStub:
                 request_serializer=trireme__proto_dot_v1_dot_stage__pb2.ReportRequest.SerializeToString,
                 response_deserializer=trireme__proto_dot_v1_dot_stage__pb2.ReportResponse.FromString,
                 _registered_method=True)
+        self.FindPages = channel.unary_unary(
+                '/trireme.v1.Stage/FindPages',
+                request_serializer=trireme__proto_dot_v1_dot_stage__pb2.FindPagesRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_stage__pb2.FindPagesResponse.FromString,
+                _registered_method=True)
+        self.FetchPages = channel.unary_unary(
+                '/trireme.v1.Stage/FetchPages',
+                request_serializer=trireme__proto_dot_v1_dot_stage__pb2.FetchPagesRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_stage__pb2.FetchPagesResponse.FromString,
+                _registered_method=True)
+        self.Pulse = channel.unary_unary(
+                '/trireme.v1.Stage/Pulse',
+                request_serializer=trireme__proto_dot_v1_dot_stage__pb2.PulseRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_stage__pb2.PulseResponse.FromString,
+                _registered_method=True)
 
 
 class StageServicer:
@@ -101,6 +116,28 @@ class StageServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindPages(self, request, context):
+        """How many of these KV pages are in the page store, and what reading them costs. Answers 0 where there is no store, or it
+        does not answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchPages(self, request, context):
+        """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pulse(self, request, context):
+        """Signs of life. Answered at once, whatever is being computed; changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StageServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +165,21 @@ def add_StageServicer_to_server(servicer, server):
                     servicer.Report,
                     request_deserializer=trireme__proto_dot_v1_dot_stage__pb2.ReportRequest.FromString,
                     response_serializer=trireme__proto_dot_v1_dot_stage__pb2.ReportResponse.SerializeToString,
+            ),
+            'FindPages': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindPages,
+                    request_deserializer=trireme__proto_dot_v1_dot_stage__pb2.FindPagesRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_stage__pb2.FindPagesResponse.SerializeToString,
+            ),
+            'FetchPages': grpc.unary_unary_rpc_method_handler(
+                    servicer.FetchPages,
+                    request_deserializer=trireme__proto_dot_v1_dot_stage__pb2.FetchPagesRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_stage__pb2.FetchPagesResponse.SerializeToString,
+            ),
+            'Pulse': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pulse,
+                    request_deserializer=trireme__proto_dot_v1_dot_stage__pb2.PulseRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_stage__pb2.PulseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -265,6 +317,87 @@ class Stage:
             '/trireme.v1.Stage/Report',
             trireme__proto_dot_v1_dot_stage__pb2.ReportRequest.SerializeToString,
             trireme__proto_dot_v1_dot_stage__pb2.ReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindPages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trireme.v1.Stage/FindPages',
+            trireme__proto_dot_v1_dot_stage__pb2.FindPagesRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_stage__pb2.FindPagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchPages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trireme.v1.Stage/FetchPages',
+            trireme__proto_dot_v1_dot_stage__pb2.FetchPagesRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_stage__pb2.FetchPagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pulse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trireme.v1.Stage/Pulse',
+            trireme__proto_dot_v1_dot_stage__pb2.PulseRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_stage__pb2.PulseResponse.FromString,
             options,
             channel_credentials,
             insecure,

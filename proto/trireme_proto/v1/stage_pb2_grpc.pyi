@@ -55,6 +55,14 @@ class StageStub:
     to go on with a row that `follows`.
     """
     Report: _grpc.UnaryUnaryMultiCallable[_stage_pb2.ReportRequest, _stage_pb2.ReportResponse]
+    FindPages: _grpc.UnaryUnaryMultiCallable[_stage_pb2.FindPagesRequest, _stage_pb2.FindPagesResponse]
+    """How many of these KV pages are in the page store, and what reading them costs. Answers 0 where there is no store, or it
+    does not answer.
+    """
+    FetchPages: _grpc.UnaryUnaryMultiCallable[_stage_pb2.FetchPagesRequest, _stage_pb2.FetchPagesResponse]
+    """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`."""
+    Pulse: _grpc.UnaryUnaryMultiCallable[_stage_pb2.PulseRequest, _stage_pb2.PulseResponse]
+    """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 @_typing.type_check_only
 class StageAsyncStub(StageStub):
@@ -74,6 +82,14 @@ class StageAsyncStub(StageStub):
     to go on with a row that `follows`.
     """
     Report: _aio.UnaryUnaryMultiCallable[_stage_pb2.ReportRequest, _stage_pb2.ReportResponse]  # type: ignore[assignment]
+    FindPages: _aio.UnaryUnaryMultiCallable[_stage_pb2.FindPagesRequest, _stage_pb2.FindPagesResponse]  # type: ignore[assignment]
+    """How many of these KV pages are in the page store, and what reading them costs. Answers 0 where there is no store, or it
+    does not answer.
+    """
+    FetchPages: _aio.UnaryUnaryMultiCallable[_stage_pb2.FetchPagesRequest, _stage_pb2.FetchPagesResponse]  # type: ignore[assignment]
+    """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`."""
+    Pulse: _aio.UnaryUnaryMultiCallable[_stage_pb2.PulseRequest, _stage_pb2.PulseResponse]  # type: ignore[assignment]
+    """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 class StageServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -120,5 +136,31 @@ class StageServicer(metaclass=_abc_1.ABCMeta):
         request: _stage_pb2.ReportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_stage_pb2.ReportResponse, _abc.Awaitable[_stage_pb2.ReportResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def FindPages(
+        self,
+        request: _stage_pb2.FindPagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stage_pb2.FindPagesResponse, _abc.Awaitable[_stage_pb2.FindPagesResponse]]:
+        """How many of these KV pages are in the page store, and what reading them costs. Answers 0 where there is no store, or it
+        does not answer.
+        """
+
+    @_abc_1.abstractmethod
+    def FetchPages(
+        self,
+        request: _stage_pb2.FetchPagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stage_pb2.FetchPagesResponse, _abc.Awaitable[_stage_pb2.FetchPagesResponse]]:
+        """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`."""
+
+    @_abc_1.abstractmethod
+    def Pulse(
+        self,
+        request: _stage_pb2.PulseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stage_pb2.PulseResponse, _abc.Awaitable[_stage_pb2.PulseResponse]]:
+        """Signs of life. Answered at once, whatever is being computed; changes nothing."""
 
 def add_StageServicer_to_server(servicer: StageServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

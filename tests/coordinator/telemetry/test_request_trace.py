@@ -72,6 +72,20 @@ def test_guesses_are_said_where_there_were_any(recording):
         assert {name: value for name, value in found.items() if name.startswith("trireme.")} == expected
 
 
+def test_what_came_of_looking_for_pages_is_said(recording):
+    trace = recording.request()
+    trace.restored(8, 6, 12345, 0.25)
+    trace.finish("eos", prompt_tokens=1, completion_tokens=1)
+    trace.restored(1, 1, 1, 1.0)  # too late
+    found = dict(recording.spans["generate"].attributes)
+    assert {name: value for name, value in found.items() if name.startswith("trireme.")} == {
+        "trireme.stored_pages": 8,
+        "trireme.restored_pages": 6,
+        "trireme.restored_bytes": 12345,
+        "trireme.restore_ms": 250.0,
+    }
+
+
 def test_each_stage_says_where_its_time_went(recording):
     whole_request(recording)
     assert dict(recording.spans["generate/prefill"].attributes) == {"trireme.frames": 2, "trireme.tokens": 9}

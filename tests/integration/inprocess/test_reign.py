@@ -38,8 +38,8 @@ class Stages:
     def disown(self) -> None:
         self.log.append("disown")
 
-    async def discard(self) -> None:
-        self.log.append("discard")
+    async def end(self) -> None:
+        self.log.append("end")
 
 
 class Coordinator:
@@ -158,7 +158,7 @@ async def test_without_a_successor_running_answers_end_first(pack: Pack, undistu
         await one.reign.drain(1000, flush)
         assert await answer.done() == undisturbed
         assert type(one.door.refusal) is CoordinatorLeaving
-        assert one.stages.log == ["begin", "discard"]
+        assert one.stages.log == ["begin", "end"]
 
 
 async def test_but_not_for_longer_than_allowed(pack: Pack) -> None:

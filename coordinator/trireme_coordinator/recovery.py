@@ -1,0 +1,67 @@
+"""The books of recoveries: what was lost, when, and how the pipeline came back. Knows no stages and no network.
+
+A loss opens a recovery; further losses before the pipeline is complete again belong to it; `complete` closes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from trireme_coordinator.loss import RECOVERIES, Cause, RecoveryEvent, StageLoss, method_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Open:
+    """A recovery that is under way."""
+
+    cause: Cause
+    detection_s: float
+    began: float
+    sequences: int
+    tokens: int
+    stages: set[int] = field(default_factory=set)
+
+
+class Recoveries:
+    """Remembers the last `RECOVERIES` events. `count`: all of them; `trouble`: why the pipeline is not complete."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.count = 0
+        self.events: deque[RecoveryEvent] = deque(maxlen=RECOVERIES)
+        self.trouble = "The stages are starting."
+        self._clock = clock
+        self._addresses: list[str] = []
+        self._open: _Open | None = None
+
+    def lost(self, cause: Cause, losses: Sequence[StageLoss], *, sequences: int, tokens: int) -> None:
+        """The pipeline is not complete any more, or could not be completed."""
+        named = ", ".join(f"stage {loss.stage} is {loss.cause}" for loss in losses)
+        self.trouble = f"The pipeline is being rebuilt: {named or cause}."
+        if self._open is None and self._addresses:
+            longest = max((loss.seconds for loss in losses), default=0.0)
+            self._open = _Open(cause, longest, self._clock(), sequences, tokens)
+        if self._open is not None:
+            self._open.stages |= {loss.stage for loss in losses}
+
+    def complete(self, addresses: Sequence[str]) -> None:
+        """The pipeline stands, with its stages at these addresses (HOST:PORT)."""
+        if (begun := self._open) is not None:
+            event = RecoveryEvent(
+                cause=begun.cause,
+                stages=tuple(sorted(begun.stages)),
+                method=method_of(self._addresses, addresses),
+                detection_s=begun.detection_s,
+                rebuild_s=self._clock() - begun.began,
+                sequences=begun.sequences,
+                tokens=begun.tokens,
+            )
+            self.events.append(event)
+            self.count += 1
+            log.warning("%s", event)
+        self._addresses, self._open, self.trouble = list(addresses), None, ""

@@ -1,0 +1,58 @@
+"""The stages of a deployment through their losses: where each one is, and how it comes back.
+
+Owns the list of placed stages, which changes when one moves. Whether a stage is lost is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from trireme_coordinator.loss import StageLoss
+from trireme_coordinator.placement import Node, Placed, relocate
+from trireme_coordinator.ray_cluster import Settings
+
+
+class Workers(Protocol):
+    """As much of a RayCluster as this needs. All methods block."""
+
+    def living(self) -> list[Node]: ...
+    def missing(self, placed: Sequence[Placed]) -> list[int]: ...
+    def launch(self, placed: Sequence[Placed], settings: Settings) -> list[str]: ...
+    def discard(self, stages: Sequence[int]) -> None: ...
+
+
+class Stages:
+    """What the engine launches and discards. `needed`: bytes that a stage takes."""
+
+    def __init__(self, workers: Workers, settings: Settings, needed: Callable[[Placed], int]) -> None:
+        self.placed: list[Placed] = []
+        """In pipeline order; the same list always."""
+        self._workers, self._settings, self._needed = workers, settings, needed
+        self._complete = False
+
+    def assign(self, placed: Sequence[Placed], *, run: bool = False) -> None:
+        """The stages from now on. `run`: they were started before, so that one without a process is a lost one."""
+        self.placed[:] = placed
+        self._complete = run
+
+    async def launch(self) -> list[str]:
+        """Addresses in pipeline order once all stages serve; those without a process get one, where they were or
+        elsewhere. PipelineUnavailable where there is no place; StartupError.
+        """
+        return await asyncio.to_thread(self._launch)
+
+    async def discard(self, losses: Sequence[StageLoss]) -> None:
+        """The processes of these stages are not used again."""
+        await asyncio.to_thread(self._workers.discard, [loss.stage for loss in losses])
+
+    def _launch(self) -> list[str]:
+        missing = self._workers.missing(self.placed) if self._complete else []
+        if missing:
+            self.placed[:] = relocate(
+                self.placed, missing, self._workers.living(), [self._needed(s) for s in self.placed]
+            )
+        addresses = self._workers.launch(self.placed, self._settings)
+        self._complete = True
+        return addresses
