@@ -67,8 +67,8 @@ class Readers:
         await asyncio.gather(*self._tasks)
 
     async def flow_again(self, since: float) -> None:
-        """Returns when every stream has had a token after `since`."""
-        while any(not times or times[-1] <= since for times in self.arrivals):  # noqa: ASYNC110  (nobody tells)
+        """Returns when every stream has had a token after what was on its way at `since`."""
+        while any(not times or times[-1] <= since + _AFTERMATH_SECONDS for times in self.arrivals):  # noqa: ASYNC110  (nobody tells)
             await asyncio.sleep(0.01)
 
     def figures(self, kills: Sequence[float]) -> Figures:

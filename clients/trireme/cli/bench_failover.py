@@ -20,9 +20,11 @@ from trireme import AsyncClient
 from trireme.bench.failover import Figures, Readers
 from trireme.cli import options, output
 from trireme.cli.server_process import ServerProcess, serve_command
-from trireme_proto.errors import StartupError
+from trireme_proto.errors import DeadlineExceeded, ServerUnreachable
 
 _READY_SECONDS = 300.0
+_STATUS_SECONDS = 10.0
+_POLL_SECONDS = 0.2
 _CLUSTER = [sys.executable, "-m", "trireme_coordinator.local_cluster"]
 _TOKENS = 200
 _LONGEST_PAUSE = 2.0
@@ -85,11 +87,14 @@ class _Group:
         return readers.figures(times)
 
     async def _leader(self) -> str:
-        for address in self._addresses:
-            async with AsyncClient(address) as client:
-                if (await client.status()).leading:
-                    return address
-        raise StartupError("No coordinator leads.")
+        """Waits until one leads. StartupError where one of them has ended by itself."""
+        async with asyncio.timeout(_READY_SECONDS):
+            while True:
+                for address in self._addresses:
+                    self._running[address].check()
+                    if await _leads(address):
+                        return address
+                await asyncio.sleep(_POLL_SECONDS)
 
     async def _start(self, address: str) -> None:
         command = serve_command(
@@ -109,6 +114,15 @@ class _Group:
         """One NAME=VALUE of the cluster; variables are in capitals."""
         name, _, value = line.partition("=")
         (self._environment if name.isupper() else self._told)[name] = value
+
+
+async def _leads(address: str) -> bool:
+    """No where it does not say in time: it may be taking over."""
+    async with AsyncClient(address) as client:
+        try:
+            return (await client.status(timeout=_STATUS_SECONDS)).leading
+        except (ServerUnreachable, DeadlineExceeded):
+            return False
 
 
 def _free_ports(count: int) -> list[int]:

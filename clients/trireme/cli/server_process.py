@@ -74,16 +74,24 @@ class ServerProcess:
                     return ready[1]
                 progress(line)
             if ended:
-                raise StartupError(
-                    f"The server ended before it was ready (exit code {self._process.returncode}){self._why()}"
-                )
+                raise self._ended("before it was ready")
             if monotonic() > ends:
                 raise StartupError(f"The server was not ready within {timeout:g} s{self._why()}")
+
+    def check(self) -> None:
+        """StartupError where the server has ended."""
+        if self._process.poll() is not None:
+            for _ in self._new_lines():
+                """Into the last lines."""
+            raise self._ended("by itself")
 
     def kill(self) -> None:
         """As a crash: no signal that could be caught. Leaving the `with` block afterwards does no harm."""
         self._process.kill()
         self._process.wait()
+
+    def _ended(self, when: str) -> StartupError:
+        return StartupError(f"The server ended {when} (exit code {self._process.returncode}){self._why()}")
 
     def _ended_within(self, seconds: float) -> bool:
         try:
