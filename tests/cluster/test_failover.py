@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 from tests.support.coordinator_processes import Coordinator, Coordinators
+from tests.support.waiting import eventually
 
 from trireme import AsyncClient, Client, Generation, errors
 from trireme.results import TokenChunk
@@ -111,6 +112,55 @@ async def test_a_rolling_restart_fails_no_call(group: Coordinators) -> None:
             assert "standing by" in await asyncio.to_thread(each.start)
         stop.set()
         assert all(calls > 0 for calls in await asyncio.gather(*callers))
+
+
+async def test_a_rolling_restart_of_the_workers_fails_no_call(group: Coordinators) -> None:
+    """Each worker once, killed while clients read; the next one when the pipeline is whole again."""
+    async with AsyncClient(group.target) as client:
+        want = await asyncio.gather(*(generate(client, n).result() for n in range(4)))
+        stop = asyncio.Event()
+
+        async def caller(n: int) -> int:
+            calls = 0
+            while not stop.is_set():
+                stream = generate(client, n)
+                chunks = [chunk async for chunk in stream]
+                assert_the_same(chunks, stream, want[n])
+                calls += 1
+            return calls
+
+        callers = [asyncio.ensure_future(caller(n)) for n in range(4)]
+        leader = leader_of(group)
+        async with AsyncClient(leader.address) as asked:
+            for worker in sorted(stage_processes(group)):
+                recoveries = (await asked.status()).recoveries
+                psutil.Process(worker).kill()
+
+                async def whole(before: int = recoveries) -> bool:
+                    status = await asked.status()
+                    return status.ready and status.recoveries > before
+
+                await eventually(whole, 120)
+                assert worker not in stage_processes(group)
+        stop.set()
+        assert all(calls > 0 for calls in await asyncio.gather(*callers))
+    assert leader_of(group) is leader
+
+
+def test_a_worker_that_is_lost_with_the_leader(group: Coordinators, undisturbed: Generation) -> None:
+    """The successor keeps the other one, and starts this one again."""
+    leader, workers = leader_of(group), stage_processes(group)
+    with Client(group.target) as client:
+        stream, chunks = generate(client, 0), []
+        for chunk in stream:
+            chunks.append(chunk)
+            if len(chunks) == 20:
+                leader.end(signal.SIGKILL)
+                psutil.Process(min(workers)).kill()
+        assert_the_same(chunks, stream, undisturbed)
+    assert len(stage_processes(group)) == 2
+    assert stage_processes(group) & workers == {max(workers)}
+    assert "standing by" in leader.start()
 
 
 def test_the_last_one_ends_the_stages() -> None:
