@@ -64,6 +64,7 @@ def test_one_leads_and_the_other_says_so(group: Coordinators, undisturbed: Gener
             client.sessions.create()
         status = client.status()
         assert (status.leading, status.ready, status.stages) == (False, False, ())
+        assert status.reason == "This coordinator stands by."
         assert status.leader.rpartition(":")[2] == leader.address.rpartition(":")[2]
     with Client([other.address, leader.address]) as client:  # the wrong one first
         assert generate(client, 0).result().token_ids == undisturbed.token_ids

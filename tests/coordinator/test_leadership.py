@@ -221,6 +221,22 @@ async def test_only_who_is_sure_to_be_alone_is_alone() -> None:
         assert not await one.alone()
 
 
+async def test_who_was_frozen_asks_before_it_ends_workers() -> None:
+    """Not who merely finds Redis down: nobody can have taken the lease then."""
+    memory = Memory()
+    async with contender(memory, "one") as (one, _), contender(memory, "two") as (two, _):
+        await one.attempt()
+        assert await one.confirmed()
+        memory.down = True
+        assert await one.confirmed()
+        memory.down = False
+        memory.expire()
+        await two.attempt()
+        assert not await one.confirmed()
+        assert (one.leading, one.lost.is_set()) == (False, True)
+        assert await two.confirmed()
+
+
 async def test_a_sole_coordinator_always_leads() -> None:
     sole = SoleLeadership()
     await sole.win()

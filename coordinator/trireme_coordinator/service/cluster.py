@@ -18,6 +18,7 @@ from trireme_proto.v1 import cluster_pb2 as pb
 from trireme_proto.v1 import stage_pb2
 from trireme_proto.v1.cluster_pb2_grpc import ClusterServicer
 
+_STANDS_BY = "This coordinator stands by."
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -56,7 +57,7 @@ class ClusterService(ClusterServicer):
             session_store_ok=await self._store.ping(),
             leading=self._leadership.leading,
             leader=await self._leadership.leader(),
-            reason=self._engine.recoveries.trouble,
+            reason=self._engine.recoveries.trouble if self._leadership.leading else _STANDS_BY,
             recoveries=self._engine.recoveries.count,
             last_recovery=_recovery(self._engine.recoveries.events),
         )
