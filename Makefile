@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test check format proto golden chart chart-run chart-golden image-check image-lock bench bench-peers bench-serve clean
+.PHONY: help demo test check format proto golden fault chart chart-run chart-golden image-check image-lock bench bench-peers bench-serve clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,6 +44,14 @@ golden:          ## record what Hugging Face transformers computes, and compare 
 	@$(VENV)-golden/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) transformers accelerate -e '.[test]'
 	$(VENV)-golden/bin/python -m tests.golden.record
 	$(VENV)-golden/bin/python -m pytest tests/golden
+
+# Minutes of faults, and the seed that all of them follow from.
+MINUTES ?= 60
+SEED    ?= 1
+
+fault: $(VENV)/test    ## inject faults into a real cluster for MINUTES=60 with SEED=1, and check that no answer shows it
+	$(BIN)/python -m tests.fault --minutes $(MINUTES) --seed $(SEED) --nodes 4 --stages 3 --clients 8 \
+	  --report benchmarks/fault-soak.json
 
 proto: $(VENV)/test    ## regenerate the gRPC code
 	$(BIN)/python proto/generate.py

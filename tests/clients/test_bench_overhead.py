@@ -29,15 +29,16 @@ def served(monkeypatch, tmp_path):
     return asked
 
 
-def test_each_number_of_stages_lies_between_two_bare_loops(served, monkeypatch):
-    speeds = iter((10.0, 20.0, 40.0))
+def test_each_answer_lies_between_two_bare_loops(served, monkeypatch):
+    speeds = iter((10.0, 20.0, 40.0, 60.0, *[24.0] * 4))
+    answers = iter((99.0, 12.0, 15.0, 40.0, *[12.0] * 4))  # the first one of each server warms up
     monkeypatch.setattr(overhead, "_bare", lambda *_: next(speeds))
-    monkeypatch.setattr(overhead, "_answer", lambda *_: 12.0)
+    monkeypatch.setattr(overhead, "_answer", lambda *_: next(answers))
     one, two = overhead.measure(Path("pack"), (1, 2), 1, 32, 3, lambda _: None)
     options = ("--threads", "1", "--speculation", "off", "pack")
     assert served == [(1, *options), (2, *options)]
-    assert (one.bare_tokens_per_s, one.of_bare, one.bare_drift) == (15.0, 0.8, 2.0)
-    assert (two.bare_tokens_per_s, two.of_bare, two.bare_drift) == (30.0, 0.4, 2.0)
+    assert (one.tokens_per_s, one.bare_tokens_per_s, one.of_bare, one.bare_drift) == (15.0, 30.0, 0.8, 6.0)
+    assert (two.tokens_per_s, two.bare_tokens_per_s, two.of_bare, two.bare_drift) == (12.0, 24.0, 0.5, 1.0)
 
 
 def test_answers_are_real_ones(served, monkeypatch):

@@ -25,7 +25,7 @@ async def launched(config, pack):
     placed = place([1] * pack.config.layers, 1, [Node("id", "name", "address")], config.stages)
     found = []
     cluster = SimpleNamespace(launch=lambda stages, settings: found.extend(settings(s, "host") for s in stages))
-    await app._stages(config, pack, cluster, placed, model_costs(pack.config)).launch()
+    await app._stages(config, pack, cluster, placed, model_costs(pack.config), None).launch()
     return found
 
 

@@ -23,7 +23,7 @@ EXPECTED = Machine("here", ram_gb=21.99, read_gb_s=17.12, int8_gmac_s=412.3, cor
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "measure", lambda: MEASURED)
+    monkeypatch.setattr(measuring, "measure", lambda threads: MEASURED)
 
 
 def run(*arguments: str):

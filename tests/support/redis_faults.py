@@ -11,11 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from unittest.mock import patch
 
 from redis.asyncio import Redis
 
-from trireme_coordinator import embedded_redis
 from trireme_coordinator.embedded_redis import EmbeddedRedis
 from trireme_coordinator.store.layout import COMMANDS
 
@@ -26,10 +24,9 @@ class FaultyRedis:
     """The server. `data`: its folder; None: it forgets everything when it ends. Use it as an async context manager."""
 
     def __init__(self, data: Path | None = None) -> None:
-        self._server = EmbeddedRedis(data)
+        self._server = EmbeddedRedis(data, commands=(*COMMANDS, *_MORE))
         self._stopped = False
-        with patch.object(embedded_redis, "COMMANDS", (*COMMANDS, *_MORE)):
-            self._server.start()
+        self._server.start()
         self.url = self._server.url
 
     @property
@@ -52,8 +49,7 @@ class FaultyRedis:
 
     def restart(self) -> None:
         """At the same address and with the same password as before; with its data, where it has a folder for that."""
-        with patch.object(embedded_redis, "COMMANDS", (*COMMANDS, *_MORE)):
-            self._server.revive()
+        self._server.revive()
         assert self._server.url == self.url
 
     def hang(self) -> None:

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
-    """Returns when the condition holds, and asks again at once while it does not; TimeoutError after `seconds`."""
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
+    """Returns when the condition holds, and asks again soon while it does not; TimeoutError after `seconds`, which only
+    a condition that never comes should reach: a busy machine may take many times as long as a quiet one.
+    """
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110  (nobody sets an event)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.002)  # leaves the processor to whoever makes it true

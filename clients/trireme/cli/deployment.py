@@ -1,7 +1,8 @@
 """A plan held against the deployment: what `trireme plan` predicts for this machine, and what serving on it then does.
 
-Every figure comes from another command of this installation, as a user would run them: `probe` measures the machine
-before and after, `plan` predicts, `serve` serves, and answers come over gRPC. Owns the turns and the comparison.
+Every figure comes from another command of this installation, as a user would run them: `serve` serves and answers come
+over gRPC, `probe` measures the machine in turns with them, while the stages have nothing to do, and `plan` predicts.
+Owns the turns and the comparison.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Node = dict[str, Any]
 class Deployment:
     """The field names are the JSON keys. Seconds, bytes and tokens/s of one stream.
 
-    read_gb_s            plain read bandwidth, the mean of before and after; read_drift: the one by the other
+    read_gb_s            plain read bandwidth, the median of all turns; read_drift: the highest by the lowest
     bytes_per_token      of weights; of_fp16: by what the model would read with 16 bits a weight
     limit_tokens_per_s   read_gb_s by bytes_per_token; of_limit: tokens_per_s by it
     planned_*            what `trireme plan` says; *_error: planned by measured, less 1
@@ -92,16 +93,18 @@ class _Served:
     rss_bytes: list[int]
     parameters: int
     layout: str
+    machines: list[Node]
+    """As measured, in turns with the answers."""
 
 
 def measure(asked: Asked, say: Say) -> Deployment:
     """Plans, deploys and compares.  ConfigurationError: one of the commands does not run, or an answer is short."""
-    say("measuring the machine")
-    before = _probe(asked.threads)
+    before = _probe(asked.threads, say)  # of memory, the server leaves little
     served = _serve(asked, say)
-    after = _probe(asked.threads)
-    read = statistics.mean((before["read_gb_s"], after["read_gb_s"]))
-    plan = _plan(asked, before | {"read_gb_s": read})
+    reads = [machine["read_gb_s"] for machine in served.machines]
+    read = statistics.median(reads)
+    macs = statistics.median(machine["int8_gmac_s"] for machine in served.machines)
+    plan = _plan(asked, before | {"read_gb_s": read, "int8_gmac_s": macs})
     limit = read * GB / plan["bytes_per_token"]
     return Deployment(
         model=plan["model"],
@@ -114,7 +117,7 @@ def measure(asked: Asked, say: Say) -> Deployment:
         rounds=asked.rounds,
         start_s=served.start_s,
         read_gb_s=read,
-        read_drift=after["read_gb_s"] / before["read_gb_s"],
+        read_drift=max(reads) / min(reads),
         bytes_per_token=plan["bytes_per_token"],
         of_fp16=plan["bytes_per_token"] / plan["fp16_bytes_per_token"],
         limit_tokens_per_s=limit,
@@ -129,7 +132,8 @@ def measure(asked: Asked, say: Say) -> Deployment:
     )
 
 
-def _probe(threads: int) -> Node:
+def _probe(threads: int, say: Say) -> Node:
+    say("measuring the machine")
     found: Node = _json("probe", "--threads", str(threads), "--json")["nodes"][0]
     return found
 
@@ -159,7 +163,7 @@ def _serve(asked: Asked, say: Say) -> _Served:
 
 def _answers(client: Client, asked: Asked, start_s: float, say: Say) -> _Served:
     speeds, waits, rss = [], [], [0] * asked.stages
-    model = client.status().model
+    model, machines = client.status().model, [_probe(asked.threads, say)]
     for i in range(asked.rounds + 1):  # the first one warms up
         say(f"answer {i} of {asked.rounds}")
         prompt = [(7919 * (i + 1) * (n + 1)) % model.vocabulary for n in range(asked.prompt)]  # no two begin alike
@@ -168,9 +172,10 @@ def _answers(client: Client, asked: Asked, start_s: float, say: Say) -> _Served:
             raise ConfigurationError(f"an answer has {len(answer.token_ids)} tokens; {_LEAST} are needed for a figure")
         speeds.append(answer.tokens_per_s)
         waits.append(answer.ttft_s)
+        machines.append(_probe(asked.threads, say))
         rss = [max(old, stage.rss_bytes) for old, stage in zip(rss, client.status().stages, strict=True)]
     medians = statistics.median(speeds[1:]), statistics.median(waits[1:])
-    return _Served(start_s, *medians, rss, model.parameters, model.layout)
+    return _Served(start_s, *medians, rss, model.parameters, model.layout, machines[1:])
 
 
 def _json(*arguments: str) -> Any:

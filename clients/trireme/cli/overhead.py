@@ -1,7 +1,7 @@
 """What serving adds to the kernels: tokens/s of one stream over gRPC, beside the bare kernel loop on the same pack.
 
-The bare loop (`trireme bench decode`) is a process of its own that runs before and after the server: a machine that
-changed its speed meanwhile shows. Owns the turns; what a step costs is measured by the processes.
+The bare loop (`trireme bench decode`) is a process of its own that takes turns with the answers: the machine's speed
+changes meanwhile, and a server without work uses no CPU. Owns the turns; what a step costs, the processes measure.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ class Overhead:
     stages            over which the layers were split, on this machine, each with `threads` kernel threads
     tokens_per_s      of one stream, from its first token to its last: the median of `rounds` answers of `tokens`
     bare_tokens_per_s of the loop over all layers and the head, at the middle of the answer's positions
-    of_bare           the one by the other
-    bare_drift        the bare loop's speed after the server by that before it
+    of_bare           the median, over the turns, of an answer's speed by the mean of the bare loop's before and after
+    bare_drift        the highest of the bare loop's speeds by the lowest
     """
 
     pack: str
@@ -54,17 +55,24 @@ class Overhead:
 
 def measure(pack: Path, stages: Sequence[int], threads: int, tokens: int, rounds: int, say: Say) -> list[Overhead]:
     """One result for each number of stages.  ConfigurationError: the bare loop does not run, or an answer is short."""
-    found = []
-    bare = _bare(pack, threads, tokens, say)
-    for count in stages:
-        served = _served(pack, count, threads, tokens, rounds, say)
-        after = _bare(pack, threads, tokens, say)
-        both = statistics.mean((bare, after))
-        found.append(
-            Overhead(pack.name, count, threads, tokens, rounds, served, both, served / both, bare_drift=after / bare)
-        )
-        bare = after
-    return found
+    return [_one(pack, count, threads, tokens, rounds, say) for count in stages]
+
+
+def _one(pack: Path, stages: int, threads: int, tokens: int, rounds: int, say: Say) -> Overhead:
+    bare: list[float] = []
+    served = _served(pack, stages, threads, tokens, rounds, say, lambda: bare.append(_bare(pack, threads, tokens, say)))
+    shares = [each / statistics.mean(around) for each, around in zip(served, pairwise(bare), strict=True)]
+    return Overhead(
+        pack=pack.name,
+        stages=stages,
+        threads=threads,
+        tokens=tokens,
+        rounds=rounds,
+        tokens_per_s=statistics.median(served),
+        bare_tokens_per_s=statistics.median(bare),
+        of_bare=statistics.median(shares),
+        bare_drift=max(bare) / min(bare),
+    )
 
 
 def _bare(pack: Path, threads: int, tokens: int, say: Say) -> float:
@@ -79,16 +87,22 @@ def _bare(pack: Path, threads: int, tokens: int, say: Say) -> float:
     return float(result["tokens_per_s"])
 
 
-def _served(pack: Path, stages: int, threads: int, tokens: int, rounds: int, say: Say) -> float:
+def _served(
+    pack: Path, stages: int, threads: int, tokens: int, rounds: int, say: Say, between: Callable[[], None]
+) -> list[float]:
+    """Tokens/s of `rounds` answers; calls `between` before the first, between them and after the last."""
     options = ("--threads", str(threads), "--speculation", "off", str(pack))  # the bare loop guesses nothing either
     with ServerProcess(serve_command(stages, *options)) as server:
         target = server.wait_ready(_START_S, say)
         with Client(target, timeout=_START_S) as client:
+            _answer(client, tokens)  # warms up
             speeds = []
-            for i in range(rounds + 1):  # the first one warms up
-                say(f"{stages} stages over gRPC, answer {i} of {rounds}")
+            for i in range(rounds):
+                between()
+                say(f"{stages} stages over gRPC, answer {i + 1} of {rounds}")
                 speeds.append(_answer(client, tokens))
-    return statistics.median(speeds[1:])
+            between()
+    return speeds
 
 
 def _answer(client: Client, tokens: int) -> float:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from tests.coordinator.store.backends import Backend, MemoryBackend, RedisBackend
 
-from trireme_coordinator import embedded_redis
 from trireme_coordinator.embedded_redis import EmbeddedRedis
 from trireme_coordinator.store.layout import COMMANDS
 
@@ -19,10 +18,9 @@ def server() -> Iterator[EmbeddedRedis]:
 
 
 @pytest.fixture
-def open_server(monkeypatch) -> Iterator[EmbeddedRedis]:
+def open_server() -> Iterator[EmbeddedRedis]:
     """A server whose user may look at what the session store itself never looks at."""
-    monkeypatch.setattr(embedded_redis, "COMMANDS", (*COMMANDS, "pttl", "scan", "set"))
-    with EmbeddedRedis() as started:
+    with EmbeddedRedis(commands=(*COMMANDS, "pttl", "scan")) as started:
         yield started
 
 
