@@ -63,9 +63,10 @@ class Reign:
         with suppress(SessionStoreUnavailable):  # it is asked again as long as we stand by
             leads = await self._leadership.attempt()
         if leads:
-            await self._begin()
-        else:
-            self._stand_by()
+            with suppress(NotLeading):  # it was slow to start, and another one leads
+                await first_to_end(self._begin(), self._deposed())
+        if not self.serving.is_set():
+            await self._depart()
         self._terms = asyncio.get_running_loop().create_task(self._run(), name="terms")
 
     async def drain(self, seconds: float, flush: Callable[[float], Awaitable[object]]) -> None:
@@ -107,8 +108,14 @@ class Reign:
             await first_to_end(self._begin(), self._deposed())
         except TriremeError as error:
             log.warning("the stages could not be taken over: %s", error.message)
-            self._leadership.lost.set()
-            await self._sleep(_PAUSE_SECONDS)
+            await self._give_back()
+        except Exception:  # whatever it is: the lease must not be kept by somebody who does not serve
+            log.exception("the stages could not be taken over, in a way that should not be")
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        self._leadership.lost.set()
+        await self._sleep(_PAUSE_SECONDS)
 
     async def _begin(self) -> None:
         await self._stages.begin()

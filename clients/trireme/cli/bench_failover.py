@@ -8,7 +8,7 @@ import asyncio
 import random
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from time import monotonic
 from typing import Annotated
@@ -20,12 +20,13 @@ from trireme import AsyncClient
 from trireme.bench.failover import Figures, Readers
 from trireme.cli import options, output
 from trireme.cli.server_process import ServerProcess, serve_command
-from trireme_proto.errors import DeadlineExceeded, ServerUnreachable
+from trireme_proto.errors import DeadlineExceeded, ServerUnreachable, StartupError
 
 _READY_SECONDS = 300.0
 _STATUS_SECONDS = 10.0
 _POLL_SECONDS = 0.2
 _CLUSTER = [sys.executable, "-m", "trireme_coordinator.local_cluster"]
+_PORTS = range(20_000, 32_768)
 _TOKENS = 200
 _LONGEST_PAUSE = 2.0
 """Seconds between a recovery and the next kill, at most."""
@@ -126,11 +127,14 @@ async def _leads(address: str) -> bool:
 
 
 def _free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
+    """That stay free while a coordinator is gone: not those from which the system serves connections."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise StartupError("No port is free on this machine.")
 
 
 def _table(found: Figures) -> Table:

@@ -47,6 +47,7 @@ class Coordinator:
 
     def __init__(self, name: str, local: LocalPipeline, memory: Memory) -> None:
         config = SchedulerConfig(2, SLOTS, pages_for(KV_TOKENS), local.pack.config.context, 256, 64, speculation=True)
+        self.local = local
         self.leadership = LeasedLeadership(MemoryLease(memory, name), _quickly)
         self.engine = Engine(config, local.launch, next_epoch=self.leadership.next_epoch)
         self.door, self.stages = Door(), Stages()
@@ -123,6 +124,28 @@ async def test_a_deposed_leader_ends_its_answers_and_the_next_one_gives_the_same
         assert leader.engine.epoch == 3 * EPOCHS_A_TERM
         assert await leader.submit().done() == undisturbed
         assert type(other.door.refusal) is NotLeading
+
+
+async def test_a_leader_that_is_deposed_while_it_starts_stands_by(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with coordinators(pack) as (memory, one, two):
+        await one.reign.stop()
+        await two.reign.stop()
+        late, beginning = Coordinator("late", one.local, memory), asyncio.Event()
+
+        async def slowly() -> None:
+            beginning.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(late.stages, "begin", slowly)
+        starting = asyncio.ensure_future(late.reign.start())
+        await beginning.wait()
+        memory.highest += 1
+        memory.held = (memory.highest, "another")
+        async with asyncio.timeout(20):
+            await starting
+        assert (type(late.door.refusal), late.reign.serving.is_set()) == (NotLeading, False)
+        assert late.stages.log == ["disown"]
+        await late.reign.stop()
 
 
 async def test_with_a_successor_running_answers_are_left_to_it(pack: Pack, undisturbed: list[int]) -> None:
