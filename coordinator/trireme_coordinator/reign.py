@@ -63,10 +63,12 @@ class Reign:
         with suppress(SessionStoreUnavailable):  # it is asked again as long as we stand by
             leads = await self._leadership.attempt()
         if leads:
-            with suppress(NotLeading):  # it was slow to start, and another one leads
+            try:
                 await first_to_end(self._begin(), self._deposed())
-        if not self.serving.is_set():
-            await self._depart()
+            except NotLeading:  # it was slow to start
+                await self._depart()
+        else:
+            self._stand_by()
         self._terms = asyncio.get_running_loop().create_task(self._run(), name="terms")
 
     async def drain(self, seconds: float, flush: Callable[[float], Awaitable[object]]) -> None:
