@@ -163,7 +163,7 @@ class RefusalContract(_Connected):
             next(stream)
         self._nothing_left(client)
 
-    def _nothing_left(self, client, within=10.0):
+    def _nothing_left(self, client, within=60.0):
         """Until no request runs; then pages are whole. Asks again and again, as the end of a request takes a step."""
         ends = time.monotonic() + within
         while (status := client.status()).load.running:

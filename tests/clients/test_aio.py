@@ -38,9 +38,17 @@ async def test_a_cancelled_task_gets_its_cancellation_and_takes_the_request_alon
 
 async def test_a_timeout_of_asyncio_is_one(client, server):
     server.hold_next()
+    bound = asyncio.timeout(None)
+
+    async def expire():
+        await asyncio.to_thread(server.wait_call, timeout=60)
+        bound.reschedule(0)
+
+    expiring = asyncio.create_task(expire())
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
+        async with bound:
             await client.generate("x").result()
+    await expiring
     assert await ended(server.calls[0]) == "cancelled"
 
 

@@ -100,7 +100,7 @@ def test_a_lost_connection_is_one_line_without_the_librarys_own_words(server, st
     process = start("generate", "x", "--target", server.target, "--timeout", "3")
     assert process.stdout.read(3)
     server.stop()
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert err == f"error: The connection to the Trireme server at {server.target} was lost.\n"
 
 
@@ -109,7 +109,7 @@ def test_ctrl_c_ends_generate_with_130_and_cancels_the_request(server, start):
     process = start("generate", "x", "--target", server.target)
     assert process.stdout.read(3)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
     assert server.calls[0].wait_ended()
     assert server.calls[0].outcome == "cancelled"
@@ -123,7 +123,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(server, start):
     process.send_signal(signal.SIGINT)
     assert server.calls[0].wait_ended()
     server.fail_next(errors.SessionBusy("The session is still busy with it."))
-    out, err = process.communicate("two\n/quit\n", timeout=20)
+    out, err = process.communicate("two\n/quit\n", timeout=60)
     assert process.returncode == 0
     assert " (stopped)\n" in err
     assert out.endswith("\n")

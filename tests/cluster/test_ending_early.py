@@ -16,8 +16,8 @@ PAUSE_SECONDS = 0.02
 
 
 async def soon(client: AsyncClient, *, slots: int) -> Status:
-    """The status once every stage holds so many slots and nothing runs; after ten seconds, the status as it is."""
-    deadline = time.monotonic() + 10
+    """The status once every stage holds so many slots and nothing runs; after a minute, the status as it is."""
+    deadline = time.monotonic() + 60
     while True:
         status = await client.status()
         settled = all(stage.slots_used == slots for stage in status.stages) and not status.load.running

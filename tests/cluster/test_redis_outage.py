@@ -37,7 +37,7 @@ async def test_a_stream_outlives_redis(serve: Serve, tmp_path: Path, fault: str)
             except errors.SessionStoreUnavailable:
                 return False
 
-        await eventually(stored, 20)
+        await eventually(stored)
         assert (await client.status()).session_store_ok
         more = await client.generate([7], session=answer.session_id, max_tokens=8, temperature=0.0).result()
         assert more.token_ids == (await client.generate([*whole, 7], max_tokens=8, temperature=0.0).result()).token_ids

@@ -37,7 +37,7 @@ class Server:
     def end(self, number: int) -> tuple[int, str]:
         """Exit code and what it wrote on stderr."""
         self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=60)
+        _, err = self.process.communicate(timeout=120)
         return self.process.returncode, err
 
 
@@ -55,7 +55,7 @@ def test_serves_and_leaves_no_process_behind(plain: Server) -> None:
     assert len(plain.family) > 3  # Ray, its workers and the session store
     code, err = plain.end(signal.SIGINT)
     assert (code, "Traceback" in err) == (0, False), err
-    _, alive = psutil.wait_procs(plain.family, timeout=10)
+    _, alive = psutil.wait_procs(plain.family, timeout=60)
     assert alive == []
 
 
@@ -68,9 +68,9 @@ def test_a_signal_during_the_start_ends_it_cleanly() -> None:
     time.sleep(0.5)  # some way into the start of Ray; any moment is as good
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert ("ready" in out, "Traceback" in err, process.returncode) == (False, False, 0), err
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
 @pytest.mark.parametrize(

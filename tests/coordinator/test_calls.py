@@ -59,7 +59,7 @@ def raising(error: Exception) -> Behaviour:
 
 async def error_of(call: Any) -> TriremeError:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await asyncio.wait_for(call, 10)
+        await asyncio.wait_for(call, 60)
     return from_grpc(raised.value)
 
 
@@ -112,7 +112,7 @@ async def test_a_caller_who_leaves_ends_the_call_where_it_stands(
         call = stub.Generate(pb.GenerateRequest())
         await call.read()
         call.cancel()
-        await asyncio.wait_for(service.ended.wait(), 10)
+        await asyncio.wait_for(service.ended.wait(), 60)
     assert caplog.text == ""
 
 
@@ -134,7 +134,7 @@ async def test_a_caller_who_left_while_it_failed_is_nobodys_trouble(
     call = stub.Generate(pb.GenerateRequest())
     await begun.wait()
     call.cancel()
-    await asyncio.wait_for(service.ended.wait(), 10)
+    await asyncio.wait_for(service.ended.wait(), 60)
     assert caplog.text == ""
 
 
@@ -154,6 +154,6 @@ async def test_writing_to_a_caller_who_has_gone_is_no_fault(
     call = stub.Generate(pb.GenerateRequest())
     await begun.wait()
     call.cancel()
-    await asyncio.wait_for(service.ended.wait(), 10)
+    await asyncio.wait_for(service.ended.wait(), 60)
     await asyncio.sleep(0)
     assert caplog.text == ""

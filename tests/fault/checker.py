@@ -5,6 +5,7 @@ Owns the invariants of calls, books and epochs; that of throughput is in `rates.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from tests.fault.history import (
     Event,
     FaultBegan,
     FaultEnded,
+    Left,
     Probe,
     Tokens,
 )
@@ -76,16 +78,27 @@ def calls_of(history: Iterable[Event]) -> dict[int, Call]:
 def check(history: Sequence[Event], answers: Answers, rules: Rules) -> list[Violation]:
     """All violations but those of throughput, in the order of their time."""
     end = history[-1].t if history else 0.0
-    windows = excuses(history, rules)
+    windows, blind = excuses(history, rules), blind_times(history)
     found: list[Violation] = []
     for call in calls_of(history).values():
-        found += check_call(call, answers[call.began.request], rules, windows, end)
+        found += check_call(call, answers[call.began.request], rules, windows, end, blind)
     found += _check_probes(history)
     found += _check_books(history, rules)
     return sorted(found, key=lambda violation: violation.t)
 
 
 Excuse = tuple[float, float, frozenset[str]]
+Span = tuple[float, float]
+_BLIND = 1.0
+
+
+def blind_times(history: Iterable[Event]) -> list[Span]:
+    """When the suite itself stood still, on a machine that had no time for it: what came then is written down later.
+
+    Its samples of the machine, two a second, are then missing.
+    """
+    samples = [event.t for event in history if isinstance(event, Left)]
+    return [(a, b) for a, b in itertools.pairwise(samples) if b - a > _BLIND]
 
 
 def excuses(history: Iterable[Event], rules: Rules) -> list[Excuse]:
@@ -102,12 +115,12 @@ def excuses(history: Iterable[Event], rules: Rules) -> list[Excuse]:
 
 
 def check_call(
-    call: Call, answer: Sequence[int], rules: Rules, windows: Sequence[Excuse], now: float
+    call: Call, answer: Sequence[int], rules: Rules, windows: Sequence[Excuse], now: float, blind: Sequence[Span] = ()
 ) -> list[Violation]:
-    """What is wrong with one call; `now` is how far the history goes."""
+    """What is wrong with one call; `now` is how far the history goes, `blind` when nobody was looking."""
     return [
         *_check_tokens(call, answer),
-        *_check_end(call, answer, rules, now),
+        *_check_end(call, answer, rules, now, blind),
         *_check_reason(call, windows),
     ]
 
@@ -132,9 +145,10 @@ def _check_tokens(call: Call, answer: Sequence[int]) -> list[Violation]:
     return list(found.values())
 
 
-def _check_end(call: Call, answer: Sequence[int], rules: Rules, now: float) -> list[Violation]:
+def _check_end(call: Call, answer: Sequence[int], rules: Rules, now: float, blind: Sequence[Span]) -> list[Violation]:
     """In time, and whole where it says OK."""
     number, due = call.began.call, call.began.t + call.began.seconds + rules.grace
+    due += sum(max(min(end, due) - max(start, due - rules.grace), 0.0) for start, end in blind)
     if (call.ended.t if call.ended else now) > due:
         after = f"after {call.ended.t - call.began.t:.1f} s" if call.ended else "never"
         text = f"call {number} ({call.began.request}) with a deadline of {call.began.seconds:g} s ended {after}."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tests.fault.checker import Call, Rules, check_call, excuses
-from tests.fault.history import CallBegan, CallEnded, Cancelled, Event, FaultBegan, FaultEnded, History, Tokens
+from tests.fault.checker import Call, Rules, blind_times, check_call, excuses
+from tests.fault.history import CallBegan, CallEnded, Cancelled, Event, FaultBegan, FaultEnded, History, Left, Tokens
 
 
 class Judge:
@@ -17,12 +17,14 @@ class Judge:
         self._answers, self._rules = answers, rules
         self._seen = 0
         self._faults: list[Event] = []
+        self._samples: list[Left] = []
         self._under_way: dict[int, Call] = {}
 
     def catch_up(self) -> None:
         """Takes in what is new; the counters are then as of now."""
         new, self._seen = self.history.events[self._seen :], len(self.history.events)
         self._faults += [event for event in new if isinstance(event, FaultBegan | FaultEnded)]
+        self._samples = [*self._samples, *(event for event in new if isinstance(event, Left))][-100:]
         for event in new:
             self._take(event)
 
@@ -44,4 +46,4 @@ class Judge:
         self.calls += 1
         self.failed += event.status != "OK"
         answer, windows = self._answers[call.began.request], excuses(self._faults, self._rules)
-        self.violations += len(check_call(call, answer, self._rules, windows, event.t))
+        self.violations += len(check_call(call, answer, self._rules, windows, event.t, blind_times(self._samples)))

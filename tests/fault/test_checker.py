@@ -90,6 +90,12 @@ def test_a_failure_that_a_fault_excuses() -> None:
     assert broken(with_(failed, *long_before)) == ["failed call"]
 
 
+def test_what_the_suite_itself_missed_is_not_late() -> None:
+    late = [*with_((11, None), (12, None)), CallEnded(7.2, 2, "OK")]
+    assert broken([*late, Left(6.5, 1.0), Left(7.0, 1.0)]) == ["late"]
+    assert broken([*late, Left(5.9, 1.0), Left(7.1, 1.0)]) == []
+
+
 def test_what_a_caller_ends_itself_may_be_a_part() -> None:
     cancelled = with_((9, Cancelled(2.1, 1)), (10, CallEnded(2.6, 1, "CANCELLED")))
     assert broken(cancelled) == []

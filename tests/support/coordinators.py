@@ -88,7 +88,7 @@ class Coordinator:
 
     def send(self, request: pb.GenerateRequest) -> Stream:
         """Begins a call."""
-        return Stream(self._inference.Generate(request, timeout=30))
+        return Stream(self._inference.Generate(request, timeout=90))
 
     async def hear(self, request: pb.GenerateRequest) -> Heard:
         """A call from beginning to end."""
@@ -101,11 +101,18 @@ class Coordinator:
         return list(session.token_ids)
 
 
+class PatientGate(SessionGate):
+    """Who saw the end of an answer can rely on its being stored, also where the machine is busy."""
+
+    async def settle(self, session_id: str, seconds: float = 30.0) -> bool:
+        return await super().settle(session_id, seconds)
+
+
 @asynccontextmanager
 async def coordinator(local: LocalPipeline, store: RequestStore, name: str = "") -> AsyncIterator[Coordinator]:
     """Serves while the context is open."""
-    pack, writer = local.pack, SessionWriter(store)
-    gate = SessionGate(store, writer, 600, Owner(store, name))
+    pack, writer = local.pack, SessionWriter(store, flush_seconds=30.0)
+    gate = PatientGate(store, writer, 600, Owner(store, name))
     telemetry = setup_telemetry({})
     server = grpc.aio.server()
     add_InferenceServicer_to_server(_inference(pack, local, gate, telemetry), server)

@@ -53,14 +53,14 @@ class Answer:
         self.error = error
         self._end()
 
-    async def until(self, condition: Callable[[Answer], bool], seconds: float = 20) -> None:
+    async def until(self, condition: Callable[[Answer], bool], seconds: float = 90) -> None:
         """Returns when the condition holds; it is looked at whenever something was told."""
         async with asyncio.timeout(seconds):
             while not condition(self):
                 self._progress.clear()
                 await self._progress.wait()
 
-    async def done(self, seconds: float = 20) -> list[int]:
+    async def done(self, seconds: float = 90) -> list[int]:
         """The tokens, once the answer has ended well."""
         async with asyncio.timeout(seconds):
             await self._done.wait()

@@ -100,7 +100,7 @@ class StageServer:
     async def report(self) -> pb.ReportResponse:
         """What the stage says about itself, asked past the proxy."""
         async with grpc.aio.insecure_channel(self.own_address, CHANNEL_OPTIONS) as channel:
-            return await StageStub(channel).Report(pb.ReportRequest(), timeout=10)
+            return await StageStub(channel).Report(pb.ReportRequest(), timeout=60)
 
 
 class LocalPipeline:
@@ -243,7 +243,7 @@ async def running(engine: Engine) -> AsyncIterator[None]:
     """The engine's `run` in the background, ready."""
     task = asyncio.ensure_future(engine.run())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             await engine.ready.wait()
         yield
     finally:

@@ -99,6 +99,7 @@ class Relay:
         self.seconds = 0.0
         self._socket = socket
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._joined, self._socket)
@@ -111,10 +112,14 @@ class Relay:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()  # a task that had not begun has closed nothing
         await self._server.wait_closed()
 
     async def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         far_reader, far_writer = await asyncio.open_unix_connection(self._target)
+        self._writers.append(far_writer)
         for source, target in ((reader, far_writer), (far_reader, writer)):
             task = asyncio.ensure_future(self._pass(source, target))
             self._tasks.add(task)

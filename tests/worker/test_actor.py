@@ -50,7 +50,7 @@ def process() -> Iterator[StageProcess]:
 def report(address: str) -> pb.ReportResponse:
     async def ask() -> pb.ReportResponse:
         async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
-            return await StageStub(channel).Report(pb.ReportRequest(), timeout=10)
+            return await StageStub(channel).Report(pb.ReportRequest(), timeout=60)
 
     return asyncio.run(ask())
 

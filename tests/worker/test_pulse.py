@@ -60,7 +60,7 @@ async def test_an_answer_does_not_wait_for_the_computation() -> None:
         async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
 
             async def pulse() -> pb.PulseResponse:
-                return await StageStub(channel).Pulse(pb.PulseRequest(), timeout=10)
+                return await StageStub(channel).Pulse(pb.PulseRequest(), timeout=60)
 
             assert not (await pulse()).busy
             working = service._compute.submit(service._counted, stand_still, (), {})

@@ -83,7 +83,7 @@ async def two() -> AsyncIterator[list[Served]]:
 async def error_of(call: Any) -> TriremeError:
     """What a call ends with, as its typed error."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await asyncio.wait_for(call, 10)
+        await asyncio.wait_for(call, 60)
     return from_grpc(raised.value)
 
 
@@ -290,7 +290,7 @@ async def test_a_frame_that_does_not_parse_ends_the_call(whole: Served) -> None:
         call = raw(metadata=((EPOCH_KEY, "1"),))
         await call.write(b"\xff\xff\xff")
         with pytest.raises(grpc.aio.AioRpcError):
-            await asyncio.wait_for(call, 10)
+            await asyncio.wait_for(call, 60)
     await whole.freed(1)
 
 
@@ -315,7 +315,7 @@ async def test_a_lost_next_stage_is_told_even_when_nobody_sends(two: list[Served
         await last.stub.Results(pb.ResultsRequest(epoch=1)).read()
         await last.configure(2, stage=1)  # it belongs to somebody else now
         with pytest.raises(PipelineUnavailable):
-            await asyncio.wait_for(call.lost(), 10)
+            await asyncio.wait_for(call.lost(), 60)
         with pytest.raises(PipelineUnavailable):
             await call.send(prompt(2))
     await first.freed(1)
@@ -334,7 +334,7 @@ async def held_up(stage: Served, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
     def forward(*args: Any) -> Any:
         begun.set()
-        assert go_on.wait(timeout=10)
+        assert go_on.wait(timeout=60)
         return real(*args)
 
     monkeypatch.setattr(stage.stepper.model, "forward", forward)
@@ -386,7 +386,7 @@ async def test_closing_in_mid_computation(monkeypatch: pytest.MonkeyPatch, caplo
             closing = asyncio.ensure_future(stage.service.close())
             await asyncio.sleep(0)
             go_on()
-            await asyncio.wait_for(closing, 10)
+            await asyncio.wait_for(closing, 60)
     assert stage.stepper.model.kv.pages_used == 0
     assert caplog.text == ""
 
@@ -399,7 +399,7 @@ async def test_a_fault_in_the_computation_ends_the_call_and_frees_the_slots(
     call = whole.forward(1)
     await call.write(prompt())
     with pytest.raises(grpc.aio.AioRpcError):
-        await asyncio.wait_for(call, 10)
+        await asyncio.wait_for(call, 60)
     await whole.freed(1)
     assert "ZeroDivisionError" in caplog.text  # of the worker, for its makers
 

@@ -33,7 +33,7 @@ def test_shares_run_side_by_side_and_the_caller_works_too() -> None:
     team, meeting, names = Team(3), threading.Barrier(3), set[str]()
 
     def work(_begin: int, _end: int) -> None:
-        meeting.wait(timeout=10)  # passes only when three are here at once
+        meeting.wait(timeout=60)  # passes only when three are here at once
         names.add(threading.current_thread().name)
 
     team.run(3, work)
@@ -50,7 +50,7 @@ def test_an_error_is_raised_when_all_shares_have_ended(wrong: set[int]) -> None:
         if begin in wrong:
             others_may_end.set()
             raise ArithmeticError(begin)
-        others_may_end.wait(timeout=10)
+        others_may_end.wait(timeout=60)
         ended.add(begin)
 
     with pytest.raises(ArithmeticError) as raised:
@@ -67,7 +67,7 @@ def test_closing_ends_the_threads() -> None:
     before = set(threading.enumerate())
     team = Team(3)
     meeting = threading.Barrier(3)
-    team.run(3, lambda _begin, _end: meeting.wait(timeout=10) and None)
+    team.run(3, lambda _begin, _end: meeting.wait(timeout=60) and None)
     helpers = set(threading.enumerate()) - before
     assert len(helpers) == 2
     team.close()

@@ -143,15 +143,8 @@ class SessionWriter:
         """
         if failure := self._failures.pop(session_id, None):
             raise failure
-        try:
-            async with asyncio.timeout(self._flush_seconds if seconds is None else seconds):
-                if session_id in self._backlogs:
-                    with suppress(SessionIncomplete):  # the store learns how much it lacks below
-                        await self._backlogs[session_id].waiter()
-                if session_id in self._cut:
-                    await self._mark(session_id)
-        except TimeoutError:
-            raise _not_stored() from None
+        if not await self._in_time(session_id, self._flush_seconds if seconds is None else seconds):
+            raise _not_stored()
 
     async def settled(self, session_id: str, seconds: float) -> bool:
         """Whether all that was put so far is stored within so many seconds; at once where the store is away. Leaves a
@@ -162,12 +155,11 @@ class SessionWriter:
         if self._away and session_id in self._backlogs:
             return False
         try:
-            await self.flush(session_id, seconds)
+            return await self._in_time(session_id, seconds)
         except TriremeError as error:
             if not isinstance(error, SessionStoreUnavailable) or session_id not in self._backlogs:
                 self._failures[session_id] = error
             return False
-        return True
 
     async def emptied(self, seconds: float) -> bool:
         """Whether all that was put so far, for any session, is stored or given up within so many seconds."""
@@ -193,6 +185,21 @@ class SessionWriter:
             self._cut.clear()
             for session_id in list(self._backlogs):
                 self._give_up(session_id, _not_stored())
+
+    async def _in_time(self, session_id: str, seconds: float) -> bool:
+        """Whether all that was put so far is stored within so many seconds; too late is no failure. Raises what the
+        store refused for good.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                if session_id in self._backlogs:
+                    with suppress(SessionIncomplete):  # the store learns how much it lacks below
+                        await self._backlogs[session_id].waiter()
+                if session_id in self._cut:
+                    await self._mark(session_id)
+        except TimeoutError:
+            return False
+        return True
 
     async def _run(self) -> None:
         pause = self._first_pause

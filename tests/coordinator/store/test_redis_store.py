@@ -201,25 +201,25 @@ async def test_a_dead_server_is_unavailable_and_no_address_is_told():
 
 async def test_a_call_takes_no_longer_than_its_bound_however_many_commands_it_needs():
     with EmbeddedRedis() as server:
-        store = RedisSessionStore(server.url, MODEL, timeout_seconds=1.0)
+        store = RedisSessionStore(server.url, MODEL, timeout_seconds=4.0)
         await store.create()
         os.kill(server.pid, signal.SIGSTOP)
         started = time.monotonic()
         with pytest.raises(SessionStoreUnavailable):
             await store.create()
         os.kill(server.pid, signal.SIGCONT)
-        assert time.monotonic() - started < 1.7  # one attempt and its repetition would take 2 s
+        assert time.monotonic() - started < 7.0  # one attempt and its repetition would take 8 s
         await store.close()
 
 
 async def test_a_server_that_hangs_is_given_up_in_time_and_used_again_later():
     with EmbeddedRedis() as server:
-        store = RedisSessionStore(server.url, MODEL, timeout_seconds=0.2)
+        store = RedisSessionStore(server.url, MODEL, timeout_seconds=1.0)
         session_id = (await store.create()).session_id
         await store.append(session_id, 0, [1, 2])
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 for call in (store.tokens(session_id), store.append(session_id, 2, [3]), store.get(session_id)):
                     with pytest.raises(SessionStoreUnavailable):
                         await call

@@ -18,6 +18,7 @@ from tests.support.listeners import Answer
 from tests.support.pipeline import GREEDY, LocalPipeline, local_pipeline, sampled
 from tests.support.waiting import eventually
 
+from trireme_coordinator import page_fetching
 from trireme_coordinator.embedded_redis import EmbeddedRedis
 from trireme_coordinator.page_fetching import quicker
 from trireme_coordinator.page_store import embedded_page_store
@@ -29,6 +30,7 @@ from trireme_worker.page_redis import COMMANDS, PREFIX, StoreSettings
 PROMPT = [0, *range(300, 399)]
 """100 tokens: six full pages, and the last token is not on the last of them."""
 ANSWER = 30
+USUAL = page_fetching._FIND_SECONDS
 
 
 @functools.cache
@@ -39,11 +41,17 @@ def expected(pack: Pack, tokens: tuple[int, ...], how: SamplingParams, kv_dtype:
 
 def always(found: Sequence[pb.FindPagesResponse], pages: int, token_ns: float) -> float:
     """Fetch, however long computing would take."""
-    return 5.0
+    return 60.0
 
 
 def never(found: Sequence[pb.FindPagesResponse], pages: int, token_ns: float) -> float:
     return 0.0
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a stage may need long to say what there is; then pages would be computed again."""
+    monkeypatch.setattr(page_fetching, "_FIND_SECONDS", 30.0)
 
 
 @pytest.fixture
@@ -61,7 +69,7 @@ async def stored(local: LocalPipeline) -> None:
     """Returns when all pages that have been handed over are in Redis."""
     for stage in local.stages:
         assert stage.pages is not None
-        assert await asyncio.to_thread(stage.pages.flush, 10)
+        assert await asyncio.to_thread(stage.pages.flush, 60)
         assert stage.pages.counters.skipped == stage.pages.counters.failures == 0
 
 
@@ -117,7 +125,8 @@ async def test_every_page_is_written_once(pack: Pack, store: StoreSettings) -> N
         for stage in local.stages:
             assert stage.pages is not None
             assert (stage.pages.counters.written, stage.pages.counters.known) == (full, 0)
-        assert len(Redis.from_url(store.url, driver_info=None).hgetall(PREFIX + "stages")) == 2
+        with Redis.from_url(store.url, driver_info=None) as client:
+            assert len(client.hgetall(PREFIX + "stages")) == 2
 
 
 async def test_another_prompt_of_the_tenant_restores_the_common_part_and_another_tenant_nothing(
@@ -169,14 +178,14 @@ async def test_damaged_pages_are_computed(pack: Pack, store: StoreSettings, serv
         first = await local.submit(PROMPT, ANSWER, sampled(1), session="s").done()
         await stored(local)
         local.engine.forget("s")
-        with_all = Redis.from_url(server.url, driver_info=None)
-        index = min(with_all.zrange(key, 0, -1) for key in used_keys(with_all))
-        key, other = (f"{PREFIX}page:{name.decode()}" for name in index[-4:-2])
-        value = with_all.getrange(key, 0, -1)
-        changed = {"cut": value[:-1], "flipped": value[:99] + bytes([value[99] ^ 1]) + value[100:], "gone": b""}
-        with_all.set(key, changed.get(damage, with_all.getrange(other, 0, -1)))
-        if damage == "gone":
-            with_all.delete(key)
+        with Redis.from_url(server.url, driver_info=None) as with_all:
+            index = min(with_all.zrange(key, 0, -1) for key in used_keys(with_all))
+            key, other = (f"{PREFIX}page:{name.decode()}" for name in index[-4:-2])
+            value = with_all.getrange(key, 0, -1)
+            changed = {"cut": value[:-1], "flipped": value[:99] + bytes([value[99] ^ 1]) + value[100:], "gone": b""}
+            with_all.set(key, changed.get(damage, with_all.getrange(other, 0, -1)))
+            if damage == "gone":
+                with_all.delete(key)
         answer = local.submit(PROMPT, ANSWER, sampled(1))
         assert await answer.done() == first
         restored = local.request(answer).restored
@@ -192,11 +201,18 @@ def used_keys(client: Redis) -> list[str]:
 
 @pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL])
 async def test_a_store_that_hangs_or_dies_costs_a_moment(
-    pack: Pack, store: StoreSettings, server: EmbeddedRedis, fault: signal.Signals
+    pack: Pack, store: StoreSettings, server: EmbeddedRedis, fault: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the question, in the middle of reading, and while pages are written."""
     right = expected(pack, (*PROMPT, 7), GREEDY)
-    async with local_pipeline(pack, 2, store=store, choose=lambda *_: stopping(server, fault)) as local:
+
+    def stopping(*_: object) -> float:
+        """The store has just said what it has; from now on it is asked no longer than usual."""
+        monkeypatch.setattr(page_fetching, "_FIND_SECONDS", USUAL)
+        os.kill(server.pid, fault)
+        return 0.5
+
+    async with local_pipeline(pack, 2, store=store, choose=stopping) as local:
         await local.submit(PROMPT, 4, session="s").done()
         await stored(local)
         local.engine.forget("s")
@@ -207,7 +223,7 @@ async def test_a_store_that_hangs_or_dies_costs_a_moment(
                 restored = local.request(answer).restored
                 assert restored is not None
                 assert restored.pages == 0
-                assert restored.seconds < 2
+                assert restored.seconds < 8  # 0.75 at most, and what a busy machine adds
 
             async def noticed() -> bool:
                 return all(s.pages is not None and s.pages.counters.failures for s in local.stages)
@@ -215,12 +231,6 @@ async def test_a_store_that_hangs_or_dies_costs_a_moment(
             await eventually(noticed)
         finally:
             os.kill(server.pid, signal.SIGCONT)
-
-
-def stopping(server: EmbeddedRedis, fault: signal.Signals) -> float:
-    """The store has just said what it has."""
-    os.kill(server.pid, fault)
-    return 0.5
 
 
 async def test_a_caller_who_leaves_while_pages_are_read_leaves_none_behind(pack: Pack, store: StoreSettings) -> None:

@@ -19,8 +19,10 @@ from trireme_worker.pack import Pack
 
 PROMPT = "Once upon a time, there was"
 ANSWER = 60
-PAUSE = 0.8
-"""Longest time between two tokens, in seconds. A step takes some milliseconds; waiting for Redis would take more."""
+PAUSE = 2.5
+"""Longest time between two tokens, in seconds. A step takes some milliseconds; waiting for Redis takes TIMEOUT."""
+TIMEOUT = 5.0
+"""What the store waits for Redis, in seconds."""
 Act = Callable[[FaultyRedis], Awaitable[None] | None]
 FAULTS: dict[str, tuple[Act, Act]] = {
     "down": (FaultyRedis.kill, FaultyRedis.restart),
@@ -40,7 +42,7 @@ async def do(act: Act, redis: FaultyRedis) -> None:
 async def served(
     pack: Pack, url: str, *, required: bool = False, backlog_bytes: int = 64 << 20
 ) -> AsyncIterator[Served]:
-    store = RedisRequestStore(url, identity(pack), timeout_seconds=1.0)
+    store = RedisRequestStore(url, identity(pack), timeout_seconds=TIMEOUT)
     try:
         async with (
             local_pipeline(pack) as local,
@@ -79,7 +81,7 @@ async def stored(client: AsyncClient, session_id: str) -> list[int]:
             return False
         return len(found) >= len(await client.tokenize(PROMPT)) + ANSWER
 
-    await eventually(whole, 20)
+    await eventually(whole)
     return found
 
 
@@ -115,7 +117,7 @@ async def test_a_slow_redis_slows_no_stream(pack: Pack, tmp_path: Path) -> None:
         calm = await ask(server.client)
 
         async def slower() -> None:
-            relay.seconds = 0.08  # each way
+            relay.seconds = 0.3  # each way, and an append takes five round trips
 
         answer, pause = await streamed(server.client, 5, slower)
         assert answer.token_ids == calm.token_ids

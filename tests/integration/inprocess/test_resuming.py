@@ -50,7 +50,7 @@ async def two(pack: Pack, redis: EmbeddedRedis) -> AsyncIterator[list[Coordinato
         both = []
         for name in ("one", "two"):
             local = await stack.enter_async_context(local_pipeline(pack, 2))
-            store = RedisRequestStore(redis.url, identity(pack))
+            store = RedisRequestStore(redis.url, identity(pack), timeout_seconds=30.0)
             stack.push_async_callback(store.close)
             both.append(await stack.enter_async_context(coordinator(local, store, name)))
         yield both
@@ -266,6 +266,8 @@ async def test_what_runs_on_a_living_coordinator_is_left_to_it(two: list[Coordin
 
 
 async def test_an_owner_whose_lease_lapsed_is_fenced_off(two: list[Coordinator]) -> None:
+    budget = two[0].engine.scheduler.budget
+    budget.reserve(budget.pages)  # the request cannot begin, so that it is not over before its lease lapses
     stream = two[0].send(ask("greedy", request_id="r"))
     before = await stream.until(0)
     session_id = before.first.session_id

@@ -80,7 +80,7 @@ async def test_a_long_computation_that_gets_on_is_left_alone(
         async def looked_at() -> bool:
             return hook.pulses >= 12  # a question each 0.2 s: far longer than a hung stage is given
 
-        await eventually(looked_at, 30)
+        await eventually(looked_at)
         hook.let_go.set()
         assert await answer.done() == undisturbed[0]
         assert (local.engine.epoch, local.discarded) == (1, [])

@@ -54,6 +54,43 @@ def test_the_service_stands_beside_the_bare_loop(tmp_path):
     assert "| p | 4 | 1 | 9.0 | 10.0 | 0.90 |" in page(tmp_path, "overhead", {"results": [line]})
 
 
+def test_a_plan_stands_beside_its_deployment(tmp_path):
+    result = {
+        "model": "m", "stages": 2, "prompt": 32, "tokens_per_s": 2.04, "read_gb_s": 31.9, "limit_tokens_per_s": 2.24,
+        "of_limit": 0.91, "planned_tokens_per_s": 2.01, "tokens_per_s_error": -0.0147, "ttft_s": 6.1,
+        "planned_ttft_s": 6.0, "ttft_error": 0.02, "bytes_per_token": 14.2e9, "of_fp16": 0.102,
+        "rss_bytes": [7.7e9, 8.4e9], "start_s": 28.7,
+    }  # fmt: skip
+    text = page(tmp_path, "plan", result)
+    assert "| planned, error | 2.01, -1.5% |" in text
+    assert "| memory of the 2 stages, weights mapped | 7.7 + 8.4 GB |" in text
+
+
+@pytest.mark.parametrize("prefill", [True, False])
+def test_a_pipeline_stands_beside_the_ideal_and_the_simulation(tmp_path, prefill):
+    result = {
+        "stages": 4, "streams": 4, "step_ms": 40.0, "tokens_per_s": {"measured": 23.8, "error": 0.015},
+        "ideal_tokens_per_s": 25.0, "of_ideal": 0.954, "load": {"ITL": {"error": -0.03}},
+        "prefill_s": {"error": -0.04} if prefill else None, "of_one_stage": 0.283 if prefill else None,
+    }  # fmt: skip
+    row = f"| 4 | 4 | 40 ms | 23.8 | 25.0 | 0.954 | {'0.283 | 4.0%' if prefill else ' | 3.0%'} |"
+    assert row in page(tmp_path, "pipeline", result)
+
+
+def test_a_load(tmp_path):
+    run = {
+        "streams": 1000, "completed": 2000, "failed": {"OVERLOADED": 2, "INTERNAL": 1}, "tokens_per_s": 2502.1,
+        "ttft_s": {"p50": 2.96, "p99": 12.6}, "itl_s": {"p50": 0.3, "p99": 0.587},
+    }  # fmt: skip
+    row = "| 1000 | 2000 | 3 | 2502 | 2.96 s | 12.60 s | 0.30 s | 0.59 s |"
+    assert row in page(tmp_path, "load", {"runs": [run]})
+
+
+def test_the_schedulers_cost(tmp_path):
+    row = {"sequences": 8, "schedule_us": 12.34, "frame_us": 7.0, "total_us": 19.34}
+    assert "| 8 | 12.3 | 7.0 | 19.3 |" in page(tmp_path, "scheduler", {"rows": [row]})
+
+
 @pytest.mark.parametrize(("kind", "named"), [("nonsense: a.json", "nonsense"), ("decode: b.json", "b.json")])
 def test_what_cannot_be_shown_is_named(tmp_path, kind, named):
     with pytest.raises(ValueError, match=named):

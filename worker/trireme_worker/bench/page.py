@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trireme_worker.bench.page_service import SERVICE_KINDS
+
 Result = Mapping[str, Any]
 _PEER = "llama.cpp TQ2_0"
 _BLOCK = re.compile(r"(<!-- (?P<kind>[a-z]+): (?P<files>[^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -70,12 +72,6 @@ def _peers(result: Result) -> Iterable[list[str]]:
         yield [*sizes, f"{ours:.1f}", f"{theirs:.1f}", f"{line['over'][_PEER]:.2f}"]
 
 
-def _overhead(result: Result) -> Iterable[list[str]]:
-    for line in result["results"]:
-        sizes = [line["pack"], str(line["stages"]), str(line["threads"])]
-        yield [*sizes, f"{line['tokens_per_s']:.1f}", f"{line['bare_tokens_per_s']:.1f}", f"{line['of_bare']:.2f}"]
-
-
 _KINDS: Mapping[str, tuple[list[str], Callable[[Result], Iterable[list[str]]]]] = {
     "targets": (["", "goal", "measured", "met"], _targets),
     "decode": (
@@ -83,7 +79,7 @@ _KINDS: Mapping[str, tuple[list[str], Callable[[Result], Iterable[list[str]]]]] 
         _decode,
     ),
     "prefill": (["shape", "threads", "tokens", "tokens/s", "of dot peak"], _prefill),
-    "overhead": (["pack", "stages", "threads of each", "tokens/s over gRPC", "bare loop", "of bare"], _overhead),
+    **SERVICE_KINDS,
     "peers": (
         ["shape", "", "threads", "sequences", "positions", "trireme", "TQ2_0", "over TQ2_0"],
         _peers,
