@@ -15,10 +15,13 @@ from typing import Protocol
 from trireme_coordinator.placement import Node, Placed
 from trireme_coordinator.ray_cluster import Settings
 from trireme_coordinator.stages import Stages
+from trireme_proto.errors import PipelineUnavailable
 from trireme_worker.actor import StageSettings
 
 _NOWHERE = Node("", "", "")
 """Of a stage that is lost."""
+_ATTEMPTS = 3
+"""Times that stages are placed and started anew before a coordinator gives up."""
 
 
 class Workers(Protocol):
@@ -63,13 +66,26 @@ class Succession:
             left = sum(stage.node is not _NOWHERE for stage in running)
             self._say(f"Taking over {left} running {_stages(left)}")
         else:
-            self._stages.assign(await self._fresh())
-            count = len(self._stages.placed)
-            self._say(f"Starting {count} {_stages(count)}: loading, checking and compiling")
-            await self._stages.launch()  # a mistake shows here; the engine calls it again after a fault
+            await self._start()
         for stage in self._stages.placed:
             layers = f"layers {stage.layers.start} to {stage.layers.stop - 1}"
             self._say(f"Stage {stage.stage} on {stage.node.name or 'no node yet'}: {layers}")
+
+    async def _start(self) -> None:
+        """All stages anew. A mistake shows here; a node that fell silent meanwhile, or seemed to, is no mistake."""
+        for again in reversed(range(_ATTEMPTS)):
+            self._stages.assign(await self._fresh())
+            count = len(self._stages.placed)
+            self._say(f"Starting {count} {_stages(count)}: loading, checking and compiling")
+            try:
+                await self._stages.launch()
+            except PipelineUnavailable as error:
+                if not again:
+                    raise
+                await asyncio.to_thread(self._workers.end)  # they may get other layers now
+                self._say(f"{error.message} Trying again")
+            else:
+                return
 
     def disown(self) -> None:
         """Leaves them to another coordinator."""

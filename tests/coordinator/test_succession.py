@@ -9,6 +9,7 @@ import pytest
 from trireme_coordinator.placement import Node, Placed
 from trireme_coordinator.stages import Stages
 from trireme_coordinator.succession import Succession, Wanted, placed_of
+from trireme_proto.errors import PipelineUnavailable
 from trireme_worker.actor import StageSettings
 
 NODES = [Node(f"n{i}", f"node-{i}", f"10.0.0.{i}") for i in range(4)]
@@ -28,6 +29,7 @@ def told_of(stage: int, node: int) -> StageSettings:
 class Workers:
     def __init__(self, told: dict[int, StageSettings]) -> None:
         self.told, self.log = told, list[str]()
+        self.silent = 0  # launches that fail
         self.running = {stage: f"{each.host}:1" for stage, each in told.items()}
 
     def nodes(self) -> list[Node]:
@@ -45,6 +47,9 @@ class Workers:
 
     def launch(self, placed: list[Placed], _: object) -> list[str]:
         self.log.append("launch")
+        if self.silent:
+            self.silent -= 1
+            raise PipelineUnavailable("A node went silent.")
         return [self.running.setdefault(p.stage, f"{p.node.address}:1") for p in placed]
 
     def discard(self, stages: list[int]) -> None:
@@ -97,6 +102,21 @@ async def test_stages_with_other_settings_are_replaced(change: dict[str, object]
     await succession.begin()
     assert workers.log == ["adopt 3", "end", "launch"]
     assert len(stages.placed) == 3
+
+
+@pytest.mark.parametrize("times", [2, 3])
+async def test_a_start_is_tried_again_a_few_times(times: int) -> None:
+    """Where a node fell silent meanwhile; the stages that did start may not be the same ones then."""
+    workers = Workers({})
+    workers.silent = times
+    succession, stages = made(workers)
+    if times < 3:
+        await succession.begin()
+        assert len(stages.placed) == 3
+    else:
+        with pytest.raises(PipelineUnavailable, match="silent"):
+            await succession.begin()
+    assert workers.log == ["adopt 3", "launch", "end", "launch", "end", "launch"]
 
 
 async def test_a_coordinator_by_itself_looks_for_nobody() -> None:

@@ -94,7 +94,8 @@ class Pod:
         self.started.clear()
         if self._namespace is not None:
             for process in [*_family(self._namespace), self._namespace]:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             self._namespace.wait()
             self._namespace = None
 
