@@ -37,6 +37,8 @@ _LOOKS = 4
 """Health checks that a node must all miss before a worker is given up that it starts."""
 _FIRST_SIGN_SECONDS = 30
 """After which a process that was asked to start must have answered something, though it still loads."""
+_LONGEST_SIGN_SECONDS = 120
+"""The same, before any has started here: a busy machine takes its time. Each that is late doubles it for the next."""
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # by default Ray lets its workers step back behind everything else on the machine
@@ -58,6 +60,7 @@ class RayCluster:
         self._address, self._deployment = address, deployment
         self._actors: dict[int, Any] = {}
         self._addresses: dict[int, str] = {}  # of those that serve
+        self._sign_seconds = _LONGEST_SIGN_SECONDS
         self._generation = 0  # of launches; part of the actors' names
         self._starting = threading.Lock()
         self._folder = ""
@@ -163,7 +166,7 @@ class RayCluster:
 
         calls = {self._actors[stage.stage].start.remote(): stage for stage in starting}
         alive = {stage.stage: self._actors[stage.stage].attached.remote() for stage in starting}
-        deadline = time.monotonic() + _FIRST_SIGN_SECONDS
+        deadline = time.monotonic() + self._sign_seconds
         while calls:
             done, _ = ray.wait(list(calls), timeout=_LOOK_SECONDS)
             for call in done:
@@ -177,6 +180,7 @@ class RayCluster:
 
         try:
             self._addresses[stage.stage] = str(ray.get(call))
+            self._sign_seconds = _FIRST_SIGN_SECONDS
         except ray.exceptions.RayTaskError as error:
             self.discard([stage.stage])
             raise _cause(error) from error
@@ -205,6 +209,8 @@ class RayCluster:
             with contextlib.suppress(ray.exceptions.RayError):  # it is ending, or frozen
                 told[stage] = ray.get(call, timeout=0)
         self.discard(set(calls) - set(told))
+        if told:
+            self._sign_seconds = _FIRST_SIGN_SECONDS
         return told
 
     @property
@@ -231,8 +237,10 @@ class RayCluster:
 
         living = {node.node_id for _ in range(_LOOKS) for node in self.living()}  # a full machine may be slow once
         lost = [s.stage for s in starting if s.node.node_id not in living]
-        lost += [s.stage for s in starting if s.stage in signs and not ray.wait([signs[s.stage]], timeout=0)[0]]
-        if lost:
+        late = [s.stage for s in starting if s.stage in signs and not ray.wait([signs[s.stage]], timeout=0)[0]]
+        if late:
+            self._sign_seconds = min(2 * self._sign_seconds, _LONGEST_SIGN_SECONDS)
+        if lost := lost + late:
             self.discard(lost)
             raise PipelineUnavailable("A node went silent while it started a worker.")
 

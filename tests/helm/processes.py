@@ -28,7 +28,7 @@ from tests.helm.rendering import Manifest, PodTemplate, find
 
 _T = TypeVar("_T")
 _MACHINE = ("/dev/shm", "/tmp")  # noqa: S108  these mounts are this machine's own
-_START_SECONDS = 120
+_START_SECONDS = 240
 
 
 def _may_make_namespaces() -> bool:
