@@ -24,17 +24,43 @@ class Answer:
         self._texts: list[str] = []
         self._first: tuple[float, int] | None = None  # arrival of the first tokens, and how many they were
         self._last = self._called
+        self._resumed, self._at_head = False, True
         self.head: inference.GenerateResponse | None = None
         """The first message: it carries the ids and the seed."""
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
 
+    @property
+    def count(self) -> int:
+        """Tokens so far."""
+        return len(self._token_ids)
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The tokens so far."""
+        return tuple(self._token_ids)
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._texts)
+
+    def attempt(self) -> None:
+        """What comes next is from a new call: its first message tells which answer it goes on with."""
+        self._resumed = self.head is not None
+        self._at_head = True
+
     def take(self, message: inference.GenerateResponse) -> TokenChunk | None:
         """Checks and keeps a message; None where there is nothing in it to deliver. Raises Internal."""
-        if message.index != len(self._token_ids):
-            raise Internal(f"The answer jumps to token {message.index} where token {len(self._token_ids)} was due.")
         if self.head is None:
             self.head = message
+        if self._at_head:
+            self._at_head = False
+            self._check_head(message)
+        if self._resumed and self._has(message):
+            return None
+        if message.index != len(self._token_ids):
+            raise Internal(f"The answer jumps to token {message.index} where token {len(self._token_ids)} was due.")
         if message.token_ids:
             self._time(len(message.token_ids))
         self._token_ids += message.token_ids
@@ -56,8 +82,8 @@ class Answer:
         if self.head is None or self.finish_reason is None or self.usage is None:
             raise Internal("The answer ended without a finish reason.")
         return Generation(
-            token_ids=tuple(self._token_ids),
-            text="".join(self._texts),
+            token_ids=self.token_ids,
+            text=self.text,
             finish_reason=self.finish_reason,
             usage=self.usage,
             session_id=self.head.session_id,
@@ -67,6 +93,25 @@ class Answer:
             ttft_s=None if self._first is None else self._first[0] - self._called,
             tokens_per_s=self._rate(),
         )
+
+    def _check_head(self, message: inference.GenerateResponse) -> None:
+        """A call that resumes must have found the same request."""
+        if self.head is None or not self._resumed:
+            return
+        for name in ("session_id", "request_id", "seed"):
+            if getattr(message, name) != getattr(self.head, name):
+                raise Internal(f"The server went on with another answer: its {name} differs.")
+
+    def _has(self, message: inference.GenerateResponse) -> bool:
+        """Whether these tokens were all delivered before the loss. Raises Internal where they were others."""
+        ids, end = list(message.token_ids), message.index + len(message.token_ids)
+        if not ids:
+            return message.index < len(self._token_ids) and not message.HasField("finish_reason")
+        if end > len(self._token_ids):
+            return False
+        if ids != self._token_ids[message.index : end]:
+            raise Internal(f"The server went on with another answer: token {message.index} differs.")
+        return True
 
     def _time(self, count: int) -> None:
         self._last = self._clock()
@@ -87,6 +132,16 @@ class AnswerView:
     """What both kinds of stream tell about the answer so far."""
 
     _answer: Answer
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The tokens delivered so far; they stay where the stream ends with an error."""
+        return self._answer.token_ids
+
+    @property
+    def text(self) -> str:
+        """The text delivered so far; it stays where the stream ends with an error."""
+        return self._answer.text
 
     @property
     def session_id(self) -> str | None:

@@ -1,43 +1,80 @@
 """What one `generate` call remembers over its attempts: the answer so far, its deadline, and whether to try again.
 
-Shared by both kinds of stream; does no input or output and never waits itself.
+Shared by both kinds of stream; does no input or output and never waits itself. A lost answer is asked for again under
+the same request id and from the first token that is missing, so that each is delivered once, wherever it comes from.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from time import monotonic
 
 import grpc
 
 from trireme import _failures
+from trireme._addresses import Addresses
 from trireme._answer import Answer
-from trireme._retry import RetryPolicy
+from trireme._retry import Pursuit, RetryPolicy
+from trireme.results import TokenChunk
+from trireme_proto.v1 import inference_pb2 as inference
 
 
 class Exchange:
     """State of a generation, from the first attempt to the last message."""
 
     def __init__(
-        self, *, target: str, timeout: float | None, retries: int, clock: Callable[[], float] = monotonic
+        self,
+        request: inference.GenerateRequest,
+        *,
+        addresses: Addresses,
+        timeout: float | None,
+        retries: int,
+        patience: float,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
+        """A request without an id gets one that nobody can guess: whoever knows it may resume the answer."""
         self.answer = Answer(clock)
-        self._target = target
-        self._timeout = timeout
-        self._clock = clock
-        self._policy = RetryPolicy(retries, None if timeout is None else clock() + timeout)
-        self._failed = 0
+        self._request = inference.GenerateRequest()
+        self._request.CopyFrom(request)
+        self._request.request_id = request.request_id or secrets.token_hex(16)
+        self._addresses, self._timeout, self._clock = addresses, timeout, clock
+        ends = None if timeout is None else clock() + timeout
+        self._policy = RetryPolicy(retries, ends, patience, len(addresses.targets))
+        self._pursuit = Pursuit(self._policy, reached=addresses.reached)
 
     def remaining(self) -> float | None:
         """Seconds that an attempt may take; None where there is no deadline."""
         return self._policy.remaining(self._clock())
 
-    def wait_after(self, failure: grpc.RpcError) -> float:
-        """Seconds to wait before the next attempt. Raises the typed error where there must not be one."""
+    def request(self) -> inference.GenerateRequest:
+        """What to send now: the request as it was, or the rest of its answer."""
+        self.answer.attempt()
+        head = self.answer.head
+        if head is None:
+            return self._request
+        rest = inference.GenerateRequest()
+        rest.CopyFrom(self._request)
+        rest.session_id, rest.resume_index = head.session_id, self.answer.count
+        if head.HasField("seed"):
+            rest.sampling.seed = head.seed
+        return rest
+
+    def take(self, message: inference.GenerateResponse) -> TokenChunk | None:
+        """Checks and keeps a message; None where there is nothing new in it. Raises Internal."""
+        self._addresses.reached = True
+        self._pursuit.progressed()
+        return self.answer.take(message)
+
+    def wait_after(self, failure: grpc.RpcError) -> float | None:
+        """Seconds to wait before the next attempt; None where the answer was complete already. Raises the typed error
+        where there must not be another attempt.
+        """
+        if self.answer.finish_reason is not None:
+            return None
         begun = self.answer.head is not None
-        error = _failures.typed(failure, target=self._target, timeout=self._timeout, begun=begun)
-        self._failed += 1
-        wait = None if begun else self._policy.wait_before(self._failed, error, self._clock())
+        error = _failures.typed(failure, target=str(self._addresses), timeout=self._timeout, begun=begun)
+        wait = self._pursuit.wait_after(error, self._clock(), begun=begun)
         if wait is None:
             raise error from failure
         return wait

@@ -63,6 +63,8 @@ def status(message: cluster.StatusResponse) -> Status:
         ready=message.ready,
         version=message.version,
         session_store_ok=message.session_store_ok,
+        leading=message.leading,
+        leader=message.leader,
         reason=message.reason,
         recoveries=message.recoveries,
         last_recovery=_recovery(message.last_recovery) if message.HasField("last_recovery") else None,

@@ -17,6 +17,8 @@ from trireme_proto.v1 import cluster_pb2 as cluster
 from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1 import sessions_pb2 as sessions
 
+DELETED = sessions.DeleteSessionResponse()
+
 
 def generate(
     prompt: str | Sequence[int],

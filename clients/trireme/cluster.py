@@ -102,6 +102,10 @@ class Status:
     version: str
     """Of the server."""
     session_store_ok: bool
+    leading: bool
+    """Whether the coordinator that answered drives the stages; one that stands by knows nothing of them."""
+    leader: str
+    """HOST:PORT of the coordinator that does, by its own account; empty where there is only one."""
     reason: str = ""
     """Why the pipeline is not ready, one sentence; empty when it is."""
     recoveries: int = 0

@@ -7,6 +7,10 @@ token through the whole pipeline, health SERVING. Stop is the same backwards. No
 from __future__ import annotations
 
 import asyncio
+import secrets
+import signal
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -16,20 +20,25 @@ from trireme_coordinator.config import ServeConfig, check_frames, split_address
 from trireme_coordinator.embedded_redis import EmbeddedRedis
 from trireme_coordinator.embedded_watch import keep_running
 from trireme_coordinator.engine import Engine
+from trireme_coordinator.leadership import Leadership, LeasedLeadership, SoleLeadership
+from trireme_coordinator.loss import StageLoss
 from trireme_coordinator.model_costs import model_costs
 from trireme_coordinator.page_store import page_store
 from trireme_coordinator.placement import Machine, ModelCosts, Node, Placed, place
 from trireme_coordinator.placement.costs import StageCosts, decode_step
 from trireme_coordinator.probing import alike, machine_of, named, place_measured
 from trireme_coordinator.public_server import PublicServer, check_free
-from trireme_coordinator.ray_cluster import RayCluster
-from trireme_coordinator.scheduler import PageKeys, SchedulerConfig
+from trireme_coordinator.ray_cluster import RayCluster, Settings
+from trireme_coordinator.reign import Reign
+from trireme_coordinator.scheduler import SchedulerConfig
 from trireme_coordinator.scheduler.budget import pages_for
-from trireme_coordinator.self_test import one_token
+from trireme_coordinator.service.door import Door
 from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.stages import Stages
-from trireme_coordinator.store import ModelIdentity, RedisRequestStore, SessionWriter
+from trireme_coordinator.store import ModelIdentity, Owner, RedisRequestStore, SessionWriter
+from trireme_coordinator.store.lease import RedisLease
+from trireme_coordinator.succession import Succession, Wanted
 from trireme_coordinator.telemetry import setup_telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, StartupError
@@ -51,6 +60,8 @@ class Running:
     pack: Pack
     placed: list[Placed]
     engine: Engine
+    drain: Callable[[float], Coroutine[None, None, object]]
+    """Takes no more calls; leaves running answers to another coordinator, or lets them end within so many seconds."""
 
 
 @asynccontextmanager
@@ -66,23 +77,50 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         store = await _store(config, pack, stack, say)
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
-        gate = SessionGate(store, writer, config.session_ttl, required=config.durability == "required")
+        required = config.durability == "required"
+        gate = SessionGate(store, writer, config.session_ttl, _owner(config, store), required=required)
         stack.push_async_callback(gate.close)
         cluster = await _cluster(config, stack, say)
         costs = model_costs(pack.config, layout=_layout(config, pack), head=pack.head_kind, kv_dtype=config.kv_dtype)
-        nodes = await _nodes(config, cluster, say)
-        placed = await asyncio.to_thread(_place_on, config, pack, cluster, nodes, costs, say)
-        pages = await page_store(config, stack, say)
-        stages = _stages(config, pack, cluster, placed, costs, pages[0])
-        engine = await _engine(config, pack, stages, pages[1], stack, say)
+        pages, keys = await page_store(config, stack, say)
+        leadership = await _leadership(config, stack)
+        sizes = StageCosts(costs, (), decode_step(1, 1), _kv_tokens(config, pack))
+        settings = _settings(config, pack, pages)
+        stages = Stages(cluster, settings, lambda stage: sizes.needed(stage.layers.start, stage.layers.stop))
+
+        async def discard(losses: Sequence[StageLoss]) -> None:
+            if await leadership.confirmed():  # else they may be a successor's, and well
+                await stages.discard(losses)
+
+        engine = Engine(
+            _scheduling(config, pack), stages.launch, keys=keys, discard=discard, next_epoch=leadership.next_epoch
+        )
+
+        async def fresh() -> list[Placed]:
+            nodes = await _nodes(config, cluster, say)
+            return await asyncio.to_thread(_place_on, config, pack, cluster, nodes, costs, say)
+
+        door = Door()
+        wanted = Wanted(settings, config.stages, pack.config.layers, shared=_shared(config))
+        reign = Reign(leadership, Succession(cluster, stages, wanted, fresh, say), engine, door)
+        stack.push_async_callback(reign.stop)
+        await reign.start()  # a mistake shows here
         telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
-        public = PublicServer(*split_address(config.listen))
+        public = PublicServer(*split_address(config.listen), door)
         stack.push_async_callback(public.stop)
         previews = Previews(costs, lambda: _machines(config, cluster))
-        await public.start(engine, codec, gate, telemetry, pack, placed, previews, threads=config.threads)
-        await _background(_announce(engine, public), stack)
-        yield Running(public.address, pack, placed, engine)
+        await public.start(
+            engine, codec, gate, telemetry, pack, stages.placed, previews, leadership, threads=config.threads
+        )
+        announcing = await _background(_announce(engine, reign, public), stack)
+
+        async def drain(seconds: float) -> None:
+            announcing.cancel()
+            await public.set_healthy(healthy=False)
+            await reign.drain(seconds, writer.emptied)
+
+        yield Running(public.address, pack, stages.placed, engine, drain)
 
 
 async def _pack(config: ServeConfig, say: Say) -> Pack:
@@ -116,7 +154,15 @@ async def _cluster(config: ServeConfig, stack: AsyncExitStack, say: Say) -> RayC
     cluster = RayCluster(config.ray_address, config.name)
     stack.push_async_callback(asyncio.to_thread, cluster.stop)
     await asyncio.to_thread(cluster.start)
+    _take_back_sigterm()
     return cluster
+
+
+def _take_back_sigterm() -> None:
+    """Ray puts a handler of its own before Python's, which dumps the stack, and aborts the process after 3 s."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        signal.siginterrupt(signal.SIGTERM, False)
 
 
 async def _nodes(config: ServeConfig, cluster: RayCluster, say: Say) -> list[Node]:
@@ -130,19 +176,26 @@ async def _nodes(config: ServeConfig, cluster: RayCluster, say: Say) -> list[Nod
     return nodes
 
 
-async def _engine(
-    config: ServeConfig, pack: Pack, stages: Stages, keys: PageKeys | None, stack: AsyncExitStack, say: Say
-) -> Engine:
-    """Starts the stages and the engine; a token has come through all of them when it returns."""
-    count = len(stages.placed)
-    say(f"Starting {count} {'stage' if count == 1 else 'stages'}: loading, checking and compiling")
-    await stages.launch()  # a mistake shows here; the engine calls it again after a fault
-    for stage in stages.placed:
-        say(f"Stage {stage.stage} on {stage.node.name}: layers {stage.layers.start} to {stage.layers.stop - 1}")
-    engine = Engine(_scheduling(config, pack), stages.launch, discard=stages.discard, keys=keys)
-    await _background(engine.run(), stack)
-    await one_token(engine)
-    return engine
+async def _leadership(config: ServeConfig, stack: AsyncExitStack) -> Leadership:
+    """Coordinators that share Redis and Ray stand in for each other."""
+    if not _shared(config):
+        return SoleLeadership()
+    name = f"{socket.gethostname()}:{split_address(config.listen)[1]}"
+    lease = RedisLease(config.redis_url, config.name, f"{name}/{secrets.token_hex(4)}")
+    stack.push_async_callback(lease.close)
+    return LeasedLeadership(lease)
+
+
+def _owner(config: ServeConfig, store: RedisRequestStore) -> Owner:
+    """Who generates on sessions: of coordinators that stand in for each other only the leader does, so that a successor
+    need not wait for sessions of the one before. The fencing number keeps a deposed one from writing.
+    """
+    return Owner(store, config.name if _shared(config) else "")
+
+
+def _shared(config: ServeConfig) -> bool:
+    """Whether other coordinators can reach the same stages and sessions, and so stand in for this one."""
+    return bool(config.redis_url and config.ray_address)
 
 
 def _place(config: ServeConfig, pack: Pack, nodes: Sequence[Node]) -> list[Placed]:
@@ -175,14 +228,7 @@ def _layout(config: ServeConfig, pack: Pack) -> str:
     return chosen_layout(config.layout) or pack.layout
 
 
-def _stages(
-    config: ServeConfig,
-    pack: Pack,
-    cluster: RayCluster,
-    placed: list[Placed],
-    costs: ModelCosts,
-    pages: StoreSettings | None,
-) -> Stages:
+def _settings(config: ServeConfig, pack: Pack, pages: StoreSettings | None) -> Settings:
     def settings(stage: Placed, host: str) -> StageSettings:
         return StageSettings(
             pack=config.pack if is_url(config.pack) else str(pack.path),
@@ -195,11 +241,11 @@ def _stages(
             layout=config.layout,
             slots=config.slots,
             host=host,
+            node_id=stage.node.node_id,
             pages=pages,
         )
 
-    sizes = StageCosts(costs, (), decode_step(1, 1), _kv_tokens(config, pack))
-    return Stages(cluster, placed, settings, [sizes.needed(s.layers.start, s.layers.stop) for s in placed])
+    return settings
 
 
 def _kv_tokens(config: ServeConfig, pack: Pack) -> int:
@@ -220,16 +266,17 @@ def _scheduling(config: ServeConfig, pack: Pack) -> SchedulerConfig:
     )
 
 
-async def _announce(engine: Engine, public: PublicServer) -> None:
-    """Keeps the health service true: SERVING while the pipeline is complete."""
+async def _announce(engine: Engine, reign: Reign, public: PublicServer) -> None:
+    """Keeps the health service true: SERVING while we lead and the pipeline is complete."""
     while True:
+        await reign.serving.wait()
         await engine.ready.wait()
         await public.set_healthy(healthy=True)
         await engine.lost.wait()
         await public.set_healthy(healthy=False)
 
 
-async def _background(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:
+async def _background(work: Coroutine[None, None, None], stack: AsyncExitStack) -> asyncio.Task[None]:
     """Runs a coroutine until the stack unwinds."""
     task = asyncio.ensure_future(work)
 
@@ -239,3 +286,4 @@ async def _background(work: Coroutine[None, None, None], stack: AsyncExitStack) 
             await task
 
     stack.push_async_callback(end)
+    return task

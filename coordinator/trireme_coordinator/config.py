@@ -55,7 +55,8 @@ class ServeConfig:
     ray_nodes: int = 1
     """Nodes of the Ray cluster to wait for before stages are placed. A node without CPUs does not count."""
     name: str = "trireme"
-    """Name of the deployment: two of them can share one Ray cluster."""
+    """Name of the deployment: two of them can share one Ray cluster. Coordinators of one name on the same
+    Redis and Ray cluster stand in for each other: one drives the stages, the others wait for it to end."""
     prefill_chunk: int = 256
     """Most prompt tokens in one micro-batch. Tokens; at least 1."""
     kv_tokens: int = 0
@@ -78,6 +79,8 @@ class ServeConfig:
     as with "off"."""
     session_ttl: int = 24 * 3600
     """Seconds without use after which a session is forgotten, unless it was made with another time."""
+    drain_seconds: int = 30
+    """Seconds that running answers have to end when the coordinator is stopped and no other one takes them over."""
     durability: str = "best-effort"
     """While the session store is away: "best-effort" answers new conversations all the same and stores them when it is
     back; "required" refuses them. Both refuse what needs the store: to continue a session, or to make one by itself."""
@@ -95,6 +98,7 @@ class ServeConfig:
             ("slots", 1, LIMITS.frame_rows),
             ("queue", 1, LIMITS.concurrent_calls),
             ("session_ttl", 1, LIMITS.session_ttl_seconds),
+            ("drain_seconds", 0, 24 * 3600),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ConfigurationError(

@@ -50,6 +50,15 @@ async def _keep(_: Items[StageLoss]) -> None:
     """Whoever launches finds out by himself."""
 
 
+NextEpoch = Callable[[int], Awaitable[int]]
+"""The epoch to begin, above the highest one that was seen. A TriremeError where there must be none."""
+
+
+async def one_more(seen: int) -> int:
+    """The next epoch of a coordinator that no other can follow."""
+    return seen + 1
+
+
 class Listener(Protocol):
     """Told, on the event loop, what happens to its sequence; `finished` or `failed` comes last. Must be quick."""
 
@@ -78,6 +87,7 @@ class Engine:
         keys: PageKeys | None = None,
         choose: Choose = quicker,
         discard: Discard = _keep,
+        next_epoch: NextEpoch = one_more,
     ) -> None:
         """`keys`: the stages have a page store, in which pages go by these; `choose`: when they are fetched."""
         self.scheduler = Scheduler(config, keys)
@@ -87,7 +97,7 @@ class Engine:
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()  # the opposite of `ready`, to wait for
         self.recoveries = Recoveries()
-        self._launch, self._discard, self._clock = launch, discard, clock
+        self._launch, self._discard, self._next_epoch, self._clock = launch, discard, next_epoch, clock
         self._patience: dict[int, Patience] = {}
         self._failures = 0  # of the pipeline since it last completed a step
         self._sent: deque[int] = deque()  # when the micro-batches under way were handed to the pipeline
@@ -119,14 +129,28 @@ class Engine:
             self.scheduler.drop(sequence)
             self._wake.set()
 
+    def leave(self, error: TriremeError) -> None:
+        """Ends every sequence with this error, at the token where it is, and takes no more of them."""
+        self._ended = True
+        self._fail_all(error)
+
+    def reopen(self) -> None:
+        """Takes sequences again, for the next `run`."""
+        self._ended = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a sequence runs or waits."""
+        return bool(self._listeners)
+
     def forget(self, session_id: str) -> None:
         """Frees what is kept for a session between its requests."""
         self.scheduler.budget.evict(session_id)
         self._wake.set()
 
     async def run(self) -> None:
-        """Serves until cancelled. A lost stage is replaced and every sequence goes on where it was; a fault of ours
-        ends the sequences, but not the service.
+        """Serves until cancelled; may be run again after `reopen`. A lost stage is replaced and every sequence goes on
+        where it was; a fault of ours ends the sequences, but not the service.
         """
         try:
             while True:
@@ -135,8 +159,8 @@ class Engine:
                 await asyncio.sleep(_PAUSE_SECONDS * min(2**self._failures, _LONGEST_PAUSE))
                 self._failures += 1
         finally:
-            self._ended = True
-            self._fail_all(PipelineUnavailable(_STOPPING))
+            self.leave(PipelineUnavailable(_STOPPING))
+            self.scheduler.restart()
 
     def _bring_back(self) -> None:
         """The one place where the keys and values of running sequences come back: computed again, from their tokens."""
@@ -147,7 +171,7 @@ class Engine:
         """Builds the pipeline and serves until it breaks."""
         try:
             addresses = await self._launched()
-            self.epoch = max(self.epoch, await highest_epoch(addresses)) + 1
+            self.epoch = await self._next_epoch(max(self.epoch, await highest_epoch(addresses)))
             async with Pipeline(addresses, self.epoch, self._patience) as self.pipeline:
                 self.recoveries.complete(addresses)
                 await self._serve(self.pipeline)

@@ -12,8 +12,10 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from trireme_coordinator.engine import Engine
-from trireme_coordinator.placement import Placed
+from trireme_coordinator.leadership import Leadership, SoleLeadership
+from trireme_coordinator.placement import LayersOf, Placed
 from trireme_coordinator.service.cluster import ClusterService
+from trireme_coordinator.service.door import Door
 from trireme_coordinator.service.inference import InferenceService
 from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.service.requests import Bounds
@@ -59,8 +61,11 @@ def _not_free(host: str, port: int) -> ConfigurationError:
 class PublicServer:
     """All services on one port. To be made after Ray was started: Ray forks, which gRPC's threads do not survive."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=LIMITS.concurrent_calls)
+    def __init__(self, host: str, port: int, door: Door | None = None) -> None:
+        """`door`: who may come in; None: everybody."""
+        self._server = grpc.aio.server(
+            options=_OPTIONS, maximum_concurrent_rpcs=LIMITS.concurrent_calls, interceptors=[door] if door else []
+        )
         self._health = HealthServicer()
         try:
             bound = self._server.add_insecure_port(f"{host}:{port}")
@@ -77,6 +82,7 @@ class PublicServer:
         pack: Pack,
         placed: list[Placed],
         previews: Previews,
+        leadership: Leadership | None = None,
         *,
         threads: int,
     ) -> None:
@@ -97,10 +103,13 @@ class PublicServer:
             bounds,
             model=config.name,
             eos_token_ids=frozenset(config.eos_token_ids),
-            layers=[(stage.layers.start, stage.layers.stop) for stage in placed],
+            layers=LayersOf(placed),
         )
         version = importlib.metadata.version("trireme-inference")
-        cluster = ClusterService(engine, gate.store, placed, model_of(pack), previews, threads=threads, version=version)
+        model, leadership = model_of(pack), leadership or SoleLeadership()
+        cluster = ClusterService(
+            engine, gate.store, placed, model, previews, leadership, threads=threads, version=version
+        )
         add_InferenceServicer_to_server(inference, self._server)
         add_SessionsServicer_to_server(SessionsService(gate, engine), self._server)
         add_ClusterServicer_to_server(cluster, self._server)

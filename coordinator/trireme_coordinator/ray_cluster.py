@@ -7,6 +7,7 @@ thread.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -25,15 +26,19 @@ from trireme_proto.errors import ConfigurationError, PipelineUnavailable, Trirem
 from trireme_worker.actor import StageProcess, StageSettings
 from trireme_worker.probe import Measured, measure
 
+log = logging.getLogger(__name__)
 NAMESPACE = "trireme"
 _OBJECT_STORE_BYTES = 80 << 20  # the least that Ray allows: weights are mapped from files, frames go over gRPC
 _LOOPBACK = "127.0.0.1"
+_ADOPT_SECONDS = 10
 _MEASURE_SECONDS = 120  # the process starts and compiles two kernels first
 _LOOK_SECONDS = 0.5
 _LOOKS = 4
 """Health checks that a node must all miss before a worker is given up that it starts."""
 _FIRST_SIGN_SECONDS = 30
 """After which a process that was asked to start must have answered something, though it still loads."""
+_LONGEST_SIGN_SECONDS = 120
+"""The same, before any has started here: a busy machine takes its time. Each that is late doubles it for the next."""
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # by default Ray lets its workers step back behind everything else on the machine
@@ -55,6 +60,7 @@ class RayCluster:
         self._address, self._deployment = address, deployment
         self._actors: dict[int, Any] = {}
         self._addresses: dict[int, str] = {}  # of those that serve
+        self._sign_seconds = _LONGEST_SIGN_SECONDS
         self._generation = 0  # of launches; part of the actors' names
         self._starting = threading.Lock()
         self._folder = ""
@@ -160,7 +166,7 @@ class RayCluster:
 
         calls = {self._actors[stage.stage].start.remote(): stage for stage in starting}
         alive = {stage.stage: self._actors[stage.stage].attached.remote() for stage in starting}
-        deadline = time.monotonic() + _FIRST_SIGN_SECONDS
+        deadline = time.monotonic() + self._sign_seconds
         while calls:
             done, _ = ray.wait(list(calls), timeout=_LOOK_SECONDS)
             for call in done:
@@ -174,12 +180,54 @@ class RayCluster:
 
         try:
             self._addresses[stage.stage] = str(ray.get(call))
+            self._sign_seconds = _FIRST_SIGN_SECONDS
         except ray.exceptions.RayTaskError as error:
             self.discard([stage.stage])
             raise _cause(error) from error
         except ray.exceptions.RayActorError as error:
             self.discard([stage.stage])
             raise PipelineUnavailable("A worker is not there yet.") from error
+
+    def adopt(self, stages: int) -> dict[int, StageSettings]:
+        """Takes over the workers that an earlier coordinator of this name left, weights and all: what each was told, by
+        stage. Of several generations of a stage the last one counts; others are ended, as are those that do not answer.
+        """
+        import ray  # noqa: PLC0415
+
+        self.disown()
+        named = self._named_stages()
+        self._generation = max([self._generation, *(generation for _, generation, _ in named)])
+        newest = {stage: name for stage, _, name in named if stage < stages}
+        for name in {name for _, _, name in named} - set(newest.values()):
+            _kill(name)
+        self._actors = {stage: actor for stage, name in newest.items() if (actor := _find(name)) is not None}
+        calls = {stage: actor.settings.remote() for stage, actor in self._actors.items()}
+        told: dict[int, StageSettings] = {}
+        if calls:
+            ray.wait(list(calls.values()), num_returns=len(calls), timeout=_ADOPT_SECONDS)
+        for stage, call in calls.items():
+            with contextlib.suppress(ray.exceptions.RayError):  # it is ending, or frozen
+                told[stage] = ray.get(call, timeout=0)
+        self.discard(set(calls) - set(told))
+        if told:
+            self._sign_seconds = _FIRST_SIGN_SECONDS
+        return told
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT at which other drivers reach the cluster."""
+        import ray  # noqa: PLC0415
+
+        return str(ray.get_runtime_context().gcs_address)
+
+    def disown(self) -> None:
+        """Leaves the workers to another coordinator: they are not ours to end any more."""
+        self._actors.clear()
+        self._addresses.clear()
+
+    def end(self) -> None:
+        """Ends all of our workers."""
+        self.discard(list(self._actors))
 
     def _check(self, starting: Sequence[Placed], signs: Mapping[int, Any]) -> None:
         """PipelineUnavailable where the node of a starting stage is gone or frozen, or its process, which should have
@@ -189,8 +237,10 @@ class RayCluster:
 
         living = {node.node_id for _ in range(_LOOKS) for node in self.living()}  # a full machine may be slow once
         lost = [s.stage for s in starting if s.node.node_id not in living]
-        lost += [s.stage for s in starting if s.stage in signs and not ray.wait([signs[s.stage]], timeout=0)[0]]
-        if lost:
+        late = [s.stage for s in starting if s.stage in signs and not ray.wait([signs[s.stage]], timeout=0)[0]]
+        if late:
+            self._sign_seconds = min(2 * self._sign_seconds, _LONGEST_SIGN_SECONDS)
+        if lost := lost + late:
             self.discard(lost)
             raise PipelineUnavailable("A node went silent while it started a worker.")
 
@@ -222,30 +272,35 @@ class RayCluster:
             "scheduling_strategy": NodeAffinitySchedulingStrategy(stage.node.node_id, soft=False),
         }
         host = stage.node.address if self._address else _LOOPBACK
-        return ray.remote(StageProcess).options(**options).remote(settings(stage, host))
+        try:
+            return ray.remote(StageProcess).options(**options).remote(settings(stage, host))
+        except ValueError as error:  # the name is taken
+            raise PipelineUnavailable("Another coordinator starts this worker.") from error
 
     def _remove_orphans(self) -> None:
         """Ends stages of an earlier coordinator of this name that nobody drives any more."""
+        for _, _, name in self._named_stages():
+            self._remove_orphan(name)
+
+    def _named_stages(self) -> list[tuple[int, int, str]]:
+        """(stage, generation, name) of this deployment's actors, in this order."""
         from ray.util import list_named_actors  # noqa: PLC0415
 
-        for name in list_named_actors():
-            if re.fullmatch(rf"{re.escape(self._deployment)}-stage-\d+-\d+", name):
-                self._remove_orphan(name)
+        form = re.compile(rf"{re.escape(self._deployment)}-stage-(\d+)-(\d+)")
+        found = [(form.fullmatch(name), name) for name in list_named_actors()]
+        return sorted((int(match[1]), int(match[2]), name) for match, name in found if match is not None)
 
     def _remove_orphan(self, name: str) -> None:
         import ray  # noqa: PLC0415
 
-        try:
-            orphan = ray.get_actor(name)
-        except ValueError:
+        if (orphan := _find(name)) is None:
             return
         with contextlib.suppress(ray.exceptions.RayError):
             if ray.get(orphan.attached.remote(), timeout=10):
                 raise ConfigurationError(
                     f"A deployment named '{self._deployment}' runs on this Ray cluster already; choose another --name."
                 )
-        ray.kill(orphan, no_restart=True)
-        _wait_until_gone(name)
+        _end_actor(name)
 
 
 def _probe(address: str) -> None:
@@ -257,17 +312,33 @@ def _probe(address: str) -> None:
         raise ConfigurationError(f"No Ray cluster answers at '{address}'.") from error
 
 
-def _wait_until_gone(name: str) -> None:
+def _find(name: str) -> Any:
+    """The actor, None where it has ended."""
     import ray  # noqa: PLC0415
 
+    with contextlib.suppress(ValueError):
+        return ray.get_actor(name)
+    return None
+
+
+def _kill(name: str) -> None:
+    import ray  # noqa: PLC0415
+
+    if (actor := _find(name)) is not None:
+        ray.kill(actor, no_restart=True)
+
+
+def _end_actor(name: str) -> None:
+    _kill(name)
+    _wait_until_gone(name)
+
+
+def _wait_until_gone(name: str) -> None:
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            ray.get_actor(name)
-        except ValueError:
-            return
+    while _find(name) is not None:
+        if time.monotonic() > deadline:
+            raise PipelineUnavailable("An old worker does not end.")
         time.sleep(0.05)
-    raise PipelineUnavailable("An old worker does not end.")
 
 
 def _cause(error: Any) -> TriremeError:

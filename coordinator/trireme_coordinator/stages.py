@@ -6,7 +6,7 @@ Owns the list of placed stages, which changes when one moves. Whether a stage is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from trireme_coordinator.loss import StageLoss
@@ -24,13 +24,18 @@ class Workers(Protocol):
 
 
 class Stages:
-    """What the engine launches and discards. `needed`: bytes that each stage takes, by number."""
+    """What the engine launches and discards. `needed`: bytes that a stage takes."""
 
-    def __init__(self, workers: Workers, placed: list[Placed], settings: Settings, needed: Sequence[int]) -> None:
-        self.placed = placed
+    def __init__(self, workers: Workers, settings: Settings, needed: Callable[[Placed], int]) -> None:
+        self.placed: list[Placed] = []
         """In pipeline order; the same list always."""
         self._workers, self._settings, self._needed = workers, settings, needed
         self._complete = False
+
+    def assign(self, placed: Sequence[Placed], *, run: bool = False) -> None:
+        """The stages from now on. `run`: they were started before, so that one without a process is a lost one."""
+        self.placed[:] = placed
+        self._complete = run
 
     async def launch(self) -> list[str]:
         """Addresses in pipeline order once all stages serve; those without a process get one, where they were or
@@ -45,7 +50,9 @@ class Stages:
     def _launch(self) -> list[str]:
         missing = self._workers.missing(self.placed) if self._complete else []
         if missing:
-            self.placed[:] = relocate(self.placed, missing, self._workers.living(), self._needed)
+            self.placed[:] = relocate(
+                self.placed, missing, self._workers.living(), [self._needed(s) for s in self.placed]
+            )
         addresses = self._workers.launch(self.placed, self._settings)
         self._complete = True
         return addresses

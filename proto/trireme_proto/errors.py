@@ -19,6 +19,8 @@ Messages are one clear sentence for a person; they never hold a path, an address
     |-- Unavailable               UNAVAILABLE          the server cannot do it right now
     |   |-- ServerUnreachable     UNAVAILABLE          nothing answers at the address (raised by the client)
     |   |-- PipelineUnavailable   UNAVAILABLE          the stages are starting, or one was lost
+    |   |-- NotLeading            UNAVAILABLE          another coordinator drives the stages; call that one
+    |   |-- CoordinatorLeaving    UNAVAILABLE          this coordinator stops; another one goes on with the answer
     |   |-- SessionStoreUnavailable UNAVAILABLE        Redis does not answer, is full or read-only
     |   `-- LeaseLost             UNAVAILABLE          another coordinator has taken over the session; resume there
     |-- DeadlineExceeded          DEADLINE_EXCEEDED    the caller's deadline passed
@@ -143,6 +145,18 @@ class PipelineUnavailable(Unavailable):
     """The stages are starting, or one of them was lost."""
 
     reason = "PIPELINE_UNAVAILABLE"
+
+
+class NotLeading(Unavailable):
+    """The coordinator does not drive the stages: another one does, or is about to."""
+
+    reason = "NOT_LEADING"
+
+
+class CoordinatorLeaving(Unavailable):
+    """The coordinator is being stopped; what it was at goes on at another one, from the next token on."""
+
+    reason = "COORDINATOR_LEAVING"
 
 
 class SessionStoreUnavailable(Unavailable):

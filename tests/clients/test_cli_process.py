@@ -97,7 +97,7 @@ def test_a_terminal_that_lacks_characters_gets_others(server):
 
 def test_a_lost_connection_is_one_line_without_the_librarys_own_words(server, start):
     server.hold_next(after=3)
-    process = start("generate", "x", "--target", server.target)
+    process = start("generate", "x", "--target", server.target, "--timeout", "3")
     assert process.stdout.read(3)
     server.stop()
     _, err = process.communicate(timeout=60)

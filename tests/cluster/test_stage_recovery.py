@@ -205,7 +205,7 @@ async def test_no_place_left(nodes: Any, redis_url: str, undisturbed: list[list[
                 nodes.remove_node(node)
         victim = next(n for n in nodes.worker_nodes if n.node_ip_address == server.placed[1].node.address)
         stages = server.engine._launch.__self__  # type: ignore[attr-defined]
-        stages._needed = [1 << 60] * 2  # more than any node has, beside what is there
+        stages._needed = lambda _: 1 << 60  # more than any node has, beside what is there
 
         async def joins() -> None:
             async def waits() -> bool:
@@ -214,7 +214,7 @@ async def test_no_place_left(nodes: Any, redis_url: str, undisturbed: list[list[
 
             await eventually(waits, SECONDS)
             assert not server.engine.ready.is_set()
-            stages._needed = [1, 1]
+            stages._needed = lambda _: 1
 
         joining = asyncio.ensure_future(joins())
         raylet = psutil.Process(victim.all_processes["raylet"][0].process.pid)

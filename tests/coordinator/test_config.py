@@ -21,6 +21,7 @@ RANGES = {
     "slots": (1, LIMITS.frame_rows),
     "queue": (1, LIMITS.concurrent_calls),
     "session_ttl": (1, LIMITS.session_ttl_seconds),
+    "drain_seconds": (0, 24 * 3600),
 }
 
 

@@ -48,7 +48,9 @@ def workers() -> Workers:
 @pytest.fixture
 def stages(workers: Workers) -> Stages:
     placed = [Placed(0, range(3), NODES[0]), Placed(1, range(3, 6), NODES[1])]
-    return Stages(workers, placed, lambda stage, host: pytest.fail("not asked for"), [60, 60])
+    stages = Stages(workers, lambda stage, host: pytest.fail("not asked for"), lambda stage: 60)
+    stages.assign(placed)
+    return stages
 
 
 async def lose(stages: Stages, *lost: int) -> None:

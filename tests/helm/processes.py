@@ -28,7 +28,7 @@ from tests.helm.rendering import Manifest, PodTemplate, find
 
 _T = TypeVar("_T")
 _MACHINE = ("/dev/shm", "/tmp")  # noqa: S108  these mounts are this machine's own
-_START_SECONDS = 120
+_START_SECONDS = 240
 
 
 def _may_make_namespaces() -> bool:
@@ -94,7 +94,8 @@ class Pod:
         self.started.clear()
         if self._namespace is not None:
             for process in [*_family(self._namespace), self._namespace]:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             self._namespace.wait()
             self._namespace = None
 

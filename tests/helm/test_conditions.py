@@ -201,6 +201,15 @@ def test_draining_fits_into_the_grace_period() -> None:
     assert spec["terminationGracePeriodSeconds"] == 330
 
 
+def test_coordinators_that_stand_in_for_each_other_do_not_wait_for_answers_to_end() -> None:
+    rendered = render({"coordinator": {"replicas": 2, "drainSeconds": 300}})
+    (deployment,) = [m for m in rendered if (m["kind"], m["metadata"]["name"]) == ("Deployment", "trireme-coordinator")]
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"] == {"rollingUpdate": {"maxSurge": "100%", "maxUnavailable": "100%"}}
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    assert container["lifecycle"]["preStop"]["exec"]["command"][-1] == "3"
+
+
 def test_the_notes_say_what_to_do_next() -> None:
     notes = texts()["trireme/templates/NOTES.txt"]
     assert "rollout status deployment/trireme-coordinator" in notes

@@ -73,7 +73,7 @@ def nested(path: str, value: object) -> dict[str, Any]:
         ("workers.groups", [{"replicas": 1}], "at '/workers/groups/0': missing property 'name'"),
         ("workers.groups", [{"name": "redis"}], "at '/workers/groups/0/name'"),
         ("workers.groups", [{"name": "a", "cpus": 1}], "additional properties 'cpus' not allowed"),
-        ("coordinator.replicas", 2, "at '/coordinator/replicas': maximum: got 2, want 1"),
+        ("coordinator.replicas", 5, "at '/coordinator/replicas': maximum: got 5, want 4"),
         ("coordinator.kvDtype", "bf16", "at '/coordinator/kvDtype': value must be one of"),
         ("coordinator.extraEnv", [{"name": "TRIREME_STAGES", "value": "9"}], "at '/coordinator/extraEnv/0/name'"),
         ("coordinator.extraEnv", [{"name": "RAY_AUTH_MODE", "value": "x"}], "at '/coordinator/extraEnv/0/name'"),

@@ -52,6 +52,8 @@ class StageSettings:
     slots: int
     host: str
     """Address of the node that the other stages and the coordinator reach it at; nothing else is listened on."""
+    node_id: str = ""
+    """The node, as the cluster calls it; for a coordinator that takes the worker over."""
     pages: StoreSettings | None = None
     """Where full KV pages are kept outside of the worker; None: nowhere."""
 
@@ -81,6 +83,10 @@ class StageProcess:
                 self._thread.start()
                 self._address = ready.result()
         return self._address
+
+    def settings(self) -> StageSettings:
+        """What the worker was told, for a coordinator that takes it over."""
+        return self._settings
 
     def attached(self) -> bool:
         """Whether a coordinator drives this stage right now."""

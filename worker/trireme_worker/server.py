@@ -31,8 +31,8 @@ from trireme_worker.frames import read_keys
 from trireme_worker.link import EPOCH_KEY, ForwardCall, choices_of, forward_to
 from trireme_worker.stepper import Stepper
 
-_EPOCH_LEAP = 1 << 20
-"""Most by which an epoch may rise at once, so that no single call can use up all numbers."""
+_EPOCH_LEAP = 1 << 40
+"""Most by which an epoch may rise at once, so that no single call can use up all numbers: a million terms."""
 _FIRST_EPOCH = 1 << 62
 """Most that a stage which has had no epoch yet takes: others may be far ahead of it."""
 _EXPLAIN_SECONDS = 1.0

@@ -17,24 +17,34 @@ from trireme.results import Session
 class AsyncClient:
     """A connection to a Trireme server, for asyncio. Belongs to the event loop that makes its first call.
 
-    target: HOST:PORT; where not given, the environment's TRIREME_TARGET, else localhost:50051.
+    target: HOST:PORT, or several of servers that stand in for each other ("A:1,B:2" or a list); a name may stand for
+    several too. Where not given, the environment's TRIREME_TARGET, else localhost:50051.
     timeout: seconds that a call may take unless it says otherwise; None: no limit.
     retries: how often a generation that the server refused with a time to come back is sent again.
+    patience: seconds for which a server that was lost is looked for, at all addresses, while nothing comes. An answer
+    goes on where it was, every token delivered once. 0: a loss is an error at once.
 
     Close it, or use it as an async context manager. Every method raises the errors of `trireme.errors`; each takes
     `timeout` in seconds for itself, where `math.inf` means no limit.
     """
 
-    def __init__(self, target: str | None = None, *, timeout: float | None = 600.0, retries: int = 2) -> None:
-        self._connection = Connection(target, timeout)
+    def __init__(
+        self,
+        target: str | Sequence[str] | None = None,
+        *,
+        timeout: float | None = 600.0,
+        retries: int = 2,
+        patience: float = 30.0,
+    ) -> None:
+        self._connection = Connection(target, timeout, patience)
         self._retries = retries
         self.sessions = AsyncSessions(self._connection)
         """The conversations that the server keeps."""
 
     @property
     def target(self) -> str:
-        """The address that is called, HOST:PORT."""
-        return self._connection.target
+        """What is called: HOST:PORT, several with commas between."""
+        return str(self._connection.addresses)
 
     def generate(
         self,
@@ -83,17 +93,17 @@ class AsyncClient:
     async def tokenize(self, text: str, add_bos: bool = True, *, timeout: float | None = None) -> tuple[int, ...]:
         """Token ids of a text, exactly as `generate` makes them; with `add_bos`, as at the start of a session."""
         request = _requests.tokenize(text, add_bos)
-        reply = await self._connection.unary(self._connection.link.inference.Tokenize, request, timeout)
+        reply = await self._connection.unary(lambda link: link.inference.Tokenize, request, timeout)
         return tuple(reply.token_ids)
 
     async def detokenize(self, ids: Iterable[int], *, timeout: float | None = None) -> str:
         """Text of token ids, special tokens left out."""
         request = _requests.detokenize(ids)
-        return (await self._connection.unary(self._connection.link.inference.Detokenize, request, timeout)).text
+        return (await self._connection.unary(lambda link: link.inference.Detokenize, request, timeout)).text
 
     async def status(self, *, timeout: float | None = None) -> Status:
         """What runs where, and how full it is."""
-        reply = await self._connection.unary(self._connection.link.cluster.Status, _requests.status(), timeout)
+        reply = await self._connection.unary(lambda link: link.cluster.Status, _requests.status(), timeout)
         return _replies.status(reply)
 
     async def preview_placement(
@@ -111,7 +121,7 @@ class AsyncClient:
         token attends to. Raises InvalidRequest where the model does not fit, too.
         """
         request = _requests.preview_placement(nodes, prompt_tokens, context_tokens)
-        reply = await self._connection.unary(self._connection.link.cluster.PreviewPlacement, request, timeout)
+        reply = await self._connection.unary(lambda link: link.cluster.PreviewPlacement, request, timeout)
         return _replies.placement(reply)
 
     async def close(self) -> None:
@@ -136,12 +146,12 @@ class AsyncSessions:
     async def create(self, ttl_seconds: int | None = None, *, timeout: float | None = None) -> Session:
         """An empty session, kept for `ttl_seconds` without use (up to 30 days; else the server's default)."""
         request = _requests.create_session(ttl_seconds)
-        return _replies.session(await self._connection.unary(self._connection.link.sessions.Create, request, timeout))
+        return _replies.session(await self._connection.unary(lambda link: link.sessions.Create, request, timeout))
 
     async def get(self, session_id: str, include_tokens: bool = False, *, timeout: float | None = None) -> Session:
         """One session, on request with its tokens. Raises SessionNotFound."""
         request = _requests.get_session(session_id, include_tokens)
-        reply = await self._connection.unary(self._connection.link.sessions.Get, request, timeout)
+        reply = await self._connection.unary(lambda link: link.sessions.Get, request, timeout)
         return _replies.session(reply, with_tokens=include_tokens)
 
     async def list(self, *, page_size: int | None = None, timeout: float | None = None) -> AsyncIterator[Session]:
@@ -149,7 +159,7 @@ class AsyncSessions:
         token = ""
         while True:
             request = _requests.list_sessions(page_size, token)
-            page = await self._connection.unary(self._connection.link.sessions.List, request, timeout)
+            page = await self._connection.unary(lambda link: link.sessions.List, request, timeout)
             for message in page.sessions:
                 yield _replies.session(message)
             token = page.next_page_token
@@ -159,7 +169,7 @@ class AsyncSessions:
     async def delete(self, session_id: str, *, timeout: float | None = None) -> None:
         """Forgets a session. Raises SessionNotFound, SessionBusy."""
         request = _requests.delete_session(session_id)
-        await self._connection.unary(self._connection.link.sessions.Delete, request, timeout)
+        await self._connection.unary(lambda link: link.sessions.Delete, request, timeout, if_gone=_requests.DELETED)
 
     async def fork(self, session_id: str, at: int | None = None, *, timeout: float | None = None) -> Session:
         """A new session of the first `at` tokens (else all) of another one, which stays as it is.
@@ -167,7 +177,7 @@ class AsyncSessions:
         Raises SessionNotFound; InvalidRequest beyond its end; SessionIncomplete where its end was not stored.
         """
         request = _requests.fork_session(session_id, at)
-        return _replies.session(await self._connection.unary(self._connection.link.sessions.Fork, request, timeout))
+        return _replies.session(await self._connection.unary(lambda link: link.sessions.Fork, request, timeout))
 
     async def rewind(self, session_id: str, at: int, *, timeout: float | None = None) -> Session:
         """Keeps the first `at` tokens; the next request goes on as if there had never been more.
@@ -175,7 +185,7 @@ class AsyncSessions:
         Raises SessionNotFound, SessionBusy; InvalidRequest beyond its end.
         """
         request = _requests.rewind_session(session_id, at)
-        return _replies.session(await self._connection.unary(self._connection.link.sessions.Rewind, request, timeout))
+        return _replies.session(await self._connection.unary(lambda link: link.sessions.Rewind, request, timeout))
 
     async def export(self, session_id: str, *, timeout: float | None = None) -> bytes:
         """The session as bytes, for `import_` of any server with the same model.
@@ -183,7 +193,7 @@ class AsyncSessions:
         Raises SessionNotFound; SessionIncomplete where its end was not stored.
         """
         request = _requests.export_session(session_id)
-        return (await self._connection.unary(self._connection.link.sessions.Export, request, timeout)).archive
+        return (await self._connection.unary(lambda link: link.sessions.Export, request, timeout)).archive
 
     async def import_(self, archive: bytes, ttl_seconds: int | None = None, *, timeout: float | None = None) -> Session:
         """A new session of what `export` gave, kept for `ttl_seconds` without use (else as long as the exported one).
@@ -191,4 +201,4 @@ class AsyncSessions:
         Raises ArchiveDamaged; WrongModel; InvalidRequest where it is longer than the server's context window.
         """
         request = _requests.import_session(archive, ttl_seconds)
-        return _replies.session(await self._connection.unary(self._connection.link.sessions.Import, request, timeout))
+        return _replies.session(await self._connection.unary(lambda link: link.sessions.Import, request, timeout))

@@ -6,12 +6,15 @@ The channel belongs to the event loop in which it is made, so it is made by the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from trireme import _failures, _retry, _trace, _transport
+from trireme import _retry, _trace, _transport
+from trireme._addresses import Addresses
+from trireme._question import Question
 from trireme_proto.errors import Cancelled
 from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.cluster_pb2_grpc import ClusterStub
@@ -29,8 +32,9 @@ Call = grpc.aio.UnaryStreamCall[inference.GenerateRequest, inference.GenerateRes
 
 
 @dataclass(frozen=True, slots=True)
-class _Link:
-    loop: asyncio.AbstractEventLoop
+class Link:
+    """A channel to one server, with the stubs on it."""
+
     channel: grpc.aio.Channel
     inference: InferenceAsyncStub
     sessions: SessionsAsyncStub
@@ -38,49 +42,70 @@ class _Link:
 
 
 class Connection:
-    """Connects with the first call, and again by itself after a loss."""
+    """Connects with the first call, and again by itself, to wherever a server is, after a loss."""
 
-    def __init__(self, target: str | None, timeout: float | None) -> None:
-        self.target = _transport.resolve(target)
-        self.timeout = timeout
+    def __init__(self, target: str | Sequence[str] | None, timeout: float | None, patience: float) -> None:
+        self.addresses = Addresses(_transport.resolve(target))
+        self.timeout, self.patience = timeout, patience
         self._open = True
-        self._made: _Link | None = None
-
-    @property
-    def link(self) -> _Link:
-        """Channel and stubs, for the running event loop."""
-        if not self._open:
-            raise RuntimeError("This client is closed.")
-        loop = asyncio.get_running_loop()
-        if self._made is None:
-            channel = grpc.aio.insecure_channel(self.target, _transport.options(self.target))
-            self._made = _Link(loop, channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel))
-        if self._made.loop is not loop:
-            raise RuntimeError("This client belongs to another event loop; make one client for each loop.")
-        return self._made
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._links: list[Link] = []
 
     async def unary(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Reply], request: Request, limit: float | None
+        self,
+        pick: Callable[[Link], grpc.aio.UnaryUnaryMultiCallable[Request, Reply]],
+        request: Request,
+        limit: float | None,
+        *,
+        if_gone: Reply | None = None,
     ) -> Reply:
-        """One request, one reply, within so many seconds. Raises the typed error of a failure."""
+        """One request, one reply, within so many seconds. Raises the typed error of a failure. After a loss it is asked
+        again, so that it must do no harm twice; `if_gone` is the reply where it was done the first time.
+        """
         seconds = _retry.limit(limit, self.timeout)
-        try:
-            return await method(request, timeout=seconds, metadata=_trace.context())
-        except grpc.aio.AioRpcError as failure:
-            raise _failures.typed(failure, target=self.target, timeout=seconds) from failure
-        except asyncio.CancelledError:
-            raise_if_own_task_goes_on()
-            raise
+        question = Question(self.addresses, seconds, self.patience)
+        while True:
+            place = self.addresses.current
+            try:
+                reply = await pick(self._link(place))(request, timeout=question.remaining(), metadata=_trace.context())
+            except grpc.aio.AioRpcError as failure:
+                wait = question.wait_after(failure, place, forgiving=if_gone is not None)
+                if wait is None and if_gone is not None:
+                    return if_gone
+            except asyncio.CancelledError:
+                raise_if_own_task_goes_on()
+                raise
+            else:
+                self.addresses.reached = True
+                return reply
+            await asyncio.sleep(wait or 0.0)
 
-    def generate(self, request: inference.GenerateRequest, seconds: float | None) -> Call:
-        """Starts a stream that may take so many seconds."""
-        return self.link.inference.Generate(request, timeout=seconds, metadata=_trace.context())
+    def generate(self, request: inference.GenerateRequest, seconds: float | None) -> tuple[int, Call]:
+        """Starts a stream that may take so many seconds; the index of its server, and the stream."""
+        place = self.addresses.current
+        return place, self._link(place).inference.Generate(request, timeout=seconds, metadata=_trace.context())
 
     async def close(self) -> None:
         """Cancels what is under way. May be called again."""
         self._open = False
-        if self._made is not None:
-            await self._made.channel.close()
+        for link in self._links:
+            await link.channel.close()
+
+    def _link(self, place: int) -> Link:
+        """Channel and stubs, for the running event loop."""
+        if not self._open:
+            raise RuntimeError("This client is closed.")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop, self._links = loop, list(map(_link, self.addresses.targets))
+        if self._loop is not loop:
+            raise RuntimeError("This client belongs to another event loop; make one client for each loop.")
+        return self._links[place]
+
+
+def _link(target: str) -> Link:
+    channel = grpc.aio.insecure_channel(target, _transport.options(target))
+    return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel))
 
 
 def raise_if_own_task_goes_on() -> None:

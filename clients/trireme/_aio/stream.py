@@ -30,11 +30,12 @@ class AsyncGenerationStream(AnswerView):
     ) -> None:
         seconds = _retry.limit(timeout, connection.timeout)
         self._connection = connection
-        self._request = request
-        self._exchange = Exchange(target=connection.target, timeout=seconds, retries=retries)
+        self._exchange = Exchange(
+            request, addresses=connection.addresses, timeout=seconds, retries=retries, patience=connection.patience
+        )
         self._answer = self._exchange.answer
         self._cancelled = asyncio.Event()
-        self._call = connection.generate(request, seconds)
+        self._place, self._call = connection.generate(self._exchange.request(), seconds)
 
     def __aiter__(self) -> Self:
         return self
@@ -70,7 +71,7 @@ class AsyncGenerationStream(AnswerView):
 
     def _take(self, message: inference.GenerateResponse) -> TokenChunk | None:
         try:
-            return self._answer.take(message)
+            return self._exchange.take(message)
         except Internal:
             self.cancel()
             raise
@@ -81,19 +82,23 @@ class AsyncGenerationStream(AnswerView):
             try:
                 message = await self._call.read()
             except grpc.aio.AioRpcError as failure:
-                await self._again(self._exchange.wait_after(failure))
+                wait = self._exchange.wait_after(failure)
             except asyncio.CancelledError:
                 self._call.cancel()
                 raise_if_own_task_goes_on()
                 raise
             else:
                 return message if isinstance(message, inference.GenerateResponse) else None
+            if wait is None:  # lost after its last message
+                return None
+            await self._again(wait)
 
     async def _again(self, wait: float) -> None:
+        self._connection.addresses.leave(self._place)
         try:
             async with asyncio.timeout(wait):
                 await self._cancelled.wait()
         except TimeoutError:
-            self._call = self._connection.generate(self._request, self._exchange.remaining())
+            self._place, self._call = self._connection.generate(self._exchange.request(), self._exchange.remaining())
         else:
             raise Cancelled("The call was cancelled before its answer was complete.")

@@ -16,24 +16,34 @@ from trireme.results import Session
 class Client:
     """A connection to a Trireme server, for code that blocks. Safe to share between threads.
 
-    target: HOST:PORT; where not given, the environment's TRIREME_TARGET, else localhost:50051.
+    target: HOST:PORT, or several of servers that stand in for each other ("A:1,B:2" or a list); a name may stand for
+    several too. Where not given, the environment's TRIREME_TARGET, else localhost:50051.
     timeout: seconds that a call may take unless it says otherwise; None: no limit.
     retries: how often a generation that the server refused with a time to come back is sent again.
+    patience: seconds for which a server that was lost is looked for, at all addresses, while nothing comes. An answer
+    goes on where it was, every token delivered once. 0: a loss is an error at once.
 
     Close it, or use it as a context manager. Every method raises the errors of `trireme.errors`; each takes
     `timeout` in seconds for itself, where `math.inf` means no limit.
     """
 
-    def __init__(self, target: str | None = None, *, timeout: float | None = 600.0, retries: int = 2) -> None:
-        self._connection = Connection(target, timeout)
+    def __init__(
+        self,
+        target: str | Sequence[str] | None = None,
+        *,
+        timeout: float | None = 600.0,
+        retries: int = 2,
+        patience: float = 30.0,
+    ) -> None:
+        self._connection = Connection(target, timeout, patience)
         self._retries = retries
         self.sessions = Sessions(self._connection)
         """The conversations that the server keeps."""
 
     @property
     def target(self) -> str:
-        """The address that is called, HOST:PORT."""
-        return self._connection.target
+        """What is called: HOST:PORT, several with commas between."""
+        return str(self._connection.addresses)
 
     def generate(
         self,
@@ -82,16 +92,16 @@ class Client:
     def tokenize(self, text: str, add_bos: bool = True, *, timeout: float | None = None) -> tuple[int, ...]:
         """Token ids of a text, exactly as `generate` makes them; with `add_bos`, as at the start of a session."""
         request = _requests.tokenize(text, add_bos)
-        return tuple(self._connection.unary(self._connection.inference.Tokenize, request, timeout).token_ids)
+        return tuple(self._connection.unary(lambda link: link.inference.Tokenize, request, timeout).token_ids)
 
     def detokenize(self, ids: Iterable[int], *, timeout: float | None = None) -> str:
         """Text of token ids, special tokens left out."""
         request = _requests.detokenize(ids)
-        return self._connection.unary(self._connection.inference.Detokenize, request, timeout).text
+        return self._connection.unary(lambda link: link.inference.Detokenize, request, timeout).text
 
     def status(self, *, timeout: float | None = None) -> Status:
         """What runs where, and how full it is."""
-        reply = self._connection.unary(self._connection.cluster.Status, _requests.status(), timeout)
+        reply = self._connection.unary(lambda link: link.cluster.Status, _requests.status(), timeout)
         return _replies.status(reply)
 
     def preview_placement(
@@ -109,7 +119,7 @@ class Client:
         token attends to. Raises InvalidRequest where the model does not fit, too.
         """
         request = _requests.preview_placement(nodes, prompt_tokens, context_tokens)
-        reply = self._connection.unary(self._connection.cluster.PreviewPlacement, request, timeout)
+        reply = self._connection.unary(lambda link: link.cluster.PreviewPlacement, request, timeout)
         return _replies.placement(reply)
 
     def close(self) -> None:
@@ -134,12 +144,12 @@ class Sessions:
     def create(self, ttl_seconds: int | None = None, *, timeout: float | None = None) -> Session:
         """An empty session, kept for `ttl_seconds` without use (up to 30 days; else the server's default)."""
         request = _requests.create_session(ttl_seconds)
-        return _replies.session(self._connection.unary(self._connection.sessions.Create, request, timeout))
+        return _replies.session(self._connection.unary(lambda link: link.sessions.Create, request, timeout))
 
     def get(self, session_id: str, include_tokens: bool = False, *, timeout: float | None = None) -> Session:
         """One session, on request with its tokens. Raises SessionNotFound."""
         request = _requests.get_session(session_id, include_tokens)
-        reply = self._connection.unary(self._connection.sessions.Get, request, timeout)
+        reply = self._connection.unary(lambda link: link.sessions.Get, request, timeout)
         return _replies.session(reply, with_tokens=include_tokens)
 
     def list(self, *, page_size: int | None = None, timeout: float | None = None) -> Iterator[Session]:
@@ -147,7 +157,7 @@ class Sessions:
         token = ""
         while True:
             request = _requests.list_sessions(page_size, token)
-            page = self._connection.unary(self._connection.sessions.List, request, timeout)
+            page = self._connection.unary(lambda link: link.sessions.List, request, timeout)
             yield from map(_replies.session, page.sessions)
             token = page.next_page_token
             if not token:
@@ -156,7 +166,7 @@ class Sessions:
     def delete(self, session_id: str, *, timeout: float | None = None) -> None:
         """Forgets a session. Raises SessionNotFound, SessionBusy."""
         request = _requests.delete_session(session_id)
-        self._connection.unary(self._connection.sessions.Delete, request, timeout)
+        self._connection.unary(lambda link: link.sessions.Delete, request, timeout, if_gone=_requests.DELETED)
 
     def fork(self, session_id: str, at: int | None = None, *, timeout: float | None = None) -> Session:
         """A new session of the first `at` tokens (else all) of another one, which stays as it is.
@@ -164,7 +174,7 @@ class Sessions:
         Raises SessionNotFound; InvalidRequest beyond its end; SessionIncomplete where its end was not stored.
         """
         request = _requests.fork_session(session_id, at)
-        return _replies.session(self._connection.unary(self._connection.sessions.Fork, request, timeout))
+        return _replies.session(self._connection.unary(lambda link: link.sessions.Fork, request, timeout))
 
     def rewind(self, session_id: str, at: int, *, timeout: float | None = None) -> Session:
         """Keeps the first `at` tokens; the next request goes on as if there had never been more.
@@ -172,7 +182,7 @@ class Sessions:
         Raises SessionNotFound, SessionBusy; InvalidRequest beyond its end.
         """
         request = _requests.rewind_session(session_id, at)
-        return _replies.session(self._connection.unary(self._connection.sessions.Rewind, request, timeout))
+        return _replies.session(self._connection.unary(lambda link: link.sessions.Rewind, request, timeout))
 
     def export(self, session_id: str, *, timeout: float | None = None) -> bytes:
         """The session as bytes, for `import_` of any server with the same model.
@@ -180,7 +190,7 @@ class Sessions:
         Raises SessionNotFound; SessionIncomplete where its end was not stored.
         """
         request = _requests.export_session(session_id)
-        return (self._connection.unary(self._connection.sessions.Export, request, timeout)).archive
+        return (self._connection.unary(lambda link: link.sessions.Export, request, timeout)).archive
 
     def import_(self, archive: bytes, ttl_seconds: int | None = None, *, timeout: float | None = None) -> Session:
         """A new session of what `export` gave, kept for `ttl_seconds` without use (else as long as the exported one).
@@ -188,4 +198,4 @@ class Sessions:
         Raises ArchiveDamaged; WrongModel; InvalidRequest where it is longer than the server's context window.
         """
         request = _requests.import_session(archive, ttl_seconds)
-        return _replies.session(self._connection.unary(self._connection.sessions.Import, request, timeout))
+        return _replies.session(self._connection.unary(lambda link: link.sessions.Import, request, timeout))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import grpc
 
-from trireme import _failures, _retry, _trace, _transport
+from trireme import _retry, _trace, _transport
+from trireme._addresses import Addresses
+from trireme._question import Question
 from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.cluster_pb2_grpc import ClusterStub
 from trireme_proto.v1.inference_pb2_grpc import InferenceStub
@@ -23,39 +28,68 @@ class Call(Protocol):
     def cancel(self) -> bool: ...
 
 
-class Connection:
-    """Connects with the first call, and again by itself after a loss."""
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A channel to one server, with the stubs on it."""
 
-    def __init__(self, target: str | None, timeout: float | None) -> None:
-        self.target = _transport.resolve(target)
-        self.timeout = timeout
-        self._open = True
-        self._channel = grpc.insecure_channel(self.target, _transport.options(self.target))
-        self.inference = InferenceStub(self._channel)
-        self.sessions = SessionsStub(self._channel)
-        self.cluster = ClusterStub(self._channel)
+    channel: grpc.Channel
+    inference: InferenceStub
+    sessions: SessionsStub
+    cluster: ClusterStub
+
+
+class Connection:
+    """Connects with the first call, and again by itself, to wherever a server is, after a loss."""
+
+    def __init__(self, target: str | Sequence[str] | None, timeout: float | None, patience: float) -> None:
+        self.addresses = Addresses(_transport.resolve(target))
+        self.timeout, self.patience = timeout, patience
+        self._closed = threading.Event()
+        self._links = list(map(_link, self.addresses.targets))
 
     def unary(
-        self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request, limit: float | None
+        self,
+        pick: Callable[[Link], grpc.UnaryUnaryMultiCallable[Request, Reply]],
+        request: Request,
+        limit: float | None,
+        *,
+        if_gone: Reply | None = None,
     ) -> Reply:
-        """One request, one reply, within so many seconds. Raises the typed error of a failure."""
-        self._check_open()
+        """One request, one reply, within so many seconds. Raises the typed error of a failure. After a loss it is asked
+        again, so that it must do no harm twice; `if_gone` is the reply where it was done the first time.
+        """
         seconds = _retry.limit(limit, self.timeout)
-        try:
-            return method(request, timeout=seconds, metadata=_trace.context())
-        except grpc.RpcError as failure:
-            raise _failures.typed(failure, target=self.target, timeout=seconds) from failure
+        question = Question(self.addresses, seconds, self.patience)
+        while True:
+            place = self.addresses.current
+            try:
+                reply = pick(self._link(place))(request, timeout=question.remaining(), metadata=_trace.context())
+            except grpc.RpcError as failure:
+                wait = question.wait_after(failure, place, forgiving=if_gone is not None)
+                if wait is None and if_gone is not None:
+                    return if_gone
+            else:
+                self.addresses.reached = True
+                return reply
+            self._closed.wait(wait or 0.0)
 
-    def generate(self, request: inference.GenerateRequest, seconds: float | None) -> Call:
-        """Starts a stream that may take so many seconds."""
-        self._check_open()
-        return self.inference.Generate(request, timeout=seconds, metadata=_trace.context())
+    def generate(self, request: inference.GenerateRequest, seconds: float | None) -> tuple[int, Call]:
+        """Starts a stream that may take so many seconds; the index of its server, and the stream."""
+        place = self.addresses.current
+        return place, self._link(place).inference.Generate(request, timeout=seconds, metadata=_trace.context())
 
     def close(self) -> None:
         """Cancels what is under way. May be called again."""
-        self._open = False
-        self._channel.close()
+        self._closed.set()
+        for link in self._links:
+            link.channel.close()
 
-    def _check_open(self) -> None:
-        if not self._open:
+    def _link(self, place: int) -> Link:
+        if self._closed.is_set():
             raise RuntimeError("This client is closed.")
+        return self._links[place]
+
+
+def _link(target: str) -> Link:
+    channel = grpc.insecure_channel(target, _transport.options(target))
+    return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel))

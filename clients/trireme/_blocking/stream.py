@@ -29,11 +29,12 @@ class GenerationStream(AnswerView):
     ) -> None:
         seconds = _retry.limit(timeout, connection.timeout)
         self._connection = connection
-        self._request = request
-        self._exchange = Exchange(target=connection.target, timeout=seconds, retries=retries)
+        self._exchange = Exchange(
+            request, addresses=connection.addresses, timeout=seconds, retries=retries, patience=connection.patience
+        )
         self._answer = self._exchange.answer
         self._cancelled = threading.Event()
-        self._call = connection.generate(request, seconds)
+        self._place, self._call = connection.generate(self._exchange.request(), seconds)
 
     def __iter__(self) -> Self:
         return self
@@ -69,7 +70,7 @@ class GenerationStream(AnswerView):
 
     def _take(self, message: inference.GenerateResponse) -> TokenChunk | None:
         try:
-            return self._answer.take(message)
+            return self._exchange.take(message)
         except Internal:
             self.cancel()
             raise
@@ -80,11 +81,15 @@ class GenerationStream(AnswerView):
             try:
                 return next(self._call, None)
             except grpc.RpcError as failure:
-                self._again(self._exchange.wait_after(failure))
+                wait = self._exchange.wait_after(failure)
+            if wait is None:  # lost after its last message
+                return None
+            self._again(wait)
 
     def _again(self, wait: float) -> None:
+        self._connection.addresses.leave(self._place)
         if self._cancelled.wait(wait):
             raise Cancelled("The call was cancelled before its answer was complete.")
-        self._call = self._connection.generate(self._request, self._exchange.remaining())
+        self._place, self._call = self._connection.generate(self._exchange.request(), self._exchange.remaining())
         if self._cancelled.is_set():  # by another thread, in between
             self._call.cancel()

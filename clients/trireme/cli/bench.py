@@ -18,6 +18,7 @@ from trireme.bench.load import LoopClock
 from trireme.bench.runs import Plan, Report, Run, measure
 from trireme.cli import options, output
 from trireme.cli import overhead as costs
+from trireme.cli.bench_failover import failover
 from trireme.cli.bench_plan import plan
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
@@ -105,6 +106,7 @@ def overhead(
 
 
 app.command()(plan)
+app.command()(failover)
 
 
 async def _measure(target: str | None, plan: Plan, timeout: float | None) -> tuple[list[Run], bool]:  # noqa: ASYNC109

@@ -8,7 +8,9 @@ import typer
 
 Target = Annotated[
     str | None,
-    typer.Option(metavar="HOST:PORT", help="The server. Default: TRIREME_TARGET, else localhost:50051."),
+    typer.Option(
+        metavar="HOST:PORT[,...]", help="The server, or several. Default: TRIREME_TARGET, else localhost:50051."
+    ),
 ]
 MaxTokens = Annotated[int | None, typer.Option(help="The most tokens to generate. Default: what the context holds.")]
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy, up to 100. Default: the model's own.")]

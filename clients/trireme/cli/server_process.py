@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import IO, Self
@@ -30,11 +30,14 @@ class ServerProcess:
     """Runs a command for as long as its `with` block lasts.
 
     command: must print a line `Trireme is ready on HOST:PORT ...` when it answers, and end on SIGTERM.
-    stop_s: seconds it may take to end before it is killed.
+    stop_s: seconds it may take to end before it is killed. environment: variables besides this process's own.
     """
 
-    def __init__(self, command: Sequence[str], *, stop_s: float = 20.0) -> None:
+    def __init__(
+        self, command: Sequence[str], *, stop_s: float = 20.0, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._command = command
+        self._environment = dict(environment or {})
         self._stop_s = stop_s
         self._last = deque[str](maxlen=_LAST_LINES)
 
@@ -48,7 +51,7 @@ class ServerProcess:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | self._environment | {"PYTHONUNBUFFERED": "1"},
         )
         return self
 
@@ -71,11 +74,24 @@ class ServerProcess:
                     return ready[1]
                 progress(line)
             if ended:
-                raise StartupError(
-                    f"The server ended before it was ready (exit code {self._process.returncode}){self._why()}"
-                )
+                raise self._ended("before it was ready")
             if monotonic() > ends:
                 raise StartupError(f"The server was not ready within {timeout:g} s{self._why()}")
+
+    def check(self) -> None:
+        """StartupError where the server has ended."""
+        if self._process.poll() is not None:
+            for _ in self._new_lines():
+                """Into the last lines."""
+            raise self._ended("by itself")
+
+    def kill(self) -> None:
+        """As a crash: no signal that could be caught. Leaving the `with` block afterwards does no harm."""
+        self._process.kill()
+        self._process.wait()
+
+    def _ended(self, when: str) -> StartupError:
+        return StartupError(f"The server ended {when} (exit code {self._process.returncode}){self._why()}")
 
     def _ended_within(self, seconds: float) -> bool:
         try:
@@ -114,6 +130,6 @@ class ServerProcess:
             return  # nothing is left, as it should be
 
 
-def serve_command(stages: int, *options: str) -> list[str]:
-    """`trireme serve` of this installation, on a free port of the loopback interface."""
-    return [sys.executable, "-m", "trireme", "serve", "--stages", str(stages), "--listen", "127.0.0.1:0", *options]
+def serve_command(stages: int, *options: str, listen: str = "127.0.0.1:0") -> list[str]:
+    """`trireme serve` of this installation, by default on a free port of the loopback interface."""
+    return [sys.executable, "-m", "trireme", "serve", "--stages", str(stages), "--listen", listen, *options]

@@ -26,6 +26,7 @@ def _overview(target: str, state: Status) -> Table:
     table = output.pairs()
     model, load = state.model, state.load
     table.add_row("server", f"{target}, version {state.version}")
+    table.add_row("coordinator", _role(state))
     table.add_row("pipeline", f"{'ready' if state.ready else 'not ready'}, epoch {state.epoch}")
     if state.reason:
         table.add_row("not ready", Text(state.reason, style="red"))
@@ -42,6 +43,12 @@ def _overview(target: str, state: Status) -> Table:
         f" {load.kv_pages_reserved} of {load.kv_pages_total} KV pages reserved, {load.sessions_cached} sessions cached",
     )
     return table
+
+
+def _role(state: Status) -> str:
+    if state.leading:
+        return "leads" if state.leader else "the only one"
+    return f"stands by; {state.leader or 'nobody'} leads"
 
 
 def _recoveries(state: Status) -> str:

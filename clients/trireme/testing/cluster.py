@@ -44,6 +44,7 @@ class FakeCluster(ClusterServicer):
             ready=True,
             version="fake",
             session_store_ok=True,
+            leading=True,
         )
 
     @scripted

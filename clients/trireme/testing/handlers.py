@@ -16,8 +16,14 @@ from trireme_proto.status import to_grpc
 Reply = TypeVar("Reply")
 
 
-def refuse(context: grpc.ServicerContext, error: TriremeError) -> NoReturn:
-    """Ends the call with the status of a typed error."""
+class ConnectionLostError(Exception):
+    """The caller is to see what it sees where the connection breaks."""
+
+
+def refuse(context: grpc.ServicerContext, error: TriremeError | ConnectionLostError) -> NoReturn:
+    """Ends the call with the status of a typed error, or with that of a broken connection."""
+    if isinstance(error, ConnectionLostError):
+        context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
     code, message, trailing = to_grpc(error)
     context.set_trailing_metadata(trailing)
     context.abort(code, message)
@@ -35,6 +41,8 @@ def interrupt(step: Step | None, over: threading.Event) -> None:
     """Does what the script says in this place: raises the step's error, or waits until the caller goes away."""
     if step is not None and step.error is not None:
         raise step.error
+    if step is not None and step.lose:
+        raise ConnectionLostError
     if step is not None and step.hold:
         over.wait()
 
@@ -48,7 +56,7 @@ def scripted(method: Callable[..., Reply]) -> Callable[..., Reply]:
         try:
             interrupt(self.script.take(method.__name__), over)
             return method(self, request, context)
-        except TriremeError as error:
+        except (TriremeError, ConnectionLostError) as error:
             refuse(context, error)
 
     return call

@@ -12,7 +12,7 @@ import grpc
 
 from trireme.testing import checks
 from trireme.testing.answer import answer
-from trireme.testing.handlers import end_of, interrupt, refuse, scripted
+from trireme.testing.handlers import ConnectionLostError, end_of, interrupt, refuse, scripted
 from trireme.testing.model import FakeModel
 from trireme.testing.requests import Reader, Remembered, content
 from trireme.testing.script import FakeCall, Script
@@ -47,7 +47,7 @@ class FakeInference(InferenceServicer):
         try:
             yield from self._messages(call, over)
             call.outcome = "cancelled" if over.is_set() else "finished"
-        except TriremeError as error:
+        except (TriremeError, ConnectionLostError) as error:
             call.outcome = "failed"
             refuse(context, error)
         finally:

@@ -26,6 +26,8 @@ class Step:
     """Sent as they are, in place of the whole answer."""
     hold: bool = False
     """Nothing more comes until the caller goes away."""
+    lose: bool = False
+    """The caller loses the connection then."""
 
 
 class Script:
@@ -33,12 +35,16 @@ class Script:
 
     def __init__(self) -> None:
         self._steps: defaultdict[str, deque[Step]] = defaultdict(deque)
+        self.refusal: TriremeError | None = None
+        """What every call is refused with, for as long as it is set."""
 
     def add(self, method: str, step: Step) -> None:
         self._steps[method].append(step)
 
     def take(self, method: str) -> Step | None:
         """The step for a call that arrives now; None for a normal answer."""
+        if self.refusal is not None:
+            return Step(error=self.refusal)
         waiting = self._steps[method]
         return waiting.popleft() if waiting else None
 

@@ -44,18 +44,35 @@ class FakeServer:
     """
 
     def __init__(
-        self, *, model: FakeModel | None = None, clock: Callable[[], datetime] = _now, threads: int = 32
+        self,
+        *,
+        model: FakeModel | None = None,
+        clock: Callable[[], datetime] = _now,
+        threads: int = 32,
+        beside: FakeServer | None = None,
     ) -> None:
-        """model: what answers. clock: time in UTC, by which sessions expire. threads: calls served at once."""
+        """model: what answers. clock: time in UTC, by which sessions expire. threads: calls served at once.
+        beside: another server, whose model and sessions this one shares, as coordinators of one cluster do.
+        """
         self._script = Script()
-        self._model = model or FakeModel()
-        self._store = store = Store(clock)
+        self._model = model or (beside.model if beside else FakeModel())
+        self._store = store = Store(clock) if beside is None else beside.store
         self._inference = FakeInference(store, self._model, self._script)
         self._services = (FakeSessions(store, self._model, self._script), FakeCluster(store, self._model, self._script))
         self._threads = threads
         self._running: tuple[grpc.Server, ThreadPoolExecutor] | None = None
         self.target = ""
         """HOST:PORT, once it runs."""
+
+    @property
+    def model(self) -> FakeModel:
+        """What answers."""
+        return self._model
+
+    @property
+    def store(self) -> Store:
+        """What it keeps, for a server beside it."""
+        return self._store
 
     @property
     def calls(self) -> Sequence[FakeCall]:
@@ -76,6 +93,14 @@ class FakeServer:
     def hold_next(self, *, after: int = 0, method: str = "Generate") -> None:
         """The next call of `method` waits until the caller goes away; a generation after so many tokens."""
         self._script.add(method, Step(after, hold=True))
+
+    def lose_next(self, *, after: int = 0, method: str = "Generate") -> None:
+        """The next call of `method` loses its connection; a generation after so many tokens."""
+        self._script.add(method, Step(after, lose=True))
+
+    def refuse_all(self, error: TriremeError | None) -> None:
+        """Every call fails, until None is given: as NotLeading where another server of a cluster leads."""
+        self._script.refusal = error
 
     def answer_next(self, *messages: inference.GenerateResponse, hold: bool = False) -> None:
         """The next generation sends just these messages, right or wrong; then it ends, or waits for the caller to."""

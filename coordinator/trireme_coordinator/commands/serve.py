@@ -47,6 +47,9 @@ def serve(
         str | None, typer.Option(help="Guess and verify tokens where it pays: auto or off. Default: auto.")
     ] = None,
     session_ttl: Annotated[int | None, typer.Option(help="Seconds an unused session lives. Default: 86400.")] = None,
+    drain_seconds: Annotated[
+        int | None, typer.Option(help="Seconds for running answers to end when stopped. Default: 30.")
+    ] = None,
     durability: Annotated[
         str | None,
         typer.Option(help="New conversations without a session store: best-effort or required. Default: best-effort."),
@@ -66,14 +69,25 @@ def serve(
     asyncio.run(_serve(from_environment(given)))
 
 
+class _Signals:
+    """What the outside wants: `stop` at the first signal; `hurry` where a person sent it, or at the second one."""
+
+    def __init__(self) -> None:
+        self.stop, self.hurry = asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._received, number)
+
+    def _received(self, number: int) -> None:
+        if number == signal.SIGINT or self.stop.is_set():
+            self.hurry.set()
+        self.stop.set()
+
+
 async def _serve(config: ServeConfig) -> None:
     """Starts, waits for a signal, stops. A signal during the start breaks it off."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    ready = asyncio.Event()
-    work = asyncio.ensure_future(_work(config, ready, stop))
-    stopped = asyncio.ensure_future(stop.wait())
+    signals, ready = _Signals(), asyncio.Event()
+    work = asyncio.ensure_future(_work(config, ready, signals))
+    stopped = asyncio.ensure_future(signals.stop.wait())
     await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not ready.is_set():
         work.cancel()  # what has been started so far is stopped on the way out
@@ -82,16 +96,20 @@ async def _serve(config: ServeConfig) -> None:
         await work
 
 
-async def _work(config: ServeConfig, ready: asyncio.Event, stop: asyncio.Event) -> None:
+async def _work(config: ServeConfig, ready: asyncio.Event, signals: _Signals) -> None:
     from trireme_coordinator.app import running
+    from trireme_worker.concurrency import first_to_end
 
     async with running(config, _say) as server:
         ready.set()
         model, stages = server.pack.config.name, len(server.placed)
-        what = f"model {model}, {stages} {'stage' if stages == 1 else 'stages'}"
-        print(f"Trireme is ready on {server.address} ({what})", flush=True)
-        await stop.wait()
+        what = (
+            f"{stages} {'stage' if stages == 1 else 'stages'}" if stages else "standing by: another coordinator leads"
+        )
+        print(f"Trireme is ready on {server.address} (model {model}, {what})", flush=True)
+        await signals.stop.wait()
         _say("Stopping")
+        await first_to_end(server.drain(config.drain_seconds), signals.hurry.wait())
 
 
 def _say(line: str) -> None:

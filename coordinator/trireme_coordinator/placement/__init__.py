@@ -9,12 +9,13 @@ plan      all of that for a set of machines, what was left out and why, and what
 """
 
 from trireme_coordinator.placement.costs import Machine, ModelCosts
-from trireme_coordinator.placement.even import Node, Placed, partition, place
+from trireme_coordinator.placement.even import LayersOf, Node, Placed, partition, place
 from trireme_coordinator.placement.plan import Plan, plan
 from trireme_coordinator.placement.predict import Wishes, wishes_for
 from trireme_coordinator.placement.relocate import relocate
 
 __all__ = [
+    "LayersOf",
     "Machine",
     "ModelCosts",
     "Node",

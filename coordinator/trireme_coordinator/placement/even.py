@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import overload
 
 from trireme_proto.errors import ConfigurationError
 
@@ -33,6 +34,26 @@ class Placed:
     stage: int
     layers: range
     node: Node
+
+
+class LayersOf(Sequence[tuple[int, int]]):
+    """[first, end) of each stage's layers, of a placement that may still change."""
+
+    def __init__(self, placed: Sequence[Placed]) -> None:
+        self._placed = placed
+
+    def __len__(self) -> int:
+        return len(self._placed)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, int]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        layers = self._placed[index].layers
+        return layers.start, layers.stop
 
 
 def place(layer_bytes: Sequence[int], head_bytes: int, nodes: Sequence[Node], stages: int) -> list[Placed]:

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from trireme_coordinator.engine import Engine
+from trireme_coordinator.leadership import Leadership
 from trireme_coordinator.loss import RecoveryEvent
 from trireme_coordinator.placement import Placed
 from trireme_coordinator.service.calls import answered
@@ -17,6 +18,7 @@ from trireme_proto.v1 import cluster_pb2 as pb
 from trireme_proto.v1 import stage_pb2
 from trireme_proto.v1.cluster_pb2_grpc import ClusterServicer
 
+_STANDS_BY = "This coordinator stands by."
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -30,19 +32,21 @@ class ClusterService(ClusterServicer):
         placed: Sequence[Placed],
         model: pb.Model,
         previews: Previews,
+        leadership: Leadership,
         *,
         threads: int,
         version: str,
     ) -> None:
         self._engine, self._store, self._placed, self._model = engine, store, placed, model
         self._previews, self._threads, self._version = previews, threads, version
+        self._leadership = leadership
 
     @answered
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
         """See the service's definition in cluster.proto."""
         pipeline = self._engine.pipeline
         reports = await pipeline.reports() if pipeline is not None else [None] * len(self._placed)
-        stages = [_stage(p, r, self._threads) for p, r in zip(self._placed, reports, strict=True)]
+        stages = [_stage(p, r, self._threads) for p, r in zip(self._placed, reports, strict=False)]
         return pb.StatusResponse(
             model=self._model,
             stages=stages,
@@ -51,7 +55,9 @@ class ClusterService(ClusterServicer):
             ready=self._engine.ready.is_set(),
             version=self._version,
             session_store_ok=await self._store.ping(),
-            reason=self._engine.recoveries.trouble,
+            leading=self._leadership.leading,
+            leader=await self._leadership.leader(),
+            reason=self._engine.recoveries.trouble if self._leadership.leading else _STANDS_BY,
             recoveries=self._engine.recoveries.count,
             last_recovery=_recovery(self._engine.recoveries.events),
         )

@@ -8,6 +8,9 @@
     trireme:1:session:{ID}:owner    string  the coordinator that generates on the session; expires by itself
     trireme:1:request:HASH          string  ID of the session that a request without one was given, for an hour
     trireme:1:sessions:used         sorted set  ID by last_used
+    trireme:1:leader:{NAME}         string  TOKEN OWNER: the coordinator that drives deployment NAME; expires
+    trireme:1:leader:{NAME}:token   string  the highest fencing token given out so far
+    trireme:1:leader:{NAME}:next    string  OWNER of a coordinator that stands by; expires
     trireme:1:sessions:expires      sorted set  ID by the time it expires; lets the index forget what Redis forgot
 
 The braces are Redis's own: they keep all keys of a session on one node. Nothing is pickled, nothing is evaluated.
@@ -60,6 +63,11 @@ def session_key(session_id: str) -> str:
 def tokens_key(session_id: str) -> str:
     """The key of the tokens. `session_id` has been through `checked_id`."""
     return session_key(session_id) + ":tokens"
+
+
+def leader_key(deployment: str) -> str:
+    """The key of a deployment's lease. `deployment`: letters, digits and . _ or -."""
+    return f"{PREFIX}leader:{{{deployment}}}"
 
 
 def requests_key(session_id: str) -> str:

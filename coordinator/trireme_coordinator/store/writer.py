@@ -161,6 +161,15 @@ class SessionWriter:
                 self._failures[session_id] = error
             return False
 
+    async def emptied(self, seconds: float) -> bool:
+        """Whether all that was put so far, for any session, is stored or given up within so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def close(self) -> None:
         """Stores what is left and stops. SessionStoreUnavailable where that does not succeed in `flush_seconds`."""
         self._closed = True

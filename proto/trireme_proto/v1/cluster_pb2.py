@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrireme_proto/v1/cluster.proto\x12\ntrireme.v1\"\x0f\n\rStatusRequest\"\x95\x02\n\x0eStatusResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.trireme.v1.Model\x12\'\n\x06stages\x18\x02 \x03(\x0b\x32\x17.trireme.v1.StageStatus\x12\x1e\n\x04load\x18\x03 \x01(\x0b\x32\x10.trireme.v1.Load\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x18\n\x10session_store_ok\x18\x07 \x01(\x08\x12\x0e\n\x06reason\x18\x14 \x01(\t\x12\x12\n\nrecoveries\x18\x15 \x01(\x04\x12+\n\rlast_recovery\x18\x16 \x01(\x0b\x32\x14.trireme.v1.Recovery\"\x90\x01\n\x08Recovery\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0e\n\x06stages\x18\x02 \x03(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x19\n\x11\x64\x65tection_seconds\x18\x04 \x01(\x01\x12\x17\n\x0frebuild_seconds\x18\x05 \x01(\x01\x12\x11\n\tsequences\x18\x06 \x01(\r\x12\x0e\n\x06tokens\x18\x07 \x01(\x04\"\x98\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bpack_sha256\x18\x02 \x01(\t\x12\x0e\n\x06layers\x18\x03 \x01(\r\x12\x13\n\x0bhidden_size\x18\x04 \x01(\r\x12\x12\n\nvocabulary\x18\x05 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\r\x12\x0e\n\x06layout\x18\x07 \x01(\t\x12\x12\n\nparameters\x18\x08 \x01(\x04\"\xf4\x01\n\x0bStageStatus\x12\r\n\x05stage\x18\x01 \x01(\r\x12\x13\n\x0b\x66irst_layer\x18\x02 \x01(\r\x12\x11\n\tend_layer\x18\x03 \x01(\r\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\r\x12\x16\n\x0ekv_pages_total\x18\x06 \x01(\r\x12\x15\n\rkv_pages_used\x18\x07 \x01(\r\x12\x12\n\nslots_used\x18\x08 \x01(\r\x12\x14\n\x0cintegrity_ok\x18\t \x01(\x08\x12\x11\n\trss_bytes\x18\n \x01(\x04\x12\r\n\x05steps\x18\x0b \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x0c \x01(\x01\"\x89\x01\n\x04Load\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x13\n\x0bqueue_limit\x18\x03 \x01(\r\x12\x19\n\x11kv_pages_reserved\x18\x04 \x01(\r\x12\x16\n\x0ekv_pages_total\x18\x05 \x01(\r\x12\x17\n\x0fsessions_cached\x18\x06 \x01(\r\"m\n\x17PreviewPlacementRequest\x12#\n\x05nodes\x18\x01 \x03(\x0b\x32\x14.trireme.v1.NodeSpec\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\"\xb8\x01\n\x08NodeSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06ram_gb\x18\x02 \x01(\x01\x12\x11\n\tread_gb_s\x18\x03 \x01(\x01\x12\x13\n\x0bint8_gmac_s\x18\x04 \x01(\x01\x12\x12\n\x05\x63ores\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06rtt_ms\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0blink_gbit_s\x18\x07 \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06_coresB\t\n\x07_rtt_msB\x0e\n\x0c_link_gbit_s\"\xcc\x01\n\x18PreviewPlacementResponse\x12(\n\x06stages\x18\x01 \x03(\x0b\x32\x18.trireme.v1.PlannedStage\x12)\n\x08left_out\x18\x02 \x03(\x0b\x32\x17.trireme.v1.LeftOutNode\x12-\n\x07\x66igures\x18\x03 \x01(\x0b\x32\x1c.trireme.v1.PlacementFigures\x12,\n\x07what_if\x18\x04 \x03(\x0b\x32\x1b.trireme.v1.PlacementChange\"\x80\x01\n\x0cPlannedStage\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_layer\x18\x02 \x01(\r\x12\x11\n\tend_layer\x18\x03 \x01(\r\x12\x14\n\x0cstep_seconds\x18\x04 \x01(\x01\x12\x11\n\tram_bytes\x18\x05 \x01(\x04\x12\x11\n\tkv_tokens\x18\x06 \x01(\x04\":\n\x0bLeftOutNode\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05spare\x18\x03 \x01(\x08\"x\n\x10PlacementFigures\x12\x1b\n\x13tokens_per_s_single\x18\x01 \x01(\x01\x12\x1e\n\x16tokens_per_s_aggregate\x18\x02 \x01(\x01\x12\x14\n\x0cttft_seconds\x18\x03 \x01(\x01\x12\x11\n\tkv_tokens\x18\x04 \x01(\x04\"[\n\x0fPlacementChange\x12\x0b\n\x03\x61\x64\x64\x18\x01 \x01(\x08\x12\x0c\n\x04node\x18\x02 \x01(\t\x12-\n\x07\x66igures\x18\x03 \x01(\x0b\x32\x1c.trireme.v1.PlacementFigures2\xa9\x01\n\x07\x43luster\x12?\n\x06Status\x12\x19.trireme.v1.StatusRequest\x1a\x1a.trireme.v1.StatusResponse\x12]\n\x10PreviewPlacement\x12#.trireme.v1.PreviewPlacementRequest\x1a$.trireme.v1.PreviewPlacementResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrireme_proto/v1/cluster.proto\x12\ntrireme.v1\"\x0f\n\rStatusRequest\"\xb6\x02\n\x0eStatusResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.trireme.v1.Model\x12\'\n\x06stages\x18\x02 \x03(\x0b\x32\x17.trireme.v1.StageStatus\x12\x1e\n\x04load\x18\x03 \x01(\x0b\x32\x10.trireme.v1.Load\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x18\n\x10session_store_ok\x18\x07 \x01(\x08\x12\x0f\n\x07leading\x18\x08 \x01(\x08\x12\x0e\n\x06leader\x18\t \x01(\t\x12\x0e\n\x06reason\x18\x14 \x01(\t\x12\x12\n\nrecoveries\x18\x15 \x01(\x04\x12+\n\rlast_recovery\x18\x16 \x01(\x0b\x32\x14.trireme.v1.Recovery\"\x90\x01\n\x08Recovery\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0e\n\x06stages\x18\x02 \x03(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x19\n\x11\x64\x65tection_seconds\x18\x04 \x01(\x01\x12\x17\n\x0frebuild_seconds\x18\x05 \x01(\x01\x12\x11\n\tsequences\x18\x06 \x01(\r\x12\x0e\n\x06tokens\x18\x07 \x01(\x04\"\x98\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bpack_sha256\x18\x02 \x01(\t\x12\x0e\n\x06layers\x18\x03 \x01(\r\x12\x13\n\x0bhidden_size\x18\x04 \x01(\r\x12\x12\n\nvocabulary\x18\x05 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\r\x12\x0e\n\x06layout\x18\x07 \x01(\t\x12\x12\n\nparameters\x18\x08 \x01(\x04\"\xf4\x01\n\x0bStageStatus\x12\r\n\x05stage\x18\x01 \x01(\r\x12\x13\n\x0b\x66irst_layer\x18\x02 \x01(\r\x12\x11\n\tend_layer\x18\x03 \x01(\r\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\r\x12\x16\n\x0ekv_pages_total\x18\x06 \x01(\r\x12\x15\n\rkv_pages_used\x18\x07 \x01(\r\x12\x12\n\nslots_used\x18\x08 \x01(\r\x12\x14\n\x0cintegrity_ok\x18\t \x01(\x08\x12\x11\n\trss_bytes\x18\n \x01(\x04\x12\r\n\x05steps\x18\x0b \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x0c \x01(\x01\"\x89\x01\n\x04Load\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x13\n\x0bqueue_limit\x18\x03 \x01(\r\x12\x19\n\x11kv_pages_reserved\x18\x04 \x01(\r\x12\x16\n\x0ekv_pages_total\x18\x05 \x01(\r\x12\x17\n\x0fsessions_cached\x18\x06 \x01(\r\"m\n\x17PreviewPlacementRequest\x12#\n\x05nodes\x18\x01 \x03(\x0b\x32\x14.trireme.v1.NodeSpec\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\"\xb8\x01\n\x08NodeSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06ram_gb\x18\x02 \x01(\x01\x12\x11\n\tread_gb_s\x18\x03 \x01(\x01\x12\x13\n\x0bint8_gmac_s\x18\x04 \x01(\x01\x12\x12\n\x05\x63ores\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06rtt_ms\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0blink_gbit_s\x18\x07 \x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06_coresB\t\n\x07_rtt_msB\x0e\n\x0c_link_gbit_s\"\xcc\x01\n\x18PreviewPlacementResponse\x12(\n\x06stages\x18\x01 \x03(\x0b\x32\x18.trireme.v1.PlannedStage\x12)\n\x08left_out\x18\x02 \x03(\x0b\x32\x17.trireme.v1.LeftOutNode\x12-\n\x07\x66igures\x18\x03 \x01(\x0b\x32\x1c.trireme.v1.PlacementFigures\x12,\n\x07what_if\x18\x04 \x03(\x0b\x32\x1b.trireme.v1.PlacementChange\"\x80\x01\n\x0cPlannedStage\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_layer\x18\x02 \x01(\r\x12\x11\n\tend_layer\x18\x03 \x01(\r\x12\x14\n\x0cstep_seconds\x18\x04 \x01(\x01\x12\x11\n\tram_bytes\x18\x05 \x01(\x04\x12\x11\n\tkv_tokens\x18\x06 \x01(\x04\":\n\x0bLeftOutNode\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05spare\x18\x03 \x01(\x08\"x\n\x10PlacementFigures\x12\x1b\n\x13tokens_per_s_single\x18\x01 \x01(\x01\x12\x1e\n\x16tokens_per_s_aggregate\x18\x02 \x01(\x01\x12\x14\n\x0cttft_seconds\x18\x03 \x01(\x01\x12\x11\n\tkv_tokens\x18\x04 \x01(\x04\"[\n\x0fPlacementChange\x12\x0b\n\x03\x61\x64\x64\x18\x01 \x01(\x08\x12\x0c\n\x04node\x18\x02 \x01(\t\x12-\n\x07\x66igures\x18\x03 \x01(\x0b\x32\x1c.trireme.v1.PlacementFigures2\xa9\x01\n\x07\x43luster\x12?\n\x06Status\x12\x19.trireme.v1.StatusRequest\x1a\x1a.trireme.v1.StatusResponse\x12]\n\x10PreviewPlacement\x12#.trireme.v1.PreviewPlacementRequest\x1a$.trireme.v1.PreviewPlacementResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,29 +34,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=46
   _globals['_STATUSREQUEST']._serialized_end=61
   _globals['_STATUSRESPONSE']._serialized_start=64
-  _globals['_STATUSRESPONSE']._serialized_end=341
-  _globals['_RECOVERY']._serialized_start=344
-  _globals['_RECOVERY']._serialized_end=488
-  _globals['_MODEL']._serialized_start=491
-  _globals['_MODEL']._serialized_end=643
-  _globals['_STAGESTATUS']._serialized_start=646
-  _globals['_STAGESTATUS']._serialized_end=890
-  _globals['_LOAD']._serialized_start=893
-  _globals['_LOAD']._serialized_end=1030
-  _globals['_PREVIEWPLACEMENTREQUEST']._serialized_start=1032
-  _globals['_PREVIEWPLACEMENTREQUEST']._serialized_end=1141
-  _globals['_NODESPEC']._serialized_start=1144
-  _globals['_NODESPEC']._serialized_end=1328
-  _globals['_PREVIEWPLACEMENTRESPONSE']._serialized_start=1331
-  _globals['_PREVIEWPLACEMENTRESPONSE']._serialized_end=1535
-  _globals['_PLANNEDSTAGE']._serialized_start=1538
-  _globals['_PLANNEDSTAGE']._serialized_end=1666
-  _globals['_LEFTOUTNODE']._serialized_start=1668
-  _globals['_LEFTOUTNODE']._serialized_end=1726
-  _globals['_PLACEMENTFIGURES']._serialized_start=1728
-  _globals['_PLACEMENTFIGURES']._serialized_end=1848
-  _globals['_PLACEMENTCHANGE']._serialized_start=1850
-  _globals['_PLACEMENTCHANGE']._serialized_end=1941
-  _globals['_CLUSTER']._serialized_start=1944
-  _globals['_CLUSTER']._serialized_end=2113
+  _globals['_STATUSRESPONSE']._serialized_end=374
+  _globals['_RECOVERY']._serialized_start=377
+  _globals['_RECOVERY']._serialized_end=521
+  _globals['_MODEL']._serialized_start=524
+  _globals['_MODEL']._serialized_end=676
+  _globals['_STAGESTATUS']._serialized_start=679
+  _globals['_STAGESTATUS']._serialized_end=923
+  _globals['_LOAD']._serialized_start=926
+  _globals['_LOAD']._serialized_end=1063
+  _globals['_PREVIEWPLACEMENTREQUEST']._serialized_start=1065
+  _globals['_PREVIEWPLACEMENTREQUEST']._serialized_end=1174
+  _globals['_NODESPEC']._serialized_start=1177
+  _globals['_NODESPEC']._serialized_end=1361
+  _globals['_PREVIEWPLACEMENTRESPONSE']._serialized_start=1364
+  _globals['_PREVIEWPLACEMENTRESPONSE']._serialized_end=1568
+  _globals['_PLANNEDSTAGE']._serialized_start=1571
+  _globals['_PLANNEDSTAGE']._serialized_end=1699
+  _globals['_LEFTOUTNODE']._serialized_start=1701
+  _globals['_LEFTOUTNODE']._serialized_end=1759
+  _globals['_PLACEMENTFIGURES']._serialized_start=1761
+  _globals['_PLACEMENTFIGURES']._serialized_end=1881
+  _globals['_PLACEMENTCHANGE']._serialized_start=1883
+  _globals['_PLACEMENTCHANGE']._serialized_end=1974
+  _globals['_CLUSTER']._serialized_start=1977
+  _globals['_CLUSTER']._serialized_end=2146
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,8 @@ class StatusResponse(_message.Message):
     READY_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     SESSION_STORE_OK_FIELD_NUMBER: _builtins.int
+    LEADING_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     RECOVERIES_FIELD_NUMBER: _builtins.int
     LAST_RECOVERY_FIELD_NUMBER: _builtins.int
@@ -55,6 +57,12 @@ class StatusResponse(_message.Message):
     """Of the server."""
     session_store_ok: _builtins.bool
     """Whether the session store answers."""
+    leading: _builtins.bool
+    """Whether the coordinator that answers drives the stages; else it stands by, and the fields above that tell of stages and
+    load are empty.
+    """
+    leader: _builtins.str
+    """Name of the coordinator that drives them, HOST:PORT; empty where there is only one, or none does."""
     reason: _builtins.str
     """Why the pipeline is not ready, one sentence; empty when it is."""
     recoveries: _builtins.int
@@ -81,13 +89,15 @@ class StatusResponse(_message.Message):
         ready: _builtins.bool = ...,
         version: _builtins.str = ...,
         session_store_ok: _builtins.bool = ...,
+        leading: _builtins.bool = ...,
+        leader: _builtins.str = ...,
         reason: _builtins.str = ...,
         recoveries: _builtins.int = ...,
         last_recovery: Global___Recovery | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_recovery", b"last_recovery", "load", b"load", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "last_recovery", b"last_recovery", "load", b"load", "model", b"model", "ready", b"ready", "reason", b"reason", "recoveries", b"recoveries", "session_store_ok", b"session_store_ok", "stages", b"stages", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "last_recovery", b"last_recovery", "leader", b"leader", "leading", b"leading", "load", b"load", "model", b"model", "ready", b"ready", "reason", b"reason", "recoveries", b"recoveries", "session_store_ok", b"session_store_ok", "stages", b"stages", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
