@@ -50,7 +50,7 @@ MINUTES ?= 60
 SEED    ?= 1
 
 fault: $(VENV)/test    ## inject faults into a real cluster for MINUTES=60 with SEED=1, and check that no answer shows it
-	$(BIN)/python -m tests.fault --minutes $(MINUTES) --seed $(SEED) --nodes 4 --stages 3 --clients 8 \
+	$(BIN)/python -m tests.fault --minutes $(MINUTES) --seed $(SEED) --nodes 4 --stages 3 --coordinators 2 --clients 8 \
 	  --report benchmarks/fault-soak.json
 
 proto: $(VENV)/test    ## regenerate the gRPC code
