@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 from tests.support.web import served
 
 from trireme_coordinator import app
 from trireme_coordinator.config import ServeConfig, from_environment
-from trireme_coordinator.model_costs import model_costs
 from trireme_coordinator.placement import Node, place
 from trireme_worker.pack import default_pack
 
@@ -20,13 +17,11 @@ def packs(tmp_path, monkeypatch):
     return tmp_path / "packs"
 
 
-async def launched(config, pack):
+def launched(config, pack):
     """Settings that the stages of `config` are started with."""
     placed = place([1] * pack.config.layers, 1, [Node("id", "name", "address")], config.stages)
-    found = []
-    cluster = SimpleNamespace(launch=lambda stages, settings: found.extend(settings(s, "host") for s in stages))
-    await app._stages(config, pack, cluster, placed, model_costs(pack.config), None).launch()
-    return found
+    settings = app._settings(config, pack, None)
+    return [settings(stage, "host") for stage in placed]
 
 
 async def test_a_url(packs):
@@ -38,13 +33,13 @@ async def test_a_url(packs):
     assert pack.path == packs / pack.sha256
     assert pack.tokenizer_path().is_file()
     assert said == ["Fetching the model's manifest and tokenizer"]
-    assert [settings.pack for settings in await launched(config, pack)] == [web.url] * 2
+    assert [settings.pack for settings in launched(config, pack)] == [web.url] * 2
 
 
 async def test_a_folder(packs):
     for config in (ServeConfig(), ServeConfig(pack=str(default_pack()))):
         pack = await app._pack(config, pytest.fail)
-        assert [settings.pack for settings in await launched(config, pack)] == [str(default_pack())]
+        assert [settings.pack for settings in launched(config, pack)] == [str(default_pack())]
     assert not packs.exists()
 
 
