@@ -13,13 +13,18 @@ from trireme_proto import status
 from trireme_proto.errors import Cancelled, DeadlineExceeded, ServerUnreachable, TriremeError
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_OWN_CANCELS = ("Locally cancelled", "Channel closed")
+"""In what gRPC says of a call that this side cancelled."""
 
 
 def typed(error: grpc.RpcError, *, target: str, timeout: float | None, begun: bool = False) -> TriremeError:
     """The error to raise for a failed call. `begun`: a part of its answer had come already."""
     failure: Any = error  # what grpc raises is both an RpcError and a Call
     by_server = _DETAILS_KEY in dict(failure.trailing_metadata() or ())
-    own = None if by_server else _transport_failure(failure.code(), target, timeout, begun)
+    code = failure.code()
+    if code is grpc.StatusCode.CANCELLED and not any(own in (failure.details() or "") for own in _OWN_CANCELS):
+        code = grpc.StatusCode.UNAVAILABLE  # not our doing: the server stops, and gRPC ends its calls so
+    own = None if by_server else _transport_failure(code, target, timeout, begun)
     return own or status.from_grpc(error)
 
 
