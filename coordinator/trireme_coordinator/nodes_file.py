@@ -40,20 +40,22 @@ _SHOWN = 40
 _HUGE = 1 << 64
 
 
-class _Loader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """Plain values only; no aliases, no key twice."""
+
+    what = "nodes file"
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Refuses aliases, before anything is made of them."""
         if self.check_event(yaml.AliasEvent):
-            raise ConfigurationError("The nodes file uses YAML aliases (*name); write every node out.")
+            raise ConfigurationError(f"The {self.what} uses YAML aliases (*name); write everything out.")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Refuses a key that comes twice: one of the two values would be ignored."""
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
-            raise ConfigurationError(f"The nodes file says {_shown(twice[0])} twice in one place.")
+            raise ConfigurationError(f"The {self.what} says {_shown(twice[0])} twice in one place.")
         return super().construct_mapping(node, deep=deep)
 
 
@@ -73,7 +75,7 @@ def parse_nodes(data: bytes) -> tuple[Machine, ...]:
     if len(data) > LIMITS.nodes_file_bytes:
         raise ConfigurationError(f"The nodes file is larger than {LIMITS.nodes_file_bytes} bytes.")
     try:
-        value = yaml.load(data, _Loader)  # noqa: S506  (a SafeLoader)
+        value = yaml.load(data, StrictLoader)  # noqa: S506  (a SafeLoader)
     except yaml.MarkedYAMLError as fault:
         where = f" in line {fault.problem_mark.line + 1}" if fault.problem_mark else ""
         raise ConfigurationError(f"The nodes file is not valid YAML{where}.") from fault

@@ -21,6 +21,9 @@ from trireme_proto.errors import ConfigurationError
 GROUP = "trireme.commands"
 _HELP = {
     "serve": "Serve a model: start workers and coordinator, and answer over gRPC.",
+    "up": "Bring a cluster up on plain hosts over SSH, or change it to what a file says.",
+    "down": "Stop what `trireme up` started.",
+    "units": "Write systemd units for a cluster on plain hosts.",
     "plan": "Predict what a set of machines will do with a model.",
     "probe": "Measure this machine for a plan.",
     "convert": "Convert a Hugging Face BitNet checkpoint into a pack.",

@@ -1,0 +1,89 @@
+"""Hosts to bring clusters up on: real SSH servers in this process, each with its own loopback address and home folder,
+that run commands as real processes. The client is the system's `ssh`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="needs OpenSSH's client, which is not installed")
+
+
+@dataclass
+class SshHost:
+    """One of them. `commands`: what was run on it."""
+
+    address: str
+    home: Path
+    port: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+
+    async def run(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        """Runs a command as sshd does: by the user's shell, in the home folder, with little of an environment."""
+        command = process.command or ""
+        self.commands.append(command)
+        child = await asyncio.create_subprocess_exec(
+            "sh", "-c", command, cwd=self.home, env=self.environment | {"HOME": str(self.home)},
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            await process.redirect(child.stdin, child.stdout, child.stderr)
+            process.exit(await child.wait())
+        finally:
+            await process.wait_closed()
+
+
+@dataclass
+class Hosts:
+    """Several, and how to reach them."""
+
+    hosts: list[SshHost]
+    key: Path
+    known: Path
+
+    def ssh(self) -> dict[str, object]:
+        """The part `ssh` of a hosts file."""
+        return {"key": str(self.key), "user": "tester", "options": [f"UserKnownHostsFile={self.known}"]}
+
+
+@asynccontextmanager
+async def ssh_hosts(folder: Path, addresses: list[str], environment: Mapping[str, str] = {}) -> AsyncIterator[Hosts]:
+    """Servers at the addresses, of this user's own; they take one key, and are known by theirs."""
+    key, host_key = asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519")
+    found = Hosts([], folder / "id", folder / "known_hosts")
+    key.write_private_key(str(found.key))
+    found.key.chmod(0o600)
+    (folder / "authorized").write_bytes(key.export_public_key())
+    servers = []
+    for address in addresses:
+        home = folder / address.rpartition(".")[2]
+        home.mkdir()
+        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        given = {"PATH": places, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+        host = SshHost(address, home, environment=given)
+        server = await asyncssh.listen(
+            address, 0, server_host_keys=[host_key], authorized_client_keys=str(folder / "authorized"),
+            process_factory=host.run, encoding=None,
+        )  # fmt: skip
+        host.port = server.get_port()
+        servers.append(server)
+        found.hosts.append(host)
+    public = host_key.export_public_key().decode().strip()
+    found.known.write_text("".join(f"[{host.address}]:{host.port} {public}\n" for host in found.hosts))
+    try:
+        yield found
+    finally:
+        for server in servers:
+            server.close()
+            await server.wait_closed()
