@@ -149,7 +149,7 @@ def _wait(name: str, process: subprocess.Popen[bytes], log: Path, ready: str, se
             raise Refused(f"{name} was not ready within {seconds:.0f} s; its last words: {_last_words(log)}")
         if now - told > _PROGRESS_SECONDS:  # also finds out that nobody listens any more
             told = now
-            _say({"progress": f"{name}: {_last_words(log)}"})
+            _say({"progress": f"{name}: {_last_words(log, 'starting')}"})
         time.sleep(_POLL_SECONDS)
 
 
@@ -254,12 +254,12 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _last_words(log: Path) -> str:
+def _last_words(log: Path, silent: str = "nothing.") -> str:
     """The last line of a log."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "nothing yet."
+    return lines[-1] if lines else silent
 
 
 # Files and programs.

@@ -41,7 +41,7 @@ class Rollout:
         """Failures are in the report."""
         await self.look(installation)
         if installation is not None:
-            await self._each(self._present(), lambda host: self._install(host, installation))
+            await self._each(self._targets(), lambda host: self._install(host, installation))
         self._check()
         if self._head not in self._facts:
             return self._fail_all(f"Ray's head cannot run on {self._head.name}, so that there is nothing to join.")
@@ -58,13 +58,12 @@ class Rollout:
     async def down(self, *, purge: bool = False) -> None:
         """Coordinators first, while they can still drain; Ray's head last."""
         await self.look(None)
-        others = [host for host in self._present() if host != self._head]
-        await self._each(self._present(), lambda host: self._stop(host, lambda name: name != RAY))
+        await self._each(self._targets(), lambda host: self._stop(host, lambda name: name != RAY))
+        others = [host for host in self._targets() if host != self._head]
         await self._each(others, lambda host: self._stop(host, lambda _: True))
-        if self._head in self._chosen and self._head in self._facts:
-            await self._each([self._head], lambda host: self._stop(host, lambda _: True))
+        await self._each(set(self._targets()) - set(others), lambda host: self._stop(host, lambda _: True))
         if purge and not self._dry:
-            await self._each(self._present(), lambda host: self._ask(host, {"do": "purge"}))
+            await self._each(self._targets(), lambda host: self._ask(host, {"do": "purge"}))
 
     async def look(self, installation: Installation | None) -> None:
         """Facts of the chosen hosts, and of the head's, which the others depend on."""
@@ -121,7 +120,8 @@ class Rollout:
     async def _node(self, host: Host, cluster: Cluster) -> str:
         """Files and the Ray node of a host; the node's identity."""
         wanted = desired.ray_node(self._hosts, host, self._facts[host], cluster)
-        files = file_change(self._facts[host], desired.files(self._hosts, host, self._local, cluster.token))
+        wanted_files = desired.files(self._hosts, host, self._local, "" if host == self._head else cluster.token)
+        files = file_change(self._facts[host], wanted_files)
         return await self._reach(host, wanted, files)
 
     async def _coordinators(self, nodes: dict[Host, str], cluster: Cluster) -> None:
@@ -200,6 +200,10 @@ class Rollout:
     def _present(self) -> list[Host]:
         """The chosen hosts that have not failed, and the head where it has not."""
         return list(self._facts)
+
+    def _targets(self) -> list[Host]:
+        """The chosen hosts that have not failed."""
+        return [host for host in self._chosen if host in self._facts]
 
     def _fail_all(self, sentence: str) -> None:
         for host in self._chosen:
