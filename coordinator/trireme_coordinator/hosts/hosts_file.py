@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from trireme_coordinator.hosts.reading import Reader, load
+from trireme_coordinator.hosts.serve_options import checked
 from trireme_proto.errors import ConfigurationError
 
 COORDINATOR, WORKER = "coordinator", "worker"
@@ -237,6 +238,4 @@ def _environment(part: Reader) -> dict[str, str]:
 
 def _serve(part: Reader) -> dict[str, Any]:
     """By the names that `trireme serve` has for its parameters."""
-    from trireme_coordinator.hosts.serve_options import checked  # noqa: PLC0415  imports the command
-
     return checked({key.replace("-", "_"): part.raw(key) for key in part.keys()})  # noqa: SIM118

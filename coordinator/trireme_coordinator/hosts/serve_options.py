@@ -1,14 +1,13 @@
-"""Which options of `trireme serve` a hosts file may give, read from the command itself, so that a new one is known here
-at once. What `trireme up` sets by itself, or what is a secret, is refused with the place where it belongs.
+"""Which options of `trireme serve` a hosts file may give, read from its settings, so that a new one is known here at
+once. What `trireme up` sets by itself, or what is a secret, is refused with the place where it belongs.
 """
 
 from __future__ import annotations
 
-import inspect
-import typing
+import dataclasses
 from typing import Any
 
-from trireme_coordinator.commands.serve import serve
+from trireme_coordinator.config import ServeConfig
 from trireme_proto.errors import ConfigurationError
 
 _ELSEWHERE = {
@@ -26,12 +25,12 @@ _ELSEWHERE = {
     "keys": "keys",
     "data_dir": "folder",
 }
+_KINDS = {str: "a text", int: "a whole number", float: "a number with a point", bool: "true or false"}
 
 
-def known() -> dict[str, set[type]]:
-    """The types of value of each option, by parameter name."""
-    hints = typing.get_type_hints(serve)
-    return {name: _types(hints[name]) for name in inspect.signature(serve).parameters}
+def known() -> dict[str, type]:
+    """The type of each option, by the name of its setting."""
+    return {field.name: type(field.default) for field in dataclasses.fields(ServeConfig)}
 
 
 def checked(given: dict[str, Any]) -> dict[str, Any]:
@@ -43,8 +42,8 @@ def checked(given: dict[str, Any]) -> dict[str, Any]:
             raise ConfigurationError(f"'serve: {{{shown}: ...}}' is given with '{_ELSEWHERE[name]}' in a hosts file.")
         if name not in options:
             raise ConfigurationError(f"'trireme serve' has no option --{shown[:40]}.")
-        if type(value) not in options[name]:
-            raise ConfigurationError(f"serve: {shown} has a value of the wrong kind.")
+        if type(value) is not options[name]:
+            raise ConfigurationError(f"serve: {shown} must be {_KINDS[options[name]]}.")
     return given
 
 
@@ -55,8 +54,3 @@ def arguments(given: dict[str, Any]) -> list[str]:
         flag = f"--{name.replace('_', '-')}"
         found += ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
     return found
-
-
-def _types(hint: Any) -> set[type]:
-    parts = typing.get_args(hint) or (hint,)
-    return {part for part in parts if isinstance(part, type)}

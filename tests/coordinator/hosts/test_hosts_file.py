@@ -78,7 +78,7 @@ HOST = {"host": "10.0.0.1", "roles": ["coordinator", "worker"]}
         (ONE | {"ssh": {"password": "x"}}, "The hosts file, 'ssh': 'password' is unknown; it knows user, port, key, "),
         (ONE | {"environment": {"A B": "x"}}, "The hosts file, 'environment': 'A B' is not the name of an environment"),
         (ONE | {"serve": {"stagse": 2}}, "'trireme serve' has no option --stagse."),
-        (ONE | {"serve": {"stages": "2"}}, "serve: stages has a value of the wrong kind."),
+        (ONE | {"serve": {"stages": "2"}}, "serve: stages must be a whole number."),
         (ONE | {"serve": {"listen": "x"}}, "'serve: {listen: ...}' is given with 'ports' in a hosts file."),
         (ONE | {"serve": {"redis-url": "x"}}, "'serve: {redis-url: ...}' is given with 'redis: {url-file: FILE}' in"),
         (ONE | {"serve": {"kv-store-gb": 2}}, "'serve: {kv-store-gb: ...}' needs a Redis: 'redis: {url-file: FILE}'."),
