@@ -107,7 +107,7 @@ bench-serve: $(VENV)/test  ## what the service adds: one stream over gRPC beside
 
 bench-70b: $(VENV)/test  ## a 70B pack over two stages on this machine, beside its plan (writes 17.4 GB, needs 20 GB of memory; 6 minutes)
 	@test -d build/70b || $(BIN)/trireme synth build/70b --shape 70b
-	$(BIN)/trireme bench plan build/70b --stages 2 --prompt 32 --tokens 32 --json > benchmarks/plan-70b.json
+	$(BIN)/trireme bench plan build/70b --stages 2 --prompt 32 --tokens 16 --rounds 12 --json > benchmarks/plan-70b.json
 	@$(BIN)/python -m trireme_worker.bench.page benchmarks/README.md
 
 clean:           ## remove what the other commands made

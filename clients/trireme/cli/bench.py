@@ -20,6 +20,7 @@ from trireme.cli import options, output
 from trireme.cli import overhead as costs
 from trireme.cli.bench_failover import failover
 from trireme.cli.bench_plan import plan
+from trireme.cli.bench_redis import redis
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 from trireme_proto.load import Mix, Objective
@@ -107,6 +108,7 @@ def overhead(
 
 app.command()(plan)
 app.command()(failover)
+app.command()(redis)
 
 
 async def _measure(target: str | None, plan: Plan, timeout: float | None) -> tuple[list[Run], bool]:  # noqa: ASYNC109
