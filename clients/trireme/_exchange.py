@@ -86,5 +86,5 @@ class Exchange:
             return 0.0
         wait = self._pursuit.wait_after(error, self._clock(), begun=begun)
         if wait is None:
-            raise error from failure
+            raise _failures.last(error, self._timeout, late=self._pursuit.late) from failure
         return wait

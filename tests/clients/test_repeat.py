@@ -13,12 +13,12 @@ from trireme_proto.v1 import inference_pb2 as inference
 
 IDS = list(range(500, 512))
 TEXTS = ["a", "", "bc", "d", "", "", "\N{SNOWMAN}", "e", "f", "", "g", "h"]
-HEAD = {"session_id": "s", "request_id": "r", "seed": 3}
+HEAD = inference.GenerateResponse(session_id="s", request_id="r", seed=3)
 
 
 def pieces(*cuts: int) -> Iterator[inference.GenerateResponse]:
     """The messages of the answer whose tokens come several at a time, up to each of `cuts` and to the end."""
-    yield inference.GenerateResponse(**HEAD)
+    yield HEAD
     for begin, end in pairwise([0, *cuts, len(IDS)]):
         yield inference.GenerateResponse(index=begin, token_ids=IDS[begin:end], text="".join(TEXTS[begin:end]))
     usage = inference.Usage(prompt_tokens=1, completion_tokens=len(IDS))
@@ -57,7 +57,7 @@ def test_each_token_is_delivered_once(tokens: int, cuts: tuple[int, ...]) -> Non
 )
 def test_another_answer_is_none(message: inference.GenerateResponse) -> None:
     answer = begun(5)
-    answer.take(inference.GenerateResponse(**HEAD))
+    answer.take(HEAD)
     with pytest.raises(RequestSuperseded, match="its answer is another one by now"):
         answer.take(message)
     assert list(answer.token_ids) == IDS[:5]
