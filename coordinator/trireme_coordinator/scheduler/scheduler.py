@@ -238,9 +238,7 @@ class Scheduler:
                 self._blocked = (sequence, self.budget.freed)
                 return False
         sequence.admissions += 1
-        if (
-            sequence.generated == sequence.answered
-        ):  # one that starts over in mid-answer keeps what was true when it first started
+        if sequence.generated == sequence.answered:  # else it starts over in mid-answer, and keeps what was true before
             sequence.cached = sequence.computed
         return True
 
