@@ -101,7 +101,7 @@ bench-serve: $(VENV)/test  ## what the service adds: one stream over gRPC beside
 	@test -d build/2b4t || $(BIN)/trireme synth build/2b4t --shape 2b4t
 	$(BIN)/trireme bench overhead build/2b4t --threads 1 --json > benchmarks/overhead-1.json
 	$(BIN)/trireme bench pipeline --stages 4 --streams 4 --json > benchmarks/pipeline-4.json
-	$(BIN)/trireme bench pipeline --stages 16 --streams 17 --json > benchmarks/pipeline-16.json
+	$(BIN)/trireme bench pipeline --stages 16 --streams 17 --prompt 0 --load-seconds 0 --json > benchmarks/pipeline-16.json
 	$(BIN)/trireme bench scheduler --json > benchmarks/scheduler.json
 	@$(BIN)/python -m trireme_worker.bench.page benchmarks/README.md
 
