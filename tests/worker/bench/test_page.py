@@ -56,8 +56,8 @@ def test_the_service_stands_beside_the_bare_loop(tmp_path):
 
 def test_a_plan_stands_beside_its_deployment(tmp_path):
     result = {
-        "model": "m", "stages": 2, "prompt": 32, "tokens_per_s": 2.04, "read_gb_s": 31.9, "read_drift": 1.1, "limit_tokens_per_s": 2.24,
-        "of_limit": 0.91, "planned_tokens_per_s": 2.01, "tokens_per_s_error": -0.0147, "ttft_s": 6.1,
+        "model": "m", "stages": 2, "prompt": 32, "tokens_per_s": 2.04, "read_gb_s": 31.9, "limit_tokens_per_s": 2.24,
+        "of_limit": 0.91, "planned_tokens_per_s": 2.01, "tokens_per_s_error": -0.0147, "ttft_s": 6.1, "read_drift": 1.1,
         "planned_ttft_s": 6.0, "ttft_error": 0.02, "bytes_per_token": 14.2e9, "of_fp16": 0.102,
         "rss_bytes": [7.7e9, 8.4e9], "start_s": 28.7,
     }  # fmt: skip
