@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test check format proto golden fault chart chart-run chart-golden image-check image-lock bench bench-70b bench-faults bench-peers bench-serve clean
+.PHONY: help demo test check format proto golden hosts fault chart chart-run chart-golden image-check image-lock bench bench-70b bench-faults bench-peers bench-serve clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,8 +25,8 @@ $(VENV)/test: pyproject.toml
 demo: $(VENV)/server   ## stream a text from the bundled model through a local two-stage cluster
 	@$(BIN)/trireme demo
 
-test: $(VENV)/test     ## all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/test     ## all tests but those of `make hosts`
+	$(BIN)/python -m pytest --ignore tests/hosts
 
 check: $(VENV)/test    ## style, types, layers, generated code
 	$(BIN)/ruff check .
@@ -48,6 +48,9 @@ golden:          ## record what Hugging Face transformers computes, and compare 
 # Minutes of faults, and the seed that all of them follow from.
 MINUTES ?= 60
 SEED    ?= 1
+
+hosts: $(VENV)/test    ## `trireme up` and `down` on real SSH servers, Ray nodes and stages (two minutes)
+	$(BIN)/python -m pytest tests/hosts
 
 fault: $(VENV)/test    ## inject faults into a real cluster for MINUTES=60 with SEED=1, and check that no answer shows it
 	$(BIN)/python -m tests.fault --minutes $(MINUTES) --seed $(SEED) --nodes 4 --stages 3 --coordinators 2 --clients 8 \

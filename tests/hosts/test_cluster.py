@@ -26,6 +26,7 @@ from tests.support.ssh_hosts import Hosts, needs_ssh, ssh_hosts
 from trireme import AsyncClient
 
 pytestmark = [needs_ssh, pytest.mark.cluster, pytest.mark.timeout(600)]
+KERNELS = {"TRIREME_CACHE_DIR": os.environ.get("TRIREME_CACHE_DIR", str(Path("~/.cache/trireme").expanduser()))}
 HEAD, ONE, TWO = "127.0.0.41", "127.0.0.42", "127.0.0.43"
 
 
@@ -90,9 +91,8 @@ def changes(done: dict[str, Any]) -> dict[str, list[str]]:
 @pytest.fixture
 async def deployment() -> AsyncIterator[Deployment]:
     folder = Path(tempfile.mkdtemp(prefix="th-"))  # a short name: Ray's sockets lie in it
-    kernels = os.environ.get("TRIREME_CACHE_DIR", str(Path("~/.cache/trireme").expanduser()))
     try:
-        async with ssh_hosts(folder, [HEAD, ONE, TWO], {"TRIREME_CACHE_DIR": kernels}) as hosts:
+        async with ssh_hosts(folder, [HEAD, ONE, TWO], KERNELS) as hosts:
             found = Deployment(folder, hosts)
             try:
                 yield found
@@ -151,7 +151,9 @@ def wheel(folder: Path, name: str, version: str) -> Path:
     extra = "Provides-Extra: server\nRequires-Dist: ray; extra == 'server'\n" if name != "ray" else ""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{extra}")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{info}/RECORD", "")
     return path
 
@@ -168,7 +170,9 @@ async def test_installing_from_a_folder_of_wheels(deployment: Deployment) -> Non
     done = await deployment.command("up", *options)
     made = [f"installs {ours.name}", "starts ray"]
     assert done["hosts"][0]["changes"] == made
-    assert "No module named 'ray.scripts'" in done["hosts"][0]["error"] or "No module named" in done["hosts"][0]["error"]
+    assert (
+        "No module named 'ray.scripts'" in done["hosts"][0]["error"] or "No module named" in done["hosts"][0]["error"]
+    )
     assert deployment.processes() == []
     for name in ("41", "42", "43"):
         (environment,) = (deployment.folder / name / "t").glob("venv-*")

@@ -11,6 +11,15 @@ from trireme_coordinator.commands.serve import serve
 from trireme_coordinator.commands.simulate import simulate
 
 __all__ = [
-    *("bench", "bench_pipeline", "bench_recovery", "bench_resume"),
-    *("down", "plan", "probe", "serve", "simulate", "units", "up"),
+    "bench",
+    "bench_pipeline",
+    "bench_recovery",
+    "bench_resume",
+    "down",
+    "plan",
+    "probe",
+    "serve",
+    "simulate",
+    "units",
+    "up",
 ]

@@ -64,9 +64,7 @@ def down(
 def units(
     hosts: _File,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder for each host is made in it.")],
-    python: Annotated[
-        str, typer.Option(help="Python with Trireme in it, on the hosts.")
-    ] = "/opt/trireme/bin/python",
+    python: Annotated[str, typer.Option(help="Python with Trireme in it, on the hosts.")] = "/opt/trireme/bin/python",
     user: Annotated[str, typer.Option(help="User that the services run as.")] = "trireme",
 ) -> None:
     """Write systemd units for each host, hardened, for those who prefer them to `trireme up`."""

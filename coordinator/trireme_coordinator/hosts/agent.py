@@ -31,7 +31,11 @@ MARK = "trireme-agent "
 _ENVIRONMENT_MARK = "_TRIREME_STARTED_AS"
 _POLL_SECONDS = 0.1
 _PROGRESS_SECONDS = 2.0
-_TAIL_BYTES = 4096
+_TAIL_BYTES = 8192
+_LONGEST_LINE = 300
+_TRIES = 3
+_LATE_SECONDS = 15
+_BAD_WORDS = ("error", "exception", "unable", "failed", "refused", "timed out")
 _VERSIONS = "import importlib.metadata as m; print(m.version('trireme-inference'), m.version('ray'))"
 
 Json = dict[str, Any]
@@ -119,11 +123,28 @@ def _step(root: Path, step: Json, begun: list[str]) -> Any:
 
 
 def start(root: Path, name: str, step: Json) -> str:
-    """Starts a process and waits until its log has the line; the identity of this start. Refused when it ends first."""
+    """Starts a process and waits until its log has the line; the identity of this start. Refused when it ends first;
+    one that ends late was only waited for too shortly by something inside, and gets another try.
+    """
+    for folder in (root / "logs", root / "run"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in map(Path, step.get("folders", ())):
+        _empty(folder)
+    for left in reversed(range(_TRIES)):
+        began = time.monotonic()
+        try:
+            return _start(root, name, step)
+        except Refused as error:
+            if time.monotonic() - began < _LATE_SECONDS or not left or "was not ready" in str(error):
+                raise
+            _say({"progress": f"{error} Trying again."})
+            stop(root, name, 5)
+    raise Refused(f"{name} could not be started.")
+
+
+def _start(root: Path, name: str, step: Json) -> str:
     identity = secrets.token_hex(8)
     environment = {**os.environ, **step["env"], _ENVIRONMENT_MARK: identity}
-    for folder in (root / "logs", root / "run", *map(Path, step.get("folders", ()))):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = root / "logs" / f"{name}.log"
     if path.exists():
         path.replace(path.with_suffix(".log.1"))
@@ -144,7 +165,7 @@ def _wait(name: str, process: subprocess.Popen[bytes], log: Path, ready: str, se
     while ready not in log.read_text(errors="replace"):
         now = time.monotonic()
         if process.poll() is not None:
-            raise Refused(f"{name} ended while it started: {_last_words(log)}")
+            raise Refused(f"{name} ended while it started: {_last_words(log, bad=True)}")
         if now - began > seconds:
             raise Refused(f"{name} was not ready within {seconds:.0f} s; its last words: {_last_words(log)}")
         if now - told > _PROGRESS_SECONDS:  # also finds out that nobody listens any more
@@ -254,12 +275,13 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _last_words(log: Path, silent: str = "nothing.") -> str:
-    """The last line of a log."""
+def _last_words(log: Path, silent: str = "nothing.", *, bad: bool = False) -> str:
+    """The last line of a log; with `bad` the last that speaks of a fault, where one does."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else silent
+    faults = [line for line in lines if bad and any(word in line.lower() for word in _BAD_WORDS)]
+    return ((faults or lines)[-1] if lines else silent)[:_LONGEST_LINE]
 
 
 # Files and programs.
@@ -276,6 +298,15 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
+
+
+def _empty(folder: Path) -> None:
+    """A folder with nothing in it; what was there is kept beside it, once."""
+    old = folder.with_name(f"{folder.name}.old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.replace(old)
+    folder.mkdir(mode=0o700, parents=True)
 
 
 def _secret(path: Path) -> str:
@@ -328,7 +359,12 @@ def _versions(python: str, env: dict[str, str]) -> list[str]:
     """Versions of Trireme and Ray; empty where they are not installed."""
     try:
         done = subprocess.run(  # noqa: S603
-            [python, "-c", _VERSIONS], env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=60
+            [python, "-c", _VERSIONS],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
     except FileNotFoundError:
         return []

@@ -26,23 +26,29 @@ def before_install(facts: Facts) -> str | None:
 
 def mistake(hosts: Hosts, host: Host, facts: Facts, head: Facts) -> str | None:
     """The first thing that is wrong with a host, beside the one that has Ray's head."""
+    if len(facts["versions"]) < 2:
+        return f"Trireme is not installed for '{facts['python']}'; name another 'python', or use --install."
+    return _lacks(facts) or _differs(facts, head) or _placed(hosts, facts, head) or _busy(hosts, host, facts)
+
+
+def _lacks(facts: Facts) -> str | None:
     if not facts["writable"]:
         return "Its folder cannot be written to."
-    if len(facts["versions"]) < 2:  # noqa: PLR2004  Trireme's and Ray's
-        return f"Trireme is not installed for '{facts['python']}'; name another 'python', or use --install."
-    if difference := _differs(facts, head):
-        return difference
     if not facts["pack"]:
         return "There is no pack at the place that 'model' names (no trireme.json)."
     if facts["free_bytes"] < _LEAST_FREE_BYTES:
         return f"It has {_gb(facts['free_bytes'])} GB free; it needs {_gb(_LEAST_FREE_BYTES)} GB."
     if facts["shared_bytes"] < OBJECT_STORE_BYTES:
         return f"Its /dev/shm has {facts['shared_bytes'] >> 20} MiB free; Ray needs {OBJECT_STORE_BYTES >> 20} MiB."
+    return None
+
+
+def _placed(hosts: Hosts, facts: Facts, head: Facts) -> str | None:
     if len(facts["root"]) > _SOCKET_ROOT:
         return f"The folder '{facts['root']}' has too long a name for Ray's sockets; choose a shorter 'folder'."
     if hosts.stage_tls is not None and facts["root"] != head["root"]:
         return "Its folder has another path than on the first coordinator; 'tls: {stages: ...}' needs one 'folder'."
-    return _busy(hosts, host, facts)
+    return None
 
 
 def ports(hosts: Hosts, host: Host) -> dict[int, str]:

@@ -66,6 +66,7 @@ class Process:
     grace: int
     """Seconds to end by itself."""
     folders: tuple[str, ...] = ()
+    """That are empty when it starts; what was in them is kept once."""
 
     def spec(self) -> dict[str, Any]:
         """What would make it another process, without the secrets themselves."""
@@ -88,7 +89,7 @@ class Cluster:
     """Nodes with CPUs to wait for."""
 
 
-def files(hosts: Hosts, host: Host, local: Files, token: str) -> dict[str, bytes]:
+def files(host: Host, local: Files, token: str) -> dict[str, bytes]:
     """Files of a host by path in the deployment's folder; all of them 0600."""
     found = {TOKEN: token.encode()} if token else {}
     found |= {f"stage-tls/{name}": data for name, data in local.stage_tls.items()}
@@ -133,9 +134,7 @@ def ray_node(hosts: Hosts, host: Host, facts: dict[str, Any], cluster: Cluster) 
     )
 
 
-def coordinator(
-    hosts: Hosts, host: Host, facts: dict[str, Any], cluster: Cluster, local: Files, node: str
-) -> Process:
+def coordinator(hosts: Hosts, host: Host, facts: dict[str, Any], cluster: Cluster, local: Files, node: str) -> Process:
     """The coordinator of a host; `node`: identity of the Ray node beside it."""
     env = host.environment | RAY_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": f"{facts['root']}/{TOKEN}"}
     env["TRIREME_RAY_NODES"] = str(cluster.nodes)

@@ -81,7 +81,7 @@ class Rollout:
 
     async def _look(self, host: Host, installation: Installation | None) -> Facts:
         self.report.progress(host.name, "connecting")
-        names = desired.files(self._hosts, host, self._local, "-")
+        names = desired.files(host, self._local, "-")
         request = {
             "do": "look", "python": host.python, "env": host.environment, "address": host.address,
             "pack": None if "://" in self._hosts.model or not self._hosts.model else self._hosts.model,
@@ -120,13 +120,15 @@ class Rollout:
     async def _node(self, host: Host, cluster: Cluster) -> str:
         """Files and the Ray node of a host; the node's identity."""
         wanted = desired.ray_node(self._hosts, host, self._facts[host], cluster)
-        wanted_files = desired.files(self._hosts, host, self._local, "" if host == self._head else cluster.token)
+        wanted_files = desired.files(host, self._local, "" if host == self._head else cluster.token)
         files = file_change(self._facts[host], wanted_files)
         return await self._reach(host, wanted, files)
 
     async def _coordinators(self, nodes: dict[Host, str], cluster: Cluster) -> None:
         absent = {host for host in self._chosen if host not in nodes}
-        cluster = Cluster(cluster.token, cluster.head, len([host for host in self._hosts.workers if host not in absent]))
+        cluster = Cluster(
+            cluster.token, cluster.head, len([host for host in self._hosts.workers if host not in absent])
+        )
         if not cluster.nodes:
             await self._take_back(list(nodes))
             return self._fail_all("No host takes stages, so that no coordinator can serve.")
@@ -184,13 +186,12 @@ class Rollout:
     async def _take_back(self, hosts: list[Host]) -> None:
         """Stops what this run started on these hosts, the head's last."""
         for group in ([host for host in hosts if host != self._head], [host for host in hosts if host == self._head]):
-            begun = {host: self._begun.pop(host) for host in group if self._begun.get(host)}
-            steps = {
-                host: [{"stop": name, "seconds": self._grace(name)} for name in reversed(names)]
-                for host, names in begun.items()
-            }
-            notes = {host: [f"stops {name} again" for name in reversed(names)] for host, names in begun.items()}
-            await self._each(steps, lambda host, s=steps, n=notes: self._apply(host, Change(s[host], n[host])))
+            await self._each(group, self._undo)
+
+    async def _undo(self, host: Host) -> None:
+        names = self._begun.pop(host, [])[::-1]
+        steps = [{"stop": name, "seconds": self._grace(name)} for name in names]
+        await self._apply(host, Change(steps, [f"stops {name} again" for name in names]))
 
     def _grace(self, name: str) -> int:
         return 15 if name == RAY else int(self._hosts.serve.get("drain_seconds") or 30) + 60

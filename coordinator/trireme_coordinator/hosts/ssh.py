@@ -31,7 +31,9 @@ command -v "$p" >/dev/null || exit {_NO_PYTHON}
 "$p" -c 'import sys; sys.exit(sys.version_info < {_NEWEST})' || exit {_OLD_PYTHON}
 exec "$p" {{rest}}
 """
-_UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall(sys.argv[1], filter='data')"
+_UNPACK = (
+    "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall(sys.argv[1], filter='data')"
+)
 _CAUSES = (
     ("REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key has changed; make sure that it is the same machine"),
     ("Host key verification failed", "its host key is not known; connect once with ssh to accept it"),
@@ -49,10 +51,12 @@ _CAUSES = (
 Tell = Callable[[str], None]
 
 
+_PROGRAM = Path(agent.__file__).read_text(encoding="utf-8")
+
+
 async def call(host: Host, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """The agent's result. `tell` gets what it says while it works. StartupError."""
-    program = Path(agent.__file__).read_text(encoding="utf-8")
-    text = f"{program}\nmain(json.loads({json.dumps(json.dumps(request))}))\n"
+    text = f"{_PROGRAM}\nmain(json.loads({json.dumps(json.dumps(request))}))\n"
     command = _RUN.format(python=_quoted_path(host.python), rest="-")
     process = await _started(host, command, text.encode())
     try:

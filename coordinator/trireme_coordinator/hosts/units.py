@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trireme_coordinator.hosts import desired
-from trireme_coordinator.hosts.desired import COORDINATOR, RAY, TOKEN, Cluster, Files, Process
+from trireme_coordinator.hosts.desired import COORDINATOR, RAY, Cluster, Files, Process
 from trireme_coordinator.hosts.hosts_file import Host, Hosts
 from trireme_proto.errors import ConfigurationError
 
@@ -67,9 +67,7 @@ def tree(hosts: Hosts, host: Host, local: Files, token: str, python: str, user: 
     root = f"/var/lib/{hosts.name}"
     facts = {"root": root, "python": python, "versions": []}
     nodes = Cluster(token, "", len(hosts.workers))
-    found = {
-        f"{root}/{name}": data for name, data in desired.files(hosts, host, local, token).items()
-    }
+    found = {f"{root}/{name}": data for name, data in desired.files(host, local, token).items()}
     processes = [desired.ray_node(hosts, host, facts, nodes)]
     if host.coordinates:
         processes.append(desired.coordinator(hosts, host, facts, nodes, local, ""))

@@ -17,7 +17,15 @@ import pytest
 
 from trireme_coordinator.hosts import agent
 
-LOOK = {"do": "look", "python": "/nowhere/python", "env": {}, "address": "127.0.0.1", "pack": None, "ports": [], "files": []}
+LOOK = {
+    "do": "look",
+    "python": "/nowhere/python",
+    "env": {},
+    "address": "127.0.0.1",
+    "pack": None,
+    "ports": [],
+    "files": [],
+}
 
 
 def program(root: Path, **request: Any) -> str:
@@ -50,7 +58,9 @@ two = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], s
 print(one.pid, two.pid, "ready", flush=True)
 time.sleep(600)
 """
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+)
 
 
 @pytest.fixture
@@ -168,6 +178,15 @@ def test_the_log_before_is_kept(root: Path) -> None:
     assert sorted(path.name for path in (root / "logs").iterdir()) == ["one.log", "one.log.1"]
 
 
+def test_folders_are_empty_at_the_start_and_what_was_there_is_kept(root: Path) -> None:
+    for number in (1, 2):
+        step = start(SERVES) | {"folders": [str(root / "work")]}
+        ask(root, do="apply", steps=[step, {"stop": "one", "seconds": 10}])
+        assert list((root / "work").iterdir()) == []
+        (root / "work" / str(number)).touch()
+    assert [path.name for path in (root / "work.old").iterdir()] == ["1"]
+
+
 def test_two_at_once_are_refused(root: Path) -> None:
     root.mkdir()
     with (root / "lock").open("w") as file:
@@ -177,10 +196,10 @@ def test_two_at_once_are_refused(root: Path) -> None:
 
 def test_facts(root: Path, tmp_path: Path) -> None:
     (tmp_path / "trireme.json").touch()
-    listener = subprocess.Popen(
-        [sys.executable, "-c", "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    listens = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    )
+    listener = subprocess.Popen([sys.executable, "-c", listens], stdin=-1, stdout=-1, text=True)
     port = int(listener.stdout.readline())
     request = LOOK | {"python": sys.executable, "pack": str(tmp_path), "ports": [port], "files": ["none"]}
     found = ask(root, **request)["result"]

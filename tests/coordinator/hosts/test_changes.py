@@ -26,7 +26,9 @@ def changed(**fields: Any) -> Process:
 
 def test_what_runs_as_wanted_is_left_alone() -> None:
     assert process_change(facts(PROCESS), PROCESS).steps == []
-    assert process_change(facts(PROCESS), changed(env=PROCESS.env | {"N": "3"})).steps == []  # matters at its start only
+    assert (
+        process_change(facts(PROCESS), changed(env=PROCESS.env | {"N": "3"})).steps == []
+    )  # matters at its start only
 
 
 def test_what_is_not_there_is_started() -> None:
@@ -71,6 +73,9 @@ def test_secrets_are_neither_kept_nor_shown() -> None:
 def test_only_files_that_differ_are_written() -> None:
     same = hashlib.sha256(b"same").hexdigest()
     change = file_change(facts(None, a=same, b="other", c=""), {"a": b"same", "b": b"new", "c": b"first"})
-    assert [(step["write"], base64.b64decode(step["data"])) for step in change.steps] == [("b", b"new"), ("c", b"first")]
+    assert [(step["write"], base64.b64decode(step["data"])) for step in change.steps] == [
+        ("b", b"new"),
+        ("c", b"first"),
+    ]
     assert change.notes == ["updates b", "writes c"]
     assert "new" not in "".join(map(command_line, change.steps))

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import json
-
 from pathlib import Path
 
 import pytest
-
 
 from trireme_coordinator.hosts import hosts_file
 from trireme_coordinator.hosts.hosts_file import read_hosts

@@ -19,6 +19,7 @@ from trireme_coordinator.hosts.outcome import Report
 from trireme_coordinator.hosts.rollout import Rollout
 from trireme_proto.errors import StartupError
 
+NO_FILES = Files()
 A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 FILE: dict[str, Any] = {
     "hosts": [{"host": A, "roles": ["coordinator"]}, {"host": B}, {"host": C}],
@@ -52,8 +53,10 @@ class Machines:
     def _look(self, name: str) -> dict[str, Any]:
         found = {
             "root": "/srv/t", "python": "python3", "python_version": "3.12.1", "versions": ["0.1.0", "2.60.0"],
-            "installed": "", "free_bytes": 10**11, "shared_bytes": 10**9, "pack": True, "writable": True, "busy": [],
-            "files": self.files.get(name, {}), "wheels": {}, "processes": copy.deepcopy(self.processes.setdefault(name, {})),
+            "installed": "",
+            "free_bytes": 10**11, "shared_bytes": 10**9, "pack": True, "writable": True, "busy": [],
+            "files": self.files.get(name, {}), "wheels": {},
+            "processes": copy.deepcopy(self.processes.setdefault(name, {})),
         }  # fmt: skip
         return found | self.facts.get(name, {})
 
@@ -66,8 +69,8 @@ class Machines:
                     raise StartupError(sentence)
                 started.append(what)
                 self.processes[name][what] = {
-                    "alive": True, "left": 3, "pid": 7, "since": 1, "bytes": 1, "spec": step["spec"], "env": step["env"],
-                    "identity": f"start-{self._starts}",
+                    "alive": True, "left": 3, "pid": 7, "since": 1, "bytes": 1, "spec": step["spec"],
+                    "env": step["env"], "identity": f"start-{self._starts}",
                 }  # fmt: skip
                 return f"start-{self._starts}"
             case {"stop": what}:
@@ -86,7 +89,7 @@ class Case:
     def __init__(self, folder: Path, machines: Machines) -> None:
         self.folder, self.machines = folder, machines
 
-    async def up(self, file: dict[str, Any] = FILE, local: Files = Files(), **options: Any) -> Report:
+    async def up(self, file: dict[str, Any] = FILE, local: Files = NO_FILES, **options: Any) -> Report:
         return await self._run(file, local, "up", options)
 
     async def down(self, file: dict[str, Any] = FILE, **options: Any) -> Report:
@@ -235,7 +238,10 @@ async def test_new_certificates_are_written_and_nothing_is_started_anew(case: Ca
         ({"pack": False}, "There is no pack at the place that 'model' names (no trireme.json)."),
         ({"free_bytes": 10**8}, "It has 0.1 GB free; it needs 0.5 GB."),
         ({"shared_bytes": 64 << 20}, "Its /dev/shm has 64 MiB free; Ray needs 80 MiB."),
-        ({"root": "/srv/" + 40 * "x"}, f"The folder '/srv/{40 * 'x'}' has too long a name for Ray's sockets; choose a sh"),
+        (
+            {"root": "/srv/" + 40 * "x"},
+            f"The folder '/srv/{40 * 'x'}' has too long a name for Ray's sockets; choose a sh",
+        ),
         ({"busy": [6380]}, "Another program listens on port 6380, which ray needs; choose another in 'ports'."),
     ],
 )

@@ -43,9 +43,10 @@ async def test_a_request_and_its_result(tmp_path: Path) -> None:
 
 async def test_what_the_agent_refuses_is_said(tmp_path: Path) -> None:
     async with ssh_hosts(tmp_path, ["127.0.0.31"]) as hosts:
+        step = {"start": "one", "argv": ["sh", "-c", "echo oh no"], "env": {}, "spec": {}, "ready": "x", "seconds": 9}
+        host = host_of(hosts, tmp_path)
         with pytest.raises(StartupError, match=r"^one ended while it started: oh no$"):
-            step = {"start": "one", "argv": ["sh", "-c", "echo oh no"], "env": {}, "spec": {}, "ready": "x", "seconds": 9}
-            await ask(host_of(hosts, tmp_path), do="apply", steps=[step])
+            await ask(host, do="apply", steps=[step])
 
 
 async def test_a_shell_that_prints_does_not_disturb(tmp_path: Path) -> None:
@@ -53,7 +54,10 @@ async def test_a_shell_that_prints_does_not_disturb(tmp_path: Path) -> None:
         noisy = tmp_path / "noisy"
         noisy.write_text(f'#!/bin/sh\necho "Welcome {{"\nexec {sys.executable} "$@"\n')
         noisy.chmod(0o700)
-        assert await ask(host_of(hosts, tmp_path, python=str(noisy)), do="apply", steps=[]) == {"started": [], "results": []}
+        assert await ask(host_of(hosts, tmp_path, python=str(noisy)), do="apply", steps=[]) == {
+            "started": [],
+            "results": [],
+        }
 
 
 async def test_each_reason_why_ssh_fails_is_a_sentence(tmp_path: Path) -> None:
@@ -66,10 +70,16 @@ async def test_each_reason_why_ssh_fails_is_a_sentence(tmp_path: Path) -> None:
         for changes, sentence in (
             ({"key": str(tmp_path / "other")}, "ssh cannot connect: it refuses the key of that user."),
             ({"port": free}, "ssh cannot connect: nothing listens on its ssh port."),
-            ({"options": ["UserKnownHostsFile=/dev/null"]}, "ssh cannot connect: its host key is not known; connect once"),
+            (
+                {"options": ["UserKnownHostsFile=/dev/null"]},
+                "ssh cannot connect: its host key is not known; connect once",
+            ),
             ({"options": ["Nonsense=1"]}, "ssh cannot connect: an ssh option is not known."),
             ({"host": "no-such-host.invalid", "address": "127.0.0.31"}, "ssh cannot connect: its name is not known."),
-            ({"python": "/nowhere/python"}, "There is no Python at '/nowhere/python'; name one with 'python', or install"),
+            (
+                {"python": "/nowhere/python"},
+                "There is no Python at '/nowhere/python'; name one with 'python', or install",
+            ),
             ({"python": "~/my python"}, "There is no Python at '~/my python'; name one"),
             ({"python": "false"}, "'false' is older than Python 3.11."),
         ):

@@ -95,8 +95,8 @@ def test_they_are_hardened(written: Path) -> None:
     for path in written.rglob("*.service"):
         text = path.read_text()
         for key, value in (
-            ("NoNewPrivileges", "yes"), ("ProtectSystem", "strict"), ("ProtectHome", "yes"), ("LimitMEMLOCK", "infinity"),
-            ("Restart", "always"), ("KillMode", "mixed"), ("CapabilityBoundingSet", ""),
+            ("NoNewPrivileges", "yes"), ("ProtectSystem", "strict"), ("ProtectHome", "yes"),
+            ("LimitMEMLOCK", "infinity"), ("Restart", "always"), ("KillMode", "mixed"), ("CapabilityBoundingSet", ""),
         ):  # fmt: skip
             assert values(text, key) == [value], key
         assert "MemoryDenyWriteExecute" not in text  # kernels are compiled when a stage starts
@@ -120,7 +120,9 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze, which is not installed")
 def test_systemd_finds_nothing_wrong(written: Path) -> None:
     for path in written.rglob("*.service"):
-        done = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stdout + done.stderr) == (0, ""), path
         done = subprocess.run(
             ["systemd-analyze", "security", "--offline=yes", "--threshold=25", path],
