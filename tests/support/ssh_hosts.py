@@ -5,6 +5,7 @@ that run commands as real processes. The client is the system's `ssh`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
@@ -37,11 +38,24 @@ class SshHost:
             "sh", "-c", command, cwd=self.home, env=self.environment | {"HOME": str(self.home)},
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
+        feeding = asyncio.ensure_future(_feed(process, child))
         try:
-            await process.redirect(child.stdin, child.stdout, child.stderr)
+            await process.redirect(stdout=child.stdout, stderr=child.stderr)
             process.exit(await child.wait())
         finally:
+            feeding.cancel()
             await process.wait_closed()
+
+
+async def _feed(process: asyncssh.SSHServerProcess[bytes], child: asyncio.subprocess.Process) -> None:
+    """Standard input, as far as the command reads it."""
+    if child.stdin is None:
+        return
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, asyncssh.Error):
+        while data := await process.stdin.read(1 << 16):
+            child.stdin.write(data)
+            await child.stdin.drain()
+    child.stdin.close()
 
 
 @dataclass

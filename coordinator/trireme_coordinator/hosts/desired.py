@@ -29,7 +29,7 @@ RAY_ENVIRONMENT = {
 }
 """As the chart has it (helm/trireme/templates/configmap-ray.yaml)."""
 _LAST_MINUTE = 60
-_START_SECONDS = {RAY: 120, COORDINATOR: 3600}
+_START_SECONDS = {RAY: 300, COORDINATOR: 3600}
 """A coordinator waits for stages that may have to fetch tens of gigabytes first; it says what it waits for."""
 _TLS_NAMES = {"cert": "tls.crt", "key": "tls.key", "client-ca": "client-ca.crt", "redis-ca": "redis-ca.crt"}
 STAGE_FILES = ("ca.crt", "tls.crt", "tls.key")

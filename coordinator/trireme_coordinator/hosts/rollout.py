@@ -12,7 +12,7 @@ from typing import Any
 
 from trireme_coordinator.hosts import checks, desired
 from trireme_coordinator.hosts.changes import Change, Facts, command_line, file_change, process_change
-from trireme_coordinator.hosts.desired import COORDINATOR, RAY, Cluster, Files, Process
+from trireme_coordinator.hosts.desired import RAY, Cluster, Files, Process
 from trireme_coordinator.hosts.hosts_file import Host, Hosts
 from trireme_coordinator.hosts.install import Installation
 from trireme_coordinator.hosts.outcome import Report
@@ -46,7 +46,7 @@ class Rollout:
         if self._head not in self._facts:
             return self._fail_all(f"Ray's head cannot run on {self._head.name}, so that there is nothing to join.")
         token = await self._each([self._head], self._token)
-        head = await self._each([self._head], lambda host: self._node(host, Cluster(next(iter(token.values()), ""))))
+        head = await self._each(token, lambda host: self._node(host, Cluster(token[host])))
         if self._head not in head:
             return self._fail_all(f"Ray's head did not start on {self._head.name}.")
         cluster = Cluster(token[self._head], head[self._head])
@@ -177,7 +177,7 @@ class Rollout:
 
     async def _stop(self, host: Host, which: Callable[[str], bool]) -> None:
         found = self._facts[host]["processes"]
-        names = sorted((name for name in found if which(name)), key=[COORDINATOR, RAY].index)
+        names = sorted((name for name in found if which(name)), key=lambda name: name == RAY)
         steps = [{"stop": name, "seconds": self._grace(name)} for name in names]
         await self._apply(host, Change(steps, [f"stops {name}" for name in names]))
         for name in names:

@@ -12,7 +12,7 @@ import json
 import shlex
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -109,7 +109,7 @@ async def _started(host: Host, command: str, data: bytes) -> asyncio.subprocess.
 async def _result(host: Host, process: asyncio.subprocess.Process, tell: Tell) -> dict[str, Any]:
     words = asyncio.ensure_future(_words(process))
     result: dict[str, Any] | None = None
-    async for line in cast("asyncio.StreamReader", process.stdout):
+    async for line in _lines(cast("asyncio.StreamReader", process.stdout)):
         match _message(line.decode(errors="replace")):
             case {"progress": str(text)}:
                 tell(text)
@@ -121,6 +121,17 @@ async def _result(host: Host, process: asyncio.subprocess.Process, tell: Tell) -
     if result is None:
         raise StartupError(_why(host, code, said))
     return result
+
+
+async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:  # so asyncio says that a line is longer than `limit`
+            raise StartupError("The host answers with a line that is too long.") from None
+        if not line:
+            return
+        yield line
 
 
 def _message(line: str) -> dict[str, Any]:

@@ -186,6 +186,17 @@ async def test_without_the_head_nothing_is_touched(case: Case) -> None:
     assert report.failures[B] == f"Ray's head cannot run on {A}, so that there is nothing to join."
 
 
+async def test_where_the_head_refuses_its_token_nothing_is_started(case: Case) -> None:
+    case.machines.broken[A, "apply"] = "No space left on device."
+    report = await case.up()
+    assert case.machines.log == []
+    assert report.failures == {
+        A: "No space left on device.",
+        B: f"Ray's head did not start on {A}.",
+        C: f"Ray's head did not start on {A}.",
+    }
+
+
 async def test_without_any_worker_the_head_is_taken_back(case: Case) -> None:
     for name in (B, C):
         case.machines.broken[name, "ray"] = "ray ended."

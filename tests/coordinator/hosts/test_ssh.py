@@ -60,6 +60,17 @@ async def test_a_shell_that_prints_does_not_disturb(tmp_path: Path) -> None:
         }
 
 
+async def test_a_shell_that_prints_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "_LINE_BYTES", 1 << 10)
+    async with ssh_hosts(tmp_path, ["127.0.0.31"]) as hosts:
+        endless = tmp_path / "endless"
+        endless.write_text('#!/bin/sh\n[ "$1" = - ] || exit 0\nhead -c 9999 /dev/zero\n')
+        endless.chmod(0o700)
+        host = host_of(hosts, tmp_path, python=str(endless))
+        with pytest.raises(StartupError, match=r"^The host answers with a line that is too long\.$"):
+            await ask(host, do="apply", steps=[])
+
+
 async def test_each_reason_why_ssh_fails_is_a_sentence(tmp_path: Path) -> None:
     async with ssh_hosts(tmp_path, ["127.0.0.31"]) as hosts:
         (tmp_path / "other").write_bytes(hosts.key.read_bytes().replace(b"A", b"B", 1))
