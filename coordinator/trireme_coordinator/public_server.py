@@ -11,6 +11,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
+from trireme_coordinator.auth.guard import Guard
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.leadership import Leadership, SoleLeadership
 from trireme_coordinator.placement import LayersOf, Placed
@@ -61,12 +62,19 @@ def _not_free(host: str, port: int) -> ConfigurationError:
 class PublicServer:
     """All services on one port. To be made after Ray was started: Ray forks, which gRPC's threads do not survive."""
 
-    def __init__(self, host: str, port: int, door: Door | None = None) -> None:
-        """`door`: who may come in; None: everybody."""
+    def __init__(
+        self, host: str, port: int, door: Door | None = None, *, guard: Guard | None = None, reflection: bool = True
+    ) -> None:
+        """`door`: whether anybody may come in; None: yes. `guard`: who; None: everybody. `reflection`: whether callers
+        can have the methods listed.
+        """
         self._server = grpc.aio.server(
-            options=_OPTIONS, maximum_concurrent_rpcs=LIMITS.concurrent_calls, interceptors=[door] if door else []
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=LIMITS.concurrent_calls,
+            interceptors=[each for each in (guard, door) if each],
         )
         self._health = HealthServicer()
+        self._reflection = reflection
         try:
             bound = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
@@ -114,9 +122,9 @@ class PublicServer:
         add_SessionsServicer_to_server(SessionsService(gate, engine), self._server)
         add_ClusterServicer_to_server(cluster, self._server)
         add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._server
-        )
+        if self._reflection:
+            names = (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self.set_healthy(healthy=False)  # until somebody says otherwise
         await self._server.start()
