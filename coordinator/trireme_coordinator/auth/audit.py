@@ -5,8 +5,8 @@ answer, a key, a token or a session's id (who knows one may use the session).
      "subject": "key:0123456789ab", "peer": "ipv4:10.0.0.7:52100", "result": "OK", "reason": "", "seconds": 1.25,
      "tokens": 83, "trace_id": "..."}
 
-Written by a thread of its own, so that a slow disk costs no token. What does not fit the queue is counted, and the count
-is a line of its own. A file that was moved away (logrotate) is made anew.
+Written by a thread of its own, so that a slow disk costs no token. What does not fit the queue is counted, and that
+count is a line of its own. A file that was moved away (logrotate) is made anew.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class AuditLog:
         if self._target == STDOUT:
             return
         try:
-            same = os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._target))
+            same = os.path.samestat(os.fstat(self._file.fileno()), Path(self._target).stat())
         except FileNotFoundError:
             same = False
         if not same:

@@ -24,7 +24,6 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 """All that can be allowed. No HMAC, and not "none"."""
 _SCOPE_PREFIX = "trireme:"
 _SUBJECT_LENGTH = 128
-_LEAST_BITS = {"enforce_minimum_key_length": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class TokenVerifier:
 
     def __init__(self, rules: TokenRules, keys: KeySet) -> None:
         self._rules, self._keys = rules, keys
-        self._jwt = jwt.PyJWT(_LEAST_BITS)
+        self._jwt = jwt.PyJWT({"enforce_minimum_key_length": True})
 
     async def identify(self, token: str) -> Identity | None:
         """Whom it is about; None where it is no good, for whichever reason. Unavailable where that cannot be told."""
