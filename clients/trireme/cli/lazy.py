@@ -30,6 +30,8 @@ _HELP = {
     "fetch": "Copy a pack, or the part that some layers need, from a URL.",
     "logits": "Write a model's logits for given tokens to a .npy file.",
     "keys": "Create, list and revoke API keys.",
+    "certs": "Make certificates for TLS.",
+    "redis-acl": "Print a Redis user who may run only our commands on only our keys.",
     "warmup": "Compile the kernels ahead, for container images and first starts.",
 }
 _MEMBER_HELP = {

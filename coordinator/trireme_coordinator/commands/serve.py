@@ -14,8 +14,10 @@ import typer
 from trireme_coordinator.auth.settings import KeysOptions
 from trireme_coordinator.config import ServeConfig, from_environment
 from trireme_coordinator.options import with_options
+from trireme_coordinator.tls_options import TlsOptions
 
 
+@with_options("TLS", TlsOptions)
 @with_options("API keys and tokens", KeysOptions)
 def serve(
     pack: Annotated[
