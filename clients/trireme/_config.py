@@ -4,6 +4,7 @@ TRIREME_TARGET  address of the server, HOST:PORT, where none is given; else loca
 TRIREME_CA      file of the CA that the server's certificate comes from, or the word system; calls go by TLS then
 TRIREME_CERT    file of the certificate that this client shows, and of its key:
 TRIREME_KEY
+TRIREME_API_KEY the API key, or token, that is sent with each call
 TRIREME_DEBUG   1: the command line shows tracebacks
 GRPC_VERBOSITY  gRPC's own; where it is not set, gRPC is told to keep what it notes about connections to itself, since
                 that reaches the caller as an error. gRPC looks when it is loaded: the package imports this file first.
@@ -27,6 +28,11 @@ def default_target() -> str:
 def file_of(what: str, given: str | os.PathLike[str] | None) -> str:
     """The name of a file: what the caller gave, else the environment's; "": neither."""
     return os.environ.get(f"TRIREME_{what}", "") if given is None else os.fspath(given)
+
+
+def api_key() -> str:
+    """What is sent with each call when the caller gives none; "": nothing."""
+    return os.environ.get("TRIREME_API_KEY", "")
 
 
 def debug() -> bool:
