@@ -20,6 +20,7 @@ from trireme.cli import options, output
 from trireme.cli import overhead as costs
 from trireme.cli.bench_failover import failover
 from trireme.cli.bench_plan import plan
+from trireme.cli.secured import secured
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 from trireme_proto.load import Mix, Objective
@@ -36,6 +37,7 @@ def group() -> None:
 
 
 @app.command()
+@secured
 def serve(
     target: Annotated[
         str | None,
