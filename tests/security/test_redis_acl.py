@@ -1,4 +1,4 @@
-"""Redis ACL (CVE-2025-49844, -46817, -46818, -21605): a user with just our keys and commands; no scripts or settings."""
+"""Redis ACL (CVE-2025-49844, -46817, -21605): a user with our keys and commands alone, no scripts or settings."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def test_redis_acl_refuses_every_command_that_is_not_ours(server: Server) -> Non
     """All that this server has, so that a later one's new commands are refused too."""
     ours = {*COMMANDS, *PAGE_COMMANDS}
     with server.admin() as admin:
+        admin.set_response_callback("COMMAND", lambda names, **_: names)
         names = [name.decode() for name in admin.execute_command("COMMAND", "LIST")]
         allowed = {name for name in names if _may(admin, name)}
     assert len(names) > 200
