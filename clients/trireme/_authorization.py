@@ -31,7 +31,7 @@ def authorization(
         return Authorization()
     if len(key) > _LONGEST or not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError("The API key has characters that no key has; was more than the key copied?")
-    if not (encrypted or insecure or all(map(is_loopback, targets))):
+    if not (encrypted or insecure or _config.insecure_api_key() or all(map(is_loopback, targets))):
         raise ConfigurationError(
             "An API key is not sent to another machine without TLS: give a CA (ca=, --ca, TRIREME_CA; 'system' for the "
             "public ones), or say insecure_api_key=True (--insecure-api-key)."

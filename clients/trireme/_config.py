@@ -13,11 +13,22 @@ GRPC_VERBOSITY  gRPC's own; where it is not set, gRPC is told to keep what it no
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 DEFAULT_PORT = 50051
 DEFAULT_TARGET = f"localhost:{DEFAULT_PORT}"
+
+
+@dataclass(slots=True)
+class _Used:
+    api_key: str = ""
+    insecure: bool = False
+
+
+_used = _Used()
 
 
 def default_target() -> str:
@@ -32,7 +43,22 @@ def file_of(what: str, given: str | os.PathLike[str] | None) -> str:
 
 def api_key() -> str:
     """What is sent with each call when the caller gives none; "": nothing."""
-    return os.environ.get("TRIREME_API_KEY", "")
+    return _used.api_key or os.environ.get("TRIREME_API_KEY", "")
+
+
+def insecure_api_key() -> bool:
+    """Whether a person said that the key may travel readable."""
+    return _used.insecure
+
+
+def use_api_key(key: str | None, *, insecure: bool) -> None:
+    """For the rest of this process, what a command was given. Not in the environment, which other processes inherit."""
+    _used.api_key, _used.insecure = key or "", insecure
+
+
+def use_files(files: Mapping[str, str | None]) -> None:
+    """For the rest of this process, what a command was given, by name ("ca", "cert", "key"); None: not given."""
+    os.environ |= {f"TRIREME_{what.upper()}": file for what, file in files.items() if file is not None}
 
 
 def debug() -> bool:

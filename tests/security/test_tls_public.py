@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,13 @@ async def served(pack: Pack, folder: Path, *, mutual: bool = False) -> AsyncIter
     options: dict[str, Any] = {"ca": folder / "ca.crt"} | (as_client(folder) if mutual else {})
     async with (
         local_pipeline(pack, 1, speculation=False) as local,
-        slowed(local),
         serving(local, store, tls=server_files(folder, mutual=mutual), mutual=mutual, **options) as server,
     ):
+        slow_down(local)
         yield server
 
 
-@contextmanager
-def slowed(local: LocalPipeline) -> Iterator[None]:
+def slow_down(local: LocalPipeline) -> None:
     """A step takes 20 ms, so that a stream of 150 tokens is still there after some handshakes."""
     stepper, step = local.stages[0].stepper, local.stages[0].stepper.step
 
@@ -55,7 +54,6 @@ def slowed(local: LocalPipeline) -> Iterator[None]:
         return step(*args)
 
     stepper.step = slow  # type: ignore[method-assign]
-    yield
 
 
 async def refused(address: str, **options: Any) -> str:
