@@ -81,6 +81,6 @@ async def test_over_the_wire_too(pack: Pack, tmp_path: Path) -> None:
                 await client.sessions.get(name)
             with pytest.raises((errors.InvalidRequest, errors.SessionNotFound)):
                 await client.generate([1], session=name, max_tokens=1).result()
-            if name != "..":
+            if name not in {"..", "x:y"}:  # ids of requests may be these: they name nothing but themselves
                 with pytest.raises(errors.InvalidRequest):
                     await client.generate([1], request_id=name, max_tokens=1).result()
