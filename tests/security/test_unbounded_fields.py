@@ -29,7 +29,7 @@ VOCABULARY, CONTEXT = 1000, 512
 BOUNDS = Bounds(VOCABULARY, CONTEXT, 1.0, 0, 1.0)
 NOT_NUMBERS = (math.nan, math.inf, -math.inf)
 SAMPLING: dict[str, tuple[list[Any], list[Any]]] = {
-    "temperature": ([0.0, LIMITS.temperature], [-0.001, -1.0, math.nextafter(100, 200, steps=2**40), *NOT_NUMBERS]),
+    "temperature": ([0.0, LIMITS.temperature], [-0.001, -1.0, LIMITS.temperature + 0.001, *NOT_NUMBERS]),
     "top_k": ([0, VOCABULARY], [VOCABULARY + 1, 2**32 - 1]),
     "top_p": ([1e-6, 1.0], [0.0, -0.5, 1.0001, *NOT_NUMBERS]),
     "seed": ([0, 2**64 - 1], []),
