@@ -92,6 +92,7 @@ async def test_ten_thousand_streams_opened_and_reset(pack: Pack, tmp_path: Path,
             await flood(server.served.address, headers)
             busy = await stream.result()
         assert busy.token_ids == calm.token_ids
+        assert ("blue" in server.keys.quotas._balances) == known, "the flood arrived as calls, or it shows nothing"
         assert psutil.Process().memory_info().rss - before < 200 * MIB
         await eventually(lambda: _idle(server))
         again = await client.generate([0, 300, 301], **ANSWER).result()

@@ -22,7 +22,8 @@ class Scope(StrEnum):
 
 _GENERATE = ("Generate", "Tokenize", "Detokenize")
 _SESSIONS = ("Create", "Get", "List", "Delete", "Fork", "Rewind", "Export", "Import")
-_CLUSTER = ("Status", "PreviewPlacement")
+_CLUSTER = ("Status", "PreviewPlacement", "Profile")
+_ADMIN = {"Traces": ("ListTraces", "GetTrace")}
 
 HEALTH = frozenset(f"/grpc.health.v1.Health/{name}" for name in ("Check", "List", "Watch"))
 """Open to everybody: probes have no keys, and learn no more than whether the server is there."""
@@ -32,6 +33,7 @@ SCOPES: Mapping[str, Scope] = MappingProxyType(
     {f"/trireme.v1.Inference/{name}": Scope.GENERATE for name in _GENERATE}
     | {f"/trireme.v1.Sessions/{name}": Scope.SESSIONS for name in _SESSIONS}
     | {f"/trireme.v1.Cluster/{name}": Scope.CLUSTER for name in _CLUSTER}
+    | {f"/trireme.v1.{service}/{name}": Scope.ADMIN for service, names in _ADMIN.items() for name in names}
 )
 """By full method name."""
 STREAMS = frozenset({"/trireme.v1.Inference/Generate"})
