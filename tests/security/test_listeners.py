@@ -5,6 +5,7 @@ dashboard, no jobs and nobody without the token.
 
 from __future__ import annotations
 
+import http.client
 import os
 import subprocess
 import sys
@@ -12,17 +13,36 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
+
+from trireme_worker.stage_links import is_loopback
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240
 JOBS_PORT = 8265
-ALLOWED_BEYOND_LOOPBACK: dict[str, str] = {
-    "raylet": "Ray's C++ servers bind all addresses; every call needs the cluster's token",
-    "gcs_server": "the same",
-    "python": "the same, of the workers' core",
+RAYS_OWN: dict[str, str] = {
+    "gcs_server": "Ray's servers in C++ bind all addresses; every call needs the cluster's token",
+    "raylet": "the same",
+    "ray::StageProcess": "the same, in the core of each worker",
+    "ray::StageProces": "the same, as Linux cuts the name",
+    "python": "the same, in the core of the coordinator, which is a driver",
+    "ray::DashboardAgent": "Ray's agent of the node: binds the node's address, wants the token",
+    "ray::DashboardA": "the same, as Linux cuts the name",
+    "ray::RuntimeEnvAgent": "the same, for environments of workers",
+    "ray::RuntimeEnv": "the same, as Linux cuts the name",
 }
+"""Programs that listen beyond loopback, and why they may."""
+METHODS = (
+    "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+    "/ray.rpc.InternalKVGcsService/InternalKVKeys",
+    "/ray.rpc.JobInfoGcsService/GetAllJobInfo",
+    "/ray.rpc.NodeManagerService/GetNodeStats",
+    "/ray.rpc.NodeManagerService/RequestWorkerLease",
+    "/ray.rpc.CoreWorkerService/GetCoreWorkerStats",
+    "/ray.rpc.CoreWorkerService/PushTask",
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +95,57 @@ def listeners(process: psutil.Process) -> list[Listener]:
 
 
 @pytest.mark.timeout(START_SECONDS + 60)
-def test_listeners_are_where_they_are_meant(served: tuple[psutil.Process, str]) -> None:
-    found = listeners(served[0])
-    for each in found:
-        print(each)
-    assert found
+def test_listeners_beyond_loopback_are_rays_and_no_other(served: tuple[psutil.Process, str]) -> None:
+    process, address = served
+    found = listeners(process)
+    open_ones = [each for each in found if not is_loopback(each.host)]
+    assert {each.program for each in open_ones} <= set(RAYS_OWN), open_ones
+    ours = [each for each in found if each not in open_ones]
+    assert address in {f"{each.host}:{each.port}" for each in ours}
+    assert sum(each.program.startswith("ray::StageProces") for each in ours) >= 2  # a port of each stage
+
+
+@pytest.mark.timeout(START_SECONDS + 60)
+def test_what_ray_opens_wants_its_token(served: tuple[psutil.Process, str]) -> None:
+    """Each such port, asked without a token and with a wrong one, for what its program can do."""
+    open_ones = [each for each in listeners(served[0]) if not is_loopback(each.host)]
+    assert open_ones, "Ray opens no port beyond loopback any more: drop RAYS_OWN"
+    for each in open_ones:
+        for token in ((), (("authorization", f"Bearer {'0' * 64}"),)):
+            codes = {asked(each, method, token) for method in METHODS}
+            assert grpc.StatusCode.OK not in codes, each
+        assert said_to_a_browser(each) not in range(200, 300), each
+
+
+@pytest.mark.timeout(START_SECONDS + 60)
+def test_there_is_no_dashboard_and_no_job_server(served: tuple[psutil.Process, str]) -> None:
+    for each in listeners(served[0]):
+        assert "dashboard.py" not in each.command or "--modules-to-load=UsageStatsHead" in each.command, each
+        assert each.port != JOBS_PORT, each
+
+
+def asked(listener: Listener, method: str, token: tuple[tuple[str, str], ...]) -> grpc.StatusCode:
+    """What a method answers to an empty request."""
+    with grpc.insecure_channel(reached(listener), [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(method, bytes, bytes)(b"", timeout=5, metadata=token)
+        except grpc.RpcError as error:
+            return error.code()  # type: ignore[attr-defined,no-any-return]
+    return grpc.StatusCode.OK
+
+
+def said_to_a_browser(listener: Listener) -> int:
+    """The status of its answer; 0 where it does not speak HTTP/1."""
+    host, _, port = reached(listener).rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=5)
+    try:
+        connection.request("GET", "/api/version")
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def reached(listener: Listener) -> str:
+    return f"{'127.0.0.1' if listener.host in {'::', '0.0.0.0'} else listener.host}:{listener.port}"
