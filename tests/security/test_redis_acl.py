@@ -54,7 +54,7 @@ def test_redis_acl_refuses_every_command_that_is_not_ours(server: Server) -> Non
         names = [name.decode() for name in admin.execute_command("COMMAND", "LIST")]
         allowed = {name for name in names if _may(admin, name)}
     assert len(names) > 200
-    assert allowed == ours
+    assert allowed - {"quit", "reset"} == ours  # these two end or empty a connection; no rule can refuse them
 
 
 def _may(admin: Redis, name: str) -> bool:

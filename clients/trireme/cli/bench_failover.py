@@ -101,6 +101,7 @@ class _Group:
         command = serve_command(
             self._stages,
             *("--redis-url", self._told["redis_url"], "--ray-address", self._told["ray_address"]),
+            "--insecure-no-stage-tls",  # one machine, though Ray calls it by its address in the network
             listen=address,
         )
         self._running[address] = process = ServerProcess(command, environment=self._environment)
