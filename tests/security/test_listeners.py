@@ -57,7 +57,7 @@ class Listener:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[psutil.Process, str]]:
-    """The process, and where it says that it listens. Ray gives up after 30 s on a busy machine: up to three attempts."""
+    """The process, and where it says that it listens. Ray gives up after 30 s on a busy machine: three attempts."""
     for _ in range(3):
         process = _started()
         try:
