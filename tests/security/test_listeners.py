@@ -57,26 +57,31 @@ class Listener:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[psutil.Process, str]]:
-    """The process, and where it says that it listens."""
+    """The process, and where it says that it listens. Ray gives up after 30 s on a busy machine: three attempts."""
+    for _ in range(3):
+        process = _started()
+        try:
+            assert process.stdout is not None
+            if line := process.stdout.readline():
+                assert line.startswith("Trireme is ready on "), line
+                yield psutil.Process(process.pid), line.split()[4]
+                return
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+    pytest.fail("the server did not start")
+
+
+def _started() -> subprocess.Popen[str]:
     folders = [str(ROOT / name) for name in ("proto", "kernels", "worker", "coordinator", "clients")]
     code = "from trireme_coordinator.commands import serve; import typer; typer.run(serve)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", code, "--stages", "2", "--listen", "127.0.0.1:0"],
         env=environment | {"PYTHONPATH": os.pathsep.join(folders)},
         stdout=subprocess.PIPE,
         text=True,
     )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("Trireme is ready on "), line
-        yield psutil.Process(process.pid), line.split()[4]
-    finally:
-        process.terminate()
-        process.wait(60)
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
