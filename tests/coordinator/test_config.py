@@ -22,6 +22,10 @@ RANGES = {
     "queue": (1, LIMITS.concurrent_calls),
     "session_ttl": (1, LIMITS.session_ttl_seconds),
     "drain_seconds": (0, 24 * 3600),
+    "jwt_leeway": (0, 300),
+    "quota_requests": (0, 10**12),
+    "quota_tokens": (0, 10**12),
+    "quota_streams": (0, 10**12),
 }
 
 
