@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test check format proto golden hosts fault chart chart-run chart-golden image-check image-lock bench bench-70b bench-faults bench-peers bench-serve clean
+.PHONY: help demo test check format proto golden hosts fault chart chart-run chart-golden image-check image-lock bench bench-70b bench-faults bench-peers bench-serve clean security
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,8 +25,11 @@ $(VENV)/test: pyproject.toml
 demo: $(VENV)/server   ## stream a text from the bundled model through a local two-stage cluster
 	@$(BIN)/trireme demo
 
-test: $(VENV)/test     ## all tests but those of `make hosts`
-	$(BIN)/python -m pytest --ignore tests/hosts
+test: $(VENV)/test     ## all tests but those of `make security` and `make hosts`
+	$(BIN)/python -m pytest --ignore tests/security --ignore tests/hosts
+
+security: $(VENV)/test ## the security tests (four minutes)
+	$(BIN)/python -m pytest tests/security
 
 check: $(VENV)/test    ## style, types, layers, generated code
 	$(BIN)/ruff check .

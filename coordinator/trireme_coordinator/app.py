@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from trireme_coordinator.auth.settings import make_guard
 from trireme_coordinator.config import ServeConfig, check_frames, split_address
 from trireme_coordinator.connecting import (
     Say,
@@ -31,6 +32,7 @@ from trireme_coordinator.placement.costs import StageCosts, decode_step
 from trireme_coordinator.placing import machines, place_evenly, place_on, wanted_nodes
 from trireme_coordinator.public_server import PublicServer, check_free
 from trireme_coordinator.reign import Reign
+from trireme_coordinator.security import secured
 from trireme_coordinator.service.door import Door
 from trireme_coordinator.service.placement import Previews
 from trireme_coordinator.service.sessions import SessionGate
@@ -41,6 +43,7 @@ from trireme_coordinator.succession import Succession, Wanted
 from trireme_coordinator.telemetry import setup_telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_worker.pack import Pack
+from trireme_worker.stage_links import opener
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,14 @@ class Running:
 async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
     """Serves while the context is open. StartupError when it cannot start; the message says what to change."""
     async with AsyncExitStack() as stack:
+        config, certificates = secured(config)
         pack = await open_pack(config, say)
         pack.verify_files(name for name in pack.manifest.files if not name.endswith(".safetensors"))  # weights: workers
         codec = TextCodec.open(pack.tokenizer_path(), pack.config.bos_token_id, pack.config.vocabulary)
         place_evenly(config, pack, [Node("", "", "")])  # more stages than layers shows now
         check_frames(config, pack.config.hidden_size)
         check_free(*split_address(config.listen))
+        guard = await make_guard(config, stack, say)
         store = await open_store(config, pack, stack, say)
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
@@ -85,7 +90,12 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
                 await stages.discard(losses)
 
         engine = Engine(
-            scheduling(config, pack), stages.launch, keys=keys, discard=discard, next_epoch=leadership.next_epoch
+            scheduling(config, pack),
+            stages.launch,
+            keys=keys,
+            discard=discard,
+            next_epoch=leadership.next_epoch,
+            opened=opener(config.stage_tls_dir),
         )
 
         async def fresh() -> list[Placed]:
@@ -99,7 +109,14 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         await reign.start()  # a mistake shows here
         telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
-        public = PublicServer(*split_address(config.listen), door)
+        public = PublicServer(
+            *split_address(config.listen),
+            door,
+            certificates,
+            mutual=bool(config.tls_client_ca),
+            guard=guard,
+            reflection=config.reflection != "off",
+        )
         stack.push_async_callback(public.stop)
         previews = Previews(costs, lambda: machines(config, cluster))
         await public.start(

@@ -26,6 +26,7 @@ from trireme_coordinator.vigilance import Patience
 from trireme_proto.errors import FrameRefused, Internal, PipelineUnavailable, TriremeError
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_worker.concurrency import first_to_end
+from trireme_worker.link import Open, open_plainly
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,11 @@ class Engine:
         choose: Choose = quicker,
         discard: Discard = keep,
         next_epoch: NextEpoch = one_more,
+        opened: Open = open_plainly,
     ) -> None:
-        """`keys`: the stages have a page store, in which pages go by these; `choose`: when they are fetched."""
+        """`keys`: the stages have a page store, in which pages go by these; `choose`: when they are fetched.
+        `opened`: how stages are reached.
+        """
         self.scheduler = Scheduler(config, keys)
         self._choose = choose
         self.pipeline: Pipeline | None = None
@@ -64,6 +68,7 @@ class Engine:
         self.lost = asyncio.Event()  # the opposite of `ready`, to wait for
         self.recoveries = Recoveries()
         self._launch, self._discard, self._next_epoch, self._clock = launch, discard, next_epoch, clock
+        self._opened = opened
         self._patience: dict[int, Patience] = {}
         self._failures = 0  # of the pipeline since it last completed a step
         self._sent: deque[int] = deque()  # when the micro-batches under way were handed to the pipeline
@@ -134,8 +139,8 @@ class Engine:
         """Builds the pipeline and serves until it breaks."""
         try:
             addresses = await self._launched()
-            self.epoch = await self._next_epoch(max(self.epoch, await highest_epoch(addresses)))
-            async with Pipeline(addresses, self.epoch, self._patience) as self.pipeline:
+            self.epoch = await self._next_epoch(max(self.epoch, await highest_epoch(addresses, self._opened)))
+            async with Pipeline(addresses, self.epoch, self._patience, self._opened) as self.pipeline:
                 self.recoveries.complete(addresses)
                 await self._serve(self.pipeline)
         except StageLost as lost:

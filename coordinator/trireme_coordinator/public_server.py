@@ -11,6 +11,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
+from trireme_coordinator.auth.guard import Guard
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.leadership import Leadership, SoleLeadership
 from trireme_coordinator.placement import LayersOf, Placed
@@ -23,6 +24,7 @@ from trireme_coordinator.service.session_service import SessionsService
 from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.telemetry import Telemetry
 from trireme_coordinator.text import TextCodec
+from trireme_proto.certificates import CertificateFiles, server_credentials
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import cluster_pb2
@@ -61,17 +63,37 @@ def _not_free(host: str, port: int) -> ConfigurationError:
 class PublicServer:
     """All services on one port. To be made after Ray was started: Ray forks, which gRPC's threads do not survive."""
 
-    def __init__(self, host: str, port: int, door: Door | None = None) -> None:
-        """`door`: who may come in; None: everybody."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        door: Door | None = None,
+        tls: CertificateFiles | None = None,
+        *,
+        mutual: bool = False,
+        guard: Guard | None = None,
+        reflection: bool = True,
+    ) -> None:
+        """`door`: whether anybody may come in; None: yes. `guard`: who; None: everybody. `tls`: the certificates;
+        `mutual`: clients must show one. `reflection`: whether callers can have the methods listed.
+        """
         self._server = grpc.aio.server(
-            options=_OPTIONS, maximum_concurrent_rpcs=LIMITS.concurrent_calls, interceptors=[door] if door else []
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=LIMITS.concurrent_calls,
+            interceptors=[each for each in (guard, door) if each],
         )
         self._health = HealthServicer()
+        self._reflection = reflection
         try:
-            bound = self._server.add_insecure_port(f"{host}:{port}")
+            bound = self._bind(f"{host}:{port}", tls, mutual=mutual)
         except RuntimeError as error:
             raise _not_free(host, port) from error
         self.address = f"{host}:{bound}"
+
+    def _bind(self, address: str, tls: CertificateFiles | None, *, mutual: bool) -> int:
+        if tls is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, server_credentials(tls, clients=mutual))
 
     async def start(
         self,
@@ -114,9 +136,9 @@ class PublicServer:
         add_SessionsServicer_to_server(SessionsService(gate, engine), self._server)
         add_ClusterServicer_to_server(cluster, self._server)
         add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._server
-        )
+        if self._reflection:
+            names = (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self.set_healthy(healthy=False)  # until somebody says otherwise
         await self._server.start()

@@ -41,6 +41,8 @@ def settings_of(config: ServeConfig, pack: Pack, pages: StoreSettings | None) ->
             slots=config.slots,
             host=host,
             node_id=stage.node.node_id,
+            tls_folder=config.stage_tls_dir,
+            plain_links=config.insecure_no_stage_tls,
             pages=pages,
         )
 

@@ -19,7 +19,7 @@ from trireme_proto.v1 import stage_pb2 as pb
 from trireme_worker.batch import Sampled
 from trireme_worker.concurrency import first_to_end
 from trireme_worker.epoch import Epoch
-from trireme_worker.link import ForwardCall, choices_of, forward_to
+from trireme_worker.link import ForwardCall, Open, choices_of, forward_to, open_plainly
 
 _EXPLAIN_SECONDS = 1.0
 Outcome = asyncio.Future[list[Sampled]]
@@ -32,8 +32,8 @@ Compute = Callable[[pb.Frame, int], Outcome]
 class FrameFlow:
     """Takes the frames of epochs through this stage."""
 
-    def __init__(self, compute: Compute) -> None:
-        self._compute = compute
+    def __init__(self, compute: Compute, opened: Open = open_plainly) -> None:
+        self._compute, self._opened = compute, opened
 
     async def run(self, epoch: Epoch, incoming: AsyncIterator[pb.Frame]) -> int:
         """Until the sender closes its stream; returns the number of frames. A TriremeError where the epoch ends or
@@ -41,10 +41,10 @@ class FrameFlow:
         """
         if not epoch.next_address:
             return await first_to_end(self._pump(epoch, incoming, None), epoch.over())
-        async with forward_to(epoch.next_address, epoch.number) as following:
+        async with forward_to(epoch.next_address, epoch.number, self._opened) as following:
             if not epoch.last_address:
                 return await first_to_end(self._pump(epoch, incoming, following), epoch.over(), following.lost())
-            async with choices_of(epoch.last_address, epoch.number) as choices:
+            async with choices_of(epoch.last_address, epoch.number, self._opened) as choices:
                 return await first_to_end(
                     self._pump(epoch, incoming, following), epoch.over(), following.lost(), _heard(epoch, choices)
                 )

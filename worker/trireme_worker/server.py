@@ -22,7 +22,7 @@ from trireme_proto.v1.stage_pb2_grpc import StageServicer
 from trireme_worker.compute_thread import ComputeThread
 from trireme_worker.epoch import Epoch
 from trireme_worker.frame_flow import FrameFlow
-from trireme_worker.link import EPOCH_KEY
+from trireme_worker.link import EPOCH_KEY, Open, open_plainly
 from trireme_worker.page_calls import PageCalls
 from trireme_worker.stepper import Stepper
 
@@ -36,11 +36,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class StageService(StageServicer):
     """Serves one stage. All state is touched on the event loop, but for what the one compute thread works on."""
 
-    def __init__(self, stepper: Stepper) -> None:
+    def __init__(self, stepper: Stepper, opened: Open = open_plainly) -> None:
+        """`opened`: how the next stages are reached."""
         self._stepper = stepper
         self._epoch = Epoch()
         self._compute = ComputeThread()
-        self._flow = FrameFlow(lambda frame, arrived_ns: self._compute.in_order(stepper.step, frame, arrived_ns))
+        self._flow = FrameFlow(
+            lambda frame, arrived_ns: self._compute.in_order(stepper.step, frame, arrived_ns), opened
+        )
         self._pages = PageCalls(stepper.pages, lambda: self._epoch)
         self._senders: set[asyncio.Task[Any]] = set()
 

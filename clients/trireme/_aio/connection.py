@@ -14,7 +14,10 @@ import grpc
 
 from trireme import _retry, _trace, _transport
 from trireme._addresses import Addresses
+from trireme._authorization import Metadata, authorization
 from trireme._question import Question
+from trireme._security import Security
+from trireme_proto.certificates import Certificates, channel_credentials
 from trireme_proto.errors import Cancelled
 from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.cluster_pb2_grpc import ClusterStub
@@ -44,12 +47,27 @@ class Link:
 class Connection:
     """Connects with the first call, and again by itself, to wherever a server is, after a loss."""
 
-    def __init__(self, target: str | Sequence[str] | None, timeout: float | None, patience: float) -> None:
+    def __init__(
+        self,
+        target: str | Sequence[str] | None,
+        timeout: float | None,
+        patience: float,
+        security: Security,
+        *,
+        api_key: str | None = None,
+        insecure: bool = False,
+    ) -> None:
         self.addresses = Addresses(_transport.resolve(target))
         self.timeout, self.patience = timeout, patience
+        encrypted = security.files is not None
+        own = authorization(api_key, self.addresses.targets, encrypted=encrypted, insecure=insecure)
+        self._authorization = own.metadata
         self._open = True
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._security, self._shown = security, security.current
         self._links: list[Link] = []
+        self._retired: list[Link] = []
+        """Of certificates before; answers may still come over them. One without calls closes its connections."""
 
     async def unary(
         self,
@@ -67,7 +85,7 @@ class Connection:
         while True:
             place = self.addresses.current
             try:
-                reply = await pick(self._link(place))(request, timeout=question.remaining(), metadata=_trace.context())
+                reply = await pick(self._link(place))(request, timeout=question.remaining(), metadata=self._metadata())
             except grpc.aio.AioRpcError as failure:
                 wait = question.wait_after(failure, place, forgiving=if_gone is not None)
                 if wait is None and if_gone is not None:
@@ -83,12 +101,15 @@ class Connection:
     def generate(self, request: inference.GenerateRequest, seconds: float | None) -> tuple[int, Call]:
         """Starts a stream that may take so many seconds; the index of its server, and the stream."""
         place = self.addresses.current
-        return place, self._link(place).inference.Generate(request, timeout=seconds, metadata=_trace.context())
+        return place, self._link(place).inference.Generate(request, timeout=seconds, metadata=self._metadata())
+
+    def _metadata(self) -> Metadata:
+        return (*self._authorization, *_trace.context())
 
     async def close(self) -> None:
         """Cancels what is under way. May be called again."""
         self._open = False
-        for link in self._links:
+        for link in [*self._links, *self._retired]:
             await link.channel.close()
 
     def _link(self, place: int) -> Link:
@@ -97,14 +118,25 @@ class Connection:
             raise RuntimeError("This client is closed.")
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop, self._links = loop, list(map(_link, self.addresses.targets))
+            self._loop, self._links = loop, self._new_links()
         if self._loop is not loop:
             raise RuntimeError("This client belongs to another event loop; make one client for each loop.")
+        if self._security.current is not self._shown:
+            self._retired += self._links
+            self._links = self._new_links()
         return self._links[place]
 
+    def _new_links(self) -> list[Link]:
+        self._shown = self._security.current
+        return [_link(target, self._shown) for target in self.addresses.targets]
 
-def _link(target: str) -> Link:
-    channel = grpc.aio.insecure_channel(target, _transport.options(target))
+
+def _link(target: str, certificates: Certificates | None) -> Link:
+    options = _transport.options(target)
+    if certificates is None:
+        channel = grpc.aio.insecure_channel(target, options)
+    else:
+        channel = grpc.aio.secure_channel(target, channel_credentials(certificates), options)
     return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel))
 
 

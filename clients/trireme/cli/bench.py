@@ -21,6 +21,7 @@ from trireme.cli import overhead as costs
 from trireme.cli.bench_failover import failover
 from trireme.cli.bench_plan import plan
 from trireme.cli.bench_redis import redis
+from trireme.cli.secured import secured
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 from trireme_proto.load import Mix, Objective
@@ -37,6 +38,7 @@ def group() -> None:
 
 
 @app.command()
+@secured
 def serve(
     target: Annotated[
         str | None,

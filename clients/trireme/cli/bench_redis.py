@@ -66,7 +66,7 @@ async def _measure(kills: int, freezes: int, streams: int, stages: int) -> Distu
     with ServerProcess(serve_command(stages)) as server:
         output.note("Starting a server")
         target = await asyncio.to_thread(server.wait_ready, _READY_SECONDS, lambda _: None)
-        async with AsyncClient(target) as client:
+        async with AsyncClient(target, ca="", cert="", key="") as client:
             readers = Readers(client, streams, _TOKENS)
             await readers.start()
             calm: list[Window] = []
