@@ -104,7 +104,8 @@ def test_attached_while_somebody_sends() -> None:
     [
         ({"pack_sha256": "0" * 64}, StartupError, "another model pack"),
         ({"pack": "/nowhere/at/all"}, PackNotFound, "no pack"),
-        ({"host": "192.0.2.1"}, StartupError, "cannot listen on the address of its node"),
+        ({"host": "192.0.2.1", "plain_links": True}, StartupError, "cannot listen on the address of its node"),
+        ({"host": "192.0.2.1"}, StartupError, "need mutual TLS"),
     ],
 )
 def test_what_can_go_wrong(changes: dict[str, object], error: type[StartupError], why: str) -> None:
