@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test check format proto golden fault chart chart-run chart-golden image-check image-lock bench bench-70b bench-peers bench-serve clean
+.PHONY: help demo test check format proto golden fault helm helm-run helm-golden image-check image-lock image-sbom bench bench-70b bench-peers bench-serve clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -56,13 +56,13 @@ fault: $(VENV)/test    ## inject faults into a real cluster for MINUTES=60 with 
 proto: $(VENV)/test    ## regenerate the gRPC code
 	$(BIN)/python proto/generate.py
 
-chart: $(VENV)/test    ## all tests of the Helm chart and the image
+helm: $(VENV)/test     ## all tests of the Helm chart and the image (three minutes)
 	$(BIN)/python -m pytest tests/helm
 
-chart-run: $(VENV)/test  ## run the rendered manifests of the laptop as processes, and ask for tokens
+helm-run: $(VENV)/test   ## run the rendered manifests of the laptop as processes, and ask for tokens
 	$(BIN)/python -m pytest tests/helm/test_run.py
 
-chart-golden: $(VENV)/test  ## rewrite what is generated for the chart: sizes, list of values, recorded manifests
+helm-golden: $(VENV)/test  ## rewrite what is generated for the chart: sizes, list of values, recorded manifests
 	$(BIN)/python helm/shapes.py
 	$(BIN)/python helm/values_reference.py
 	$(BIN)/python -m tests.helm.golden

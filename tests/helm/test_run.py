@@ -1,6 +1,6 @@
 """The laptop's manifests run for real: session store, Ray head, two workers, coordinator, and the chart's own test.
 
-Also `make chart-run`. Takes half a minute: Ray starts four nodes.
+Also `make helm-run`. Takes half a minute: Ray starts four nodes.
 """
 
 from __future__ import annotations
