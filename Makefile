@@ -25,8 +25,8 @@ $(VENV)/test: pyproject.toml
 demo: $(VENV)/server   ## stream a text from the bundled model through a local two-stage cluster
 	@$(BIN)/trireme demo
 
-test: $(VENV)/test     ## all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/test     ## all tests but those of `make helm` and `make security`
+	$(BIN)/python -m pytest --ignore tests/helm --ignore tests/security
 
 check: $(VENV)/test    ## style, types, layers, generated code
 	$(BIN)/ruff check .
@@ -74,6 +74,12 @@ image-lock: $(VENV)/test   ## choose the versions of the image's libraries anew
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --python-version 3.11 \
 	  --extra server -o docker/requirements.txt pyproject.toml
+	$(MAKE) image-sbom
+
+image-sbom: $(VENV)/test   ## list what is in the image (CycloneDX), out of its lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7'
+	$(BIN)/cyclonedx-py requirements --output-reproducible --mc-type application --pyproject pyproject.toml \
+	  -o docker/sbom.cdx.json docker/requirements.txt
 
 # What `make bench` measures: a file of benchmarks/ and the arguments of `trireme bench` for it.
 BENCHES = \
