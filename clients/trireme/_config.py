@@ -1,6 +1,9 @@
 """The one file of the client that reads the environment. Knows nothing of calls and commands.
 
 TRIREME_TARGET  address of the server, HOST:PORT, where none is given; else localhost:50051
+TRIREME_CA      file of the CA that the server's certificate comes from, or the word system; calls go by TLS then
+TRIREME_CERT    file of the certificate that this client shows, and of its key:
+TRIREME_KEY
 TRIREME_DEBUG   1: the command line shows tracebacks
 GRPC_VERBOSITY  gRPC's own; where it is not set, gRPC is told to keep what it notes about connections to itself, since
                 that reaches the caller as an error. gRPC looks when it is loaded: the package imports this file first.
@@ -19,6 +22,11 @@ DEFAULT_TARGET = f"localhost:{DEFAULT_PORT}"
 def default_target() -> str:
     """Where to call when the caller names no server."""
     return os.environ.get("TRIREME_TARGET") or DEFAULT_TARGET
+
+
+def file_of(what: str, given: str | os.PathLike[str] | None) -> str:
+    """The name of a file: what the caller gave, else the environment's; "": neither."""
+    return os.environ.get(f"TRIREME_{what}", "") if given is None else os.fspath(given)
 
 
 def debug() -> bool:

@@ -17,6 +17,16 @@ _OWN_CANCELS = ("Locally cancelled", "Channel closed")
 """In what gRPC says of a call that this side cancelled."""
 
 
+_HANDSHAKES = (
+    ("WRONG_VERSION_NUMBER", "The server at {} does not use TLS: leave out the CA and the certificate."),
+    ("CERTIFICATE_VERIFY_FAILED", "The certificate of the server at {} is not valid, or not one of the given CA."),
+    ("Hostname Verification", "The certificate of the server at {} is not for this name or address."),
+    ("Tls handshake failed", "The server at {} and this client could not agree on TLS."),
+    ("Socket closed", "The server at {} hung up at once: it may want TLS (a CA), or a certificate of this client."),
+)
+"""What gRPC says where no connection came about, and what that means."""
+
+
 def typed(error: grpc.RpcError, *, target: str, timeout: float | None, begun: bool = False) -> TriremeError:
     """The error to raise for a failed call. `begun`: a part of its answer had come already."""
     failure: Any = error  # what grpc raises is both an RpcError and a Call
@@ -24,16 +34,18 @@ def typed(error: grpc.RpcError, *, target: str, timeout: float | None, begun: bo
     code = failure.code()
     if code is grpc.StatusCode.CANCELLED and not any(own in (failure.details() or "") for own in _OWN_CANCELS):
         code = grpc.StatusCode.UNAVAILABLE  # not our doing: the server stops, and gRPC ends its calls so
-    own = None if by_server else _transport_failure(code, target, timeout, begun)
+    own = None if by_server else _transport_failure(code, target, timeout, begun, failure.details() or "")
     return own or status.from_grpc(error)
 
 
-def _transport_failure(code: grpc.StatusCode, target: str, timeout: float | None, begun: bool) -> TriremeError | None:
+def _transport_failure(
+    code: grpc.StatusCode, target: str, timeout: float | None, begun: bool, details: str
+) -> TriremeError | None:
     match code:
         case grpc.StatusCode.UNAVAILABLE if begun:
             return ServerUnreachable(f"The connection to the Trireme server at {target} was lost.")
         case grpc.StatusCode.UNAVAILABLE:
-            return ServerUnreachable(f"No Trireme server answers at {target}; `trireme serve` starts one.")
+            return ServerUnreachable(_nobody(details).format(target))
         case grpc.StatusCode.UNIMPLEMENTED:
             return ServerUnreachable(f"No Trireme server answers at {target}: what listens there lacks this call.")
         case grpc.StatusCode.DEADLINE_EXCEEDED if timeout is not None:
@@ -41,3 +53,11 @@ def _transport_failure(code: grpc.StatusCode, target: str, timeout: float | None
         case grpc.StatusCode.CANCELLED:
             return Cancelled("The call was cancelled before its answer was complete.")
     return None
+
+
+def _nobody(details: str) -> str:
+    """The sentence for a connection that did not come about."""
+    for sign, sentence in _HANDSHAKES if details.startswith("failed to connect") else ():
+        if sign in details:
+            return sentence
+    return "No Trireme server answers at {}; `trireme serve` starts one."

@@ -14,11 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trireme_coordinator.tls_options import TlsOptions, check_tls
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 
 _PREFIX = "TRIREME_"
-_NOT_OURS = frozenset({"TRIREME_TARGET", "TRIREME_DEBUG", "TRIREME_CACHE_DIR", "TRIREME_PACKS"})
+_NOT_OURS = frozenset({"TRIREME_TARGET", "TRIREME_DEBUG", "TRIREME_CACHE_DIR", "TRIREME_PACKS"}) | {
+    *("TRIREME_CA", "TRIREME_CERT", "TRIREME_KEY")
+}
 """Of the client, the command line, the kernels, the packs that a node fetched."""
 _SERVICE_LINK = re.compile(
     r"TRIREME_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=\d+|PORT(_\d+_[A-Z]+)?=\w+://.*"
@@ -36,7 +39,7 @@ LAYOUTS = ("auto", "2bit", "1.6bit", "packed")
 
 
 @dataclass(frozen=True, slots=True)
-class ServeConfig:
+class ServeConfig(TlsOptions):
     """Settings of `trireme serve`."""
 
     pack: str = ""
@@ -119,6 +122,7 @@ class ServeConfig:
         if self.layout not in LAYOUTS:
             raise ConfigurationError(f"layout is '{self.layout}'; it must be one of {', '.join(LAYOUTS)}.")
         split_address(self.listen)
+        check_tls(self)
 
 
 def from_environment(given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> ServeConfig:
@@ -158,7 +162,15 @@ def split_address(address: str) -> tuple[str, int]:
 def _parse(variable: str, text: str, kind: type) -> Any:
     if kind is str:
         return text
+    if kind is bool:
+        return _flag(variable, text)
     try:
         return int(text)
     except ValueError:
         raise ConfigurationError(f"The environment variable {variable} is '{text[:40]}', not a whole number.") from None
+
+
+def _flag(variable: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ConfigurationError(f"The environment variable {variable} is '{text[:40]}', neither true nor false.")
+    return text.lower() == "true"

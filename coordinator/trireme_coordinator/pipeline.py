@@ -22,7 +22,7 @@ from trireme_proto.errors import PipelineUnavailable
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageStub
 from trireme_worker.concurrency import first_to_end
-from trireme_worker.link import CHANNEL_OPTIONS, ForwardCall
+from trireme_worker.link import ForwardCall, Open, open_plainly
 
 _CONNECT_SECONDS = 10.0
 _EXPLAIN_SECONDS = 1.0
@@ -35,20 +35,26 @@ class Pipeline:
     """Context manager: configures the stages at `addresses` (HOST:PORT, in order) for `epoch` and attaches to them.
 
     Entering raises StageLost where a stage is lost, PipelineUnavailable where one does not want the epoch. `patience`
-    with each stage outlives the epoch.
+    with each stage outlives the epoch. `opened`: how stages are reached.
     """
 
-    def __init__(self, addresses: Sequence[str], epoch: int, patience: dict[int, Patience] | None = None) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        epoch: int,
+        patience: dict[int, Patience] | None = None,
+        opened: Open = open_plainly,
+    ) -> None:
         self.epoch = epoch
         self._patience = {} if patience is None else patience
         self._watch = Watch([], {})
-        self.addresses = list(addresses)
+        self.addresses, self._opened = list(addresses), opened
         self._channels: list[grpc.aio.Channel] = []
         self._forward: ForwardCall | None = None
         self._results: Any = None
 
     async def __aenter__(self) -> Self:
-        self._channels = [grpc.aio.insecure_channel(a, CHANNEL_OPTIONS) for a in self.addresses]
+        self._channels = [self._opened(a) for a in self.addresses]
         self._watch = Watch(self._channels, self._patience)
         try:
             await first_to_end(self._attached(), self._watch.lost())
@@ -143,13 +149,13 @@ class Pipeline:
         await asyncio.gather(*(channel.close() for channel in self._channels))
 
 
-async def highest_epoch(addresses: Sequence[str]) -> int:
+async def highest_epoch(addresses: Sequence[str], opened: Open = open_plainly) -> int:
     """The highest epoch that any of the stages has seen: whoever set it, a new one must be above it.
 
     StageLost where a stage does not answer.
     """
     async with AsyncExitStack() as stack:
-        channels = [await stack.enter_async_context(grpc.aio.insecure_channel(a, CHANNEL_OPTIONS)) for a in addresses]
+        channels = [await stack.enter_async_context(opened(a)) for a in addresses]
         return max(await Watch(channels, {}).examine())
 
 

@@ -23,6 +23,7 @@ from trireme_coordinator.service.session_service import SessionsService
 from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.telemetry import Telemetry
 from trireme_coordinator.text import TextCodec
+from trireme_proto.certificates import CertificateFiles, server_credentials
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import cluster_pb2
@@ -61,17 +62,30 @@ def _not_free(host: str, port: int) -> ConfigurationError:
 class PublicServer:
     """All services on one port. To be made after Ray was started: Ray forks, which gRPC's threads do not survive."""
 
-    def __init__(self, host: str, port: int, door: Door | None = None) -> None:
-        """`door`: who may come in; None: everybody."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        door: Door | None = None,
+        tls: CertificateFiles | None = None,
+        *,
+        mutual: bool = False,
+    ) -> None:
+        """`door`: who may come in; None: everybody. `tls`: the certificates; `mutual`: clients must show one."""
         self._server = grpc.aio.server(
             options=_OPTIONS, maximum_concurrent_rpcs=LIMITS.concurrent_calls, interceptors=[door] if door else []
         )
         self._health = HealthServicer()
         try:
-            bound = self._server.add_insecure_port(f"{host}:{port}")
+            bound = self._bind(f"{host}:{port}", tls, mutual=mutual)
         except RuntimeError as error:
             raise _not_free(host, port) from error
         self.address = f"{host}:{bound}"
+
+    def _bind(self, address: str, tls: CertificateFiles | None, *, mutual: bool) -> int:
+        if tls is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, server_credentials(tls, clients=mutual))
 
     async def start(
         self,

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-import grpc
 from tests.support.listeners import Answer
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -26,11 +25,11 @@ from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageStub, add_StageServicer_to_server
 from trireme_worker.actor import page_store
 from trireme_worker.kv_cache import pages_for
-from trireme_worker.link import CHANNEL_OPTIONS, SERVER_OPTIONS
 from trireme_worker.pack import Pack
 from trireme_worker.page_redis import StoreSettings
 from trireme_worker.server import StageService
 from trireme_worker.stage import StageModel
+from trireme_worker.stage_links import opener, stage_server
 from trireme_worker.stepper import Stepper
 
 GREEDY = SamplingParams(0.0, 0, 1.0, 0)
@@ -54,12 +53,14 @@ class StageServer:
         threads: int = 1,
         kv_dtype: str = "float32",
         store: StoreSettings | None = None,
+        tls_folder: str = "",
     ) -> None:
         self.model = StageModel(pack, layers, threads=threads, kv_tokens=KV_TOKENS, slots=SLOTS, kv_dtype=kv_dtype)
         self.pages = page_store(self.model, pack.sha256, store)
         self.stepper = Stepper(self.model, self.pages)
-        self.service = StageService(self.stepper)
-        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self.service = StageService(self.stepper, opener(tls_folder))
+        self._tls_folder = tls_folder
+        self._server, self._port = stage_server("127.0.0.1", tls_folder)
         self._proxy = Proxy("")
         self.own_address = ""
         self.alive = False
@@ -71,7 +72,7 @@ class StageServer:
 
     async def start(self) -> None:
         add_StageServicer_to_server(self.service, self._server)
-        self.own_address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.own_address = f"127.0.0.1:{self._port}"
         await self._server.start()
         self._proxy = Proxy(self.own_address)
         await self._proxy.start()
@@ -99,7 +100,7 @@ class StageServer:
 
     async def report(self) -> pb.ReportResponse:
         """What the stage says about itself, asked past the proxy."""
-        async with grpc.aio.insecure_channel(self.own_address, CHANNEL_OPTIONS) as channel:
+        async with opener(self._tls_folder)(self.own_address) as channel:
             return await StageStub(channel).Report(pb.ReportRequest(), timeout=60)
 
 
@@ -118,6 +119,7 @@ class LocalPipeline:
         kv_dtype: str = "float32",
         store: StoreSettings | None = None,
         choose: Choose = quicker,
+        tls_folder: str = "",
     ) -> None:
         self.pack = pack
         self.ranges = partition([1] * pack.config.layers, stages)
@@ -129,10 +131,12 @@ class LocalPipeline:
         config = SchedulerConfig(
             stages, SLOTS, pages_for(KV_TOKENS), pack.config.context, chunk, queue, speculation=speculation, ahead=True
         )
-        self._kv_dtype, self._store = kv_dtype, store
+        self._kv_dtype, self._store, self._tls_folder = kv_dtype, store, tls_folder
         self.discarded: list[StageLoss] = []
         keys = PageKeys(b"secret") if store else None
-        self.engine = Engine(config, self.launch, discard=self.discard, keys=keys, choose=choose)
+        self.engine = Engine(
+            config, self.launch, discard=self.discard, keys=keys, choose=choose, opened=opener(tls_folder)
+        )
 
     async def launch(self) -> list[str]:
         """Starts the stages that are not alive; the engine's launcher."""
@@ -140,7 +144,12 @@ class LocalPipeline:
         for i, layers in enumerate(self.ranges):
             if i == len(self.stages) or not self.stages[i].alive:
                 stage = StageServer(
-                    self.pack, layers, threads=self._threads, kv_dtype=self._kv_dtype, store=self._store
+                    self.pack,
+                    layers,
+                    threads=self._threads,
+                    kv_dtype=self._kv_dtype,
+                    store=self._store,
+                    tls_folder=self._tls_folder,
                 )
                 await stage.start()
                 self._all.append(stage)
@@ -219,6 +228,7 @@ async def local_pipeline(
     kv_dtype: str = "float32",
     store: StoreSettings | None = None,
     choose: Choose = quicker,
+    tls_folder: str = "",
 ) -> AsyncIterator[LocalPipeline]:
     """A running engine over `stages` stages; everything has ended when the context is left."""
     local = LocalPipeline(
@@ -231,6 +241,7 @@ async def local_pipeline(
         kv_dtype=kv_dtype,
         store=store,
         choose=choose,
+        tls_folder=tls_folder,
     )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(local.stop)

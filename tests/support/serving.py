@@ -20,6 +20,7 @@ from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.store import ModelIdentity, RequestStore, SessionWriter
 from trireme_coordinator.telemetry import setup_telemetry
 from trireme_coordinator.text import TextCodec
+from trireme_proto.certificates import CertificateFiles
 from trireme_proto.errors import SessionStoreUnavailable
 from trireme_worker.pack import Pack
 
@@ -30,6 +31,7 @@ class Served:
 
     client: AsyncClient
     writer: SessionWriter
+    address: str
 
 
 def identity(pack: Pack) -> ModelIdentity:
@@ -39,9 +41,16 @@ def identity(pack: Pack) -> ModelIdentity:
 
 @asynccontextmanager
 async def serving(
-    local: LocalPipeline, store: RequestStore, *, required: bool = False, backlog_bytes: int = 64 << 20
+    local: LocalPipeline,
+    store: RequestStore,
+    *,
+    required: bool = False,
+    backlog_bytes: int = 64 << 20,
+    tls: CertificateFiles | None = None,
+    mutual: bool = False,
+    **client_options: Any,
 ) -> AsyncIterator[Served]:
-    """Serves while the context is open."""
+    """Serves while the context is open. `client_options`: of the client."""
     pack = local.pack
     writer = SessionWriter(store, backlog_bytes=backlog_bytes, flush_seconds=1.0)
     codec = TextCodec.open(pack.tokenizer_path(), pack.config.bos_token_id, pack.config.vocabulary)
@@ -50,13 +59,13 @@ async def serving(
     async with AsyncExitStack() as stack:
         stack.callback(telemetry.close)
         stack.push_async_callback(_closed, writer)
-        public = PublicServer("127.0.0.1", 0)
+        public = PublicServer("127.0.0.1", 0, tls=tls, mutual=mutual)
         stack.push_async_callback(public.stop)
         gate = SessionGate(store, writer, 3600, required=required)
         stack.push_async_callback(gate.close)
         await public.start(local.engine, codec, gate, telemetry, pack, placed, no_previews, threads=1)  # type: ignore[arg-type]
-        client = await stack.enter_async_context(AsyncClient(public.address, timeout=60, retries=0))
-        yield Served(client, writer)
+        client = await stack.enter_async_context(AsyncClient(public.address, timeout=60, retries=0, **client_options))
+        yield Served(client, writer, public.address)
 
 
 async def _closed(writer: SessionWriter) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-import grpc
 import numpy as np
 
 from trireme_kernels.errors import KernelCacheError
@@ -21,13 +20,13 @@ from trireme_kernels.packing import preferred_layout
 from trireme_proto.errors import PackCorrupt, StartupError
 from trireme_proto.v1.stage_pb2_grpc import add_StageServicer_to_server
 from trireme_worker.batch import Batch, Row, SamplingParams
-from trireme_worker.link import SERVER_OPTIONS
 from trireme_worker.pack import Pack, is_url, local_pack
 from trireme_worker.page_redis import RedisPages, StoreSettings
 from trireme_worker.page_store import PageStore
 from trireme_worker.page_value import HEADER_BYTES, PageIdentity
 from trireme_worker.server import StageService
 from trireme_worker.stage import StageModel
+from trireme_worker.stage_links import opener, stage_server
 from trireme_worker.stepper import Stepper
 from trireme_worker.warmup import compile_kernels, kernel_groups
 
@@ -54,6 +53,10 @@ class StageSettings:
     """Address of the node that the other stages and the coordinator reach it at; nothing else is listened on."""
     node_id: str = ""
     """The node, as the cluster calls it; for a coordinator that takes the worker over."""
+    tls_folder: str = ""
+    """Of the node, with the certificates for links between stages; empty: none, which only loopback addresses allow."""
+    plain_links: bool = False
+    """No certificates on other addresses either: somebody said so in so many words."""
     pages: StoreSettings | None = None
     """Where full KV pages are kept outside of the worker; None: nowhere."""
 
@@ -114,10 +117,10 @@ class StageProcess:
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
         self._end = lambda: loop.call_soon_threadsafe(stopping.set)
         pages = page_store(model, self._settings.pack_sha256, self._settings.pages)
-        self._service = service = StageService(Stepper(model, pages))
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        told = self._settings
+        self._service = service = StageService(Stepper(model, pages), opener(told.tls_folder))
+        server, port = stage_server(told.host, told.tls_folder, plain=told.plain_links)
         add_StageServicer_to_server(service, server)
-        port = _port(server, self._settings.host)
         await server.start()
         ready.set_result(f"{self._settings.host}:{port}")
         await stopping.wait()
@@ -125,13 +128,6 @@ class StageProcess:
         await service.close()
         if pages is not None:
             await asyncio.to_thread(pages.close)
-
-
-def _port(server: grpc.aio.Server, host: str) -> int:
-    try:
-        return server.add_insecure_port(f"{host}:0")
-    except RuntimeError as error:
-        raise StartupError("A worker cannot listen on the address of its node.") from error
 
 
 def load(settings: StageSettings) -> StageModel:

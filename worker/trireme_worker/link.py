@@ -8,7 +8,7 @@ Knows nothing of what frames hold.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Never
 
@@ -43,6 +43,15 @@ SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
 ]
+
+
+Open = Callable[[str], grpc.aio.Channel]
+"""How a channel to the stage at HOST:PORT is opened."""
+
+
+def open_plainly(address: str) -> grpc.aio.Channel:
+    """Without TLS: for stages on one machine."""
+    return grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
 
 
 class ForwardCall:
@@ -82,9 +91,9 @@ class ForwardCall:
 
 
 @asynccontextmanager
-async def forward_to(address: str, epoch: int) -> AsyncIterator[ForwardCall]:
+async def forward_to(address: str, epoch: int, opened: Open = open_plainly) -> AsyncIterator[ForwardCall]:
     """A ForwardCall to the stage at `address` (HOST:PORT), on a channel of its own. Leaving cancels it if it runs."""
-    async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
+    async with opened(address) as channel:
         call = ForwardCall(channel, epoch)
         try:
             yield call
@@ -93,11 +102,13 @@ async def forward_to(address: str, epoch: int) -> AsyncIterator[ForwardCall]:
 
 
 @asynccontextmanager
-async def choices_of(address: str, epoch: int) -> AsyncIterator[AsyncIterator[pb.StepResult]]:
+async def choices_of(
+    address: str, epoch: int, opened: Open = open_plainly
+) -> AsyncIterator[AsyncIterator[pb.StepResult]]:
     """What the last stage, at `address` (HOST:PORT), samples from here on, on a channel of its own. Raises
     PipelineUnavailable when the call is lost; leaving cancels it.
     """
-    async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
+    async with opened(address) as channel:
         call: Any = StageStub(channel).Choices(pb.ResultsRequest(epoch=epoch))
         try:
             await call.initial_metadata()  # the subscription stands: nothing sampled after this is missed

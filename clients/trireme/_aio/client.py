@@ -10,6 +10,7 @@ from typing import Self
 from trireme import _replies, _requests
 from trireme._aio.connection import Connection
 from trireme._aio.stream import AsyncGenerationStream
+from trireme._security import File, security
 from trireme.cluster import NodeSpec, PlacementPreview, Status
 from trireme.results import Session
 
@@ -23,6 +24,9 @@ class AsyncClient:
     retries: how often a generation that the server refused with a time to come back is sent again.
     patience: seconds for which a server that was lost is looked for, at all addresses, while nothing comes. An answer
     goes on where it was, every token delivered once. 0: a loss is an error at once.
+    ca, cert, key: files (PEM). `ca`, or the word "system" for the public CAs: calls go by TLS, to a server whose
+    certificate comes from it; `cert` and `key`: shown to a server that asks for a certificate. Where not given, the
+    environment's TRIREME_CA, TRIREME_CERT and TRIREME_KEY. They may be exchanged while the client is in use.
 
     Close it, or use it as an async context manager. Every method raises the errors of `trireme.errors`; each takes
     `timeout` in seconds for itself, where `math.inf` means no limit.
@@ -35,8 +39,11 @@ class AsyncClient:
         timeout: float | None = 600.0,
         retries: int = 2,
         patience: float = 30.0,
+        ca: File | None = None,
+        cert: File | None = None,
+        key: File | None = None,
     ) -> None:
-        self._connection = Connection(target, timeout, patience)
+        self._connection = Connection(target, timeout, patience, security(ca, cert, key))
         self._retries = retries
         self.sessions = AsyncSessions(self._connection)
         """The conversations that the server keeps."""

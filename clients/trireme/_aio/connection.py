@@ -15,6 +15,8 @@ import grpc
 from trireme import _retry, _trace, _transport
 from trireme._addresses import Addresses
 from trireme._question import Question
+from trireme._security import Security
+from trireme_proto.certificates import Certificates, channel_credentials
 from trireme_proto.errors import Cancelled
 from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.cluster_pb2_grpc import ClusterStub
@@ -44,12 +46,17 @@ class Link:
 class Connection:
     """Connects with the first call, and again by itself, to wherever a server is, after a loss."""
 
-    def __init__(self, target: str | Sequence[str] | None, timeout: float | None, patience: float) -> None:
+    def __init__(
+        self, target: str | Sequence[str] | None, timeout: float | None, patience: float, security: Security
+    ) -> None:
         self.addresses = Addresses(_transport.resolve(target))
         self.timeout, self.patience = timeout, patience
         self._open = True
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._security, self._shown = security, security.current
         self._links: list[Link] = []
+        self._retired: list[Link] = []
+        """Of certificates before; answers may still come over them. One without calls closes its connections."""
 
     async def unary(
         self,
@@ -88,7 +95,7 @@ class Connection:
     async def close(self) -> None:
         """Cancels what is under way. May be called again."""
         self._open = False
-        for link in self._links:
+        for link in [*self._links, *self._retired]:
             await link.channel.close()
 
     def _link(self, place: int) -> Link:
@@ -97,14 +104,25 @@ class Connection:
             raise RuntimeError("This client is closed.")
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop, self._links = loop, list(map(_link, self.addresses.targets))
+            self._loop, self._links = loop, self._new_links()
         if self._loop is not loop:
             raise RuntimeError("This client belongs to another event loop; make one client for each loop.")
+        if self._security.current is not self._shown:
+            self._retired += self._links
+            self._links = self._new_links()
         return self._links[place]
 
+    def _new_links(self) -> list[Link]:
+        self._shown = self._security.current
+        return [_link(target, self._shown) for target in self.addresses.targets]
 
-def _link(target: str) -> Link:
-    channel = grpc.aio.insecure_channel(target, _transport.options(target))
+
+def _link(target: str, certificates: Certificates | None) -> Link:
+    options = _transport.options(target)
+    if certificates is None:
+        channel = grpc.aio.insecure_channel(target, options)
+    else:
+        channel = grpc.aio.secure_channel(target, channel_credentials(certificates), options)
     return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel))
 
 

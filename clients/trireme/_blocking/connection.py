@@ -12,6 +12,8 @@ import grpc
 from trireme import _retry, _trace, _transport
 from trireme._addresses import Addresses
 from trireme._question import Question
+from trireme._security import Security
+from trireme_proto.certificates import Certificates, channel_credentials
 from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.cluster_pb2_grpc import ClusterStub
 from trireme_proto.v1.inference_pb2_grpc import InferenceStub
@@ -41,11 +43,17 @@ class Link:
 class Connection:
     """Connects with the first call, and again by itself, to wherever a server is, after a loss."""
 
-    def __init__(self, target: str | Sequence[str] | None, timeout: float | None, patience: float) -> None:
+    def __init__(
+        self, target: str | Sequence[str] | None, timeout: float | None, patience: float, security: Security
+    ) -> None:
         self.addresses = Addresses(_transport.resolve(target))
         self.timeout, self.patience = timeout, patience
         self._closed = threading.Event()
-        self._links = list(map(_link, self.addresses.targets))
+        self._security, self._shown = security, security.current
+        self._exchange = threading.Lock()
+        self._links = self._new_links()
+        self._retired: list[Link] = []
+        """Of certificates before; answers may still come over them. One without calls closes its connections."""
 
     def unary(
         self,
@@ -81,15 +89,27 @@ class Connection:
     def close(self) -> None:
         """Cancels what is under way. May be called again."""
         self._closed.set()
-        for link in self._links:
+        for link in [*self._links, *self._retired]:
             link.channel.close()
 
     def _link(self, place: int) -> Link:
         if self._closed.is_set():
             raise RuntimeError("This client is closed.")
-        return self._links[place]
+        with self._exchange:
+            if self._security.current is not self._shown:
+                self._retired += self._links
+                self._links = self._new_links()
+            return self._links[place]
+
+    def _new_links(self) -> list[Link]:
+        self._shown = self._security.current
+        return [_link(target, self._shown) for target in self.addresses.targets]
 
 
-def _link(target: str) -> Link:
-    channel = grpc.insecure_channel(target, _transport.options(target))
+def _link(target: str, certificates: Certificates | None) -> Link:
+    options = _transport.options(target)
+    if certificates is None:
+        channel = grpc.insecure_channel(target, options)
+    else:
+        channel = grpc.secure_channel(target, channel_credentials(certificates), options)
     return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel))

@@ -7,13 +7,16 @@ import logging
 import signal
 import sys
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from trireme_coordinator.config import ServeConfig, from_environment
+from trireme_coordinator.options import with_options
+from trireme_coordinator.tls_options import TlsOptions
 
 
+@with_options("TLS", TlsOptions)
 def serve(
     pack: Annotated[
         str | None, typer.Argument(help="Folder or URL of the model pack. Default: the bundled model.")
@@ -57,6 +60,7 @@ def serve(
     data_dir: Annotated[
         str | None, typer.Option(help="Where the embedded session store keeps its data. Default: nowhere.")
     ] = None,
+    **groups: Any,
 ) -> None:
     """Serve a model over gRPC.
 
@@ -64,7 +68,7 @@ def serve(
     where. Stops cleanly on Ctrl-C and SIGTERM. Every option can also come from the environment, as TRIREME_LISTEN and
     so on.
     """
-    given = dict(locals())
+    given = {name: value for name, value in locals().items() if name != "groups"} | groups
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(_serve(from_environment(given)))
 

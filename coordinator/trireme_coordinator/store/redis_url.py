@@ -11,6 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 from trireme_proto.errors import ConfigurationError
 
 _SCHEMES = ("redis", "rediss", "unix")
+_CHECKS = (("ssl_cert_reqs", "required"), ("ssl_check_hostname", "true"))
+"""What redis-py lets a URL say about its server's certificate, and the only value that checks it."""
 
 
 def checked_url(url: str) -> str:
@@ -23,6 +25,9 @@ def checked_url(url: str) -> str:
     if parts.scheme not in _SCHEMES or not (parts.path if parts.scheme == "unix" else host):
         raise _malformed()
     password = parts.password or parse_qs(parts.query).get("password", [""])[0]
+    options = parse_qs(parts.query.lower())
+    if any(options.get(name, [allowed]) != [allowed] for name, allowed in _CHECKS):
+        raise ConfigurationError("The Redis URL must not switch off the check of its server's certificate.")
     if parts.scheme == "redis" and not password and not _loopback(host):
         raise ConfigurationError(
             "The Redis URL needs a password (redis://:PASSWORD@HOST:PORT) or TLS (rediss://), "
