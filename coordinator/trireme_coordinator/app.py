@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from trireme_coordinator.auth.settings import make_guard
 from trireme_coordinator.config import ServeConfig, check_frames, split_address
 from trireme_coordinator.connecting import (
     Say,
@@ -69,6 +70,7 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         place_evenly(config, pack, [Node("", "", "")])  # more stages than layers shows now
         check_frames(config, pack.config.hidden_size)
         check_free(*split_address(config.listen))
+        guard = await make_guard(config, stack, say)
         store = await open_store(config, pack, stack, say)
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
@@ -107,7 +109,14 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         await reign.start()  # a mistake shows here
         telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
-        public = PublicServer(*split_address(config.listen), door, certificates, mutual=bool(config.tls_client_ca))
+        public = PublicServer(
+            *split_address(config.listen),
+            door,
+            certificates,
+            mutual=bool(config.tls_client_ca),
+            guard=guard,
+            reflection=config.reflection != "off",
+        )
         stack.push_async_callback(public.stop)
         previews = Previews(costs, lambda: machines(config, cluster))
         await public.start(

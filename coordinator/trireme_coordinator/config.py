@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trireme_coordinator.auth.settings import KeysOptions, check_keys
 from trireme_coordinator.tls_options import TlsOptions, check_tls
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 
 _PREFIX = "TRIREME_"
 _NOT_OURS = frozenset({"TRIREME_TARGET", "TRIREME_DEBUG", "TRIREME_CACHE_DIR", "TRIREME_PACKS"}) | {
-    *("TRIREME_CA", "TRIREME_CERT", "TRIREME_KEY")
+    *("TRIREME_CA", "TRIREME_CERT", "TRIREME_KEY", "TRIREME_API_KEY")
 }
 """Of the client, the command line, the kernels, the packs that a node fetched."""
 _SERVICE_LINK = re.compile(
@@ -39,7 +40,7 @@ LAYOUTS = ("auto", "2bit", "1.6bit", "packed")
 
 
 @dataclass(frozen=True, slots=True)
-class ServeConfig(TlsOptions):
+class ServeConfig(TlsOptions, KeysOptions):
     """Settings of `trireme serve`."""
 
     pack: str = ""
@@ -123,6 +124,7 @@ class ServeConfig(TlsOptions):
             raise ConfigurationError(f"layout is '{self.layout}'; it must be one of {', '.join(LAYOUTS)}.")
         split_address(self.listen)
         check_tls(self)
+        check_keys(self)
 
 
 def from_environment(given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> ServeConfig:

@@ -11,6 +11,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
+from trireme_coordinator.auth.guard import Guard
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.leadership import Leadership, SoleLeadership
 from trireme_coordinator.placement import LayersOf, Placed
@@ -70,12 +71,19 @@ class PublicServer:
         tls: CertificateFiles | None = None,
         *,
         mutual: bool = False,
+        guard: Guard | None = None,
+        reflection: bool = True,
     ) -> None:
-        """`door`: who may come in; None: everybody. `tls`: the certificates; `mutual`: clients must show one."""
+        """`door`: whether anybody may come in; None: yes. `guard`: who; None: everybody. `tls`: the certificates;
+        `mutual`: clients must show one. `reflection`: whether callers can have the methods listed.
+        """
         self._server = grpc.aio.server(
-            options=_OPTIONS, maximum_concurrent_rpcs=LIMITS.concurrent_calls, interceptors=[door] if door else []
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=LIMITS.concurrent_calls,
+            interceptors=[each for each in (guard, door) if each],
         )
         self._health = HealthServicer()
+        self._reflection = reflection
         try:
             bound = self._bind(f"{host}:{port}", tls, mutual=mutual)
         except RuntimeError as error:
@@ -128,9 +136,9 @@ class PublicServer:
         add_SessionsServicer_to_server(SessionsService(gate, engine), self._server)
         add_ClusterServicer_to_server(cluster, self._server)
         add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._server
-        )
+        if self._reflection:
+            names = (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self.set_healthy(healthy=False)  # until somebody says otherwise
         await self._server.start()

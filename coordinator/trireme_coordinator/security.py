@@ -22,6 +22,8 @@ def secured(config: ServeConfig) -> tuple[ServeConfig, CertificateFiles | None]:
         config.listen,
         tls=files is not None,
         mtls=bool(config.tls_client_ca),
+        keys=bool(config.keys),
+        jwt=bool(config.jwt_issuer),
         insecure_no_auth=config.insecure_no_auth,
         insecure_no_tls=config.insecure_no_tls,
     )

@@ -15,7 +15,10 @@ Messages are one clear sentence for a person; they never hold a path, an address
     |-- RequestSuperseded         FAILED_PRECONDITION  the session has gone on since the request was interrupted
     |-- StreamTakenOver           ABORTED              the same request was sent again; the newer call gets the answer
     |-- SessionIncomplete         FAILED_PRECONDITION  the session's last tokens were not stored; rewinding it helps
+    |-- Unauthenticated           UNAUTHENTICATED      no key or token came with the call, or none that is good
+    |-- PermissionDenied          PERMISSION_DENIED    the key or token does not allow this call
     |-- Overloaded                RESOURCE_EXHAUSTED   the queue is full; retry after the time given
+    |   `-- QuotaExceeded         RESOURCE_EXHAUSTED   the tenant's share is used up; retry after the time given
     |-- Unavailable               UNAVAILABLE          the server cannot do it right now
     |   |-- ServerUnreachable     UNAVAILABLE          nothing answers at the address (raised by the client)
     |   |-- PipelineUnavailable   UNAVAILABLE          the stages are starting, or one was lost
@@ -123,10 +126,28 @@ class SessionIncomplete(TriremeError):
     code, reason = StatusCode.FAILED_PRECONDITION, "SESSION_INCOMPLETE"
 
 
+class Unauthenticated(TriremeError):
+    """No API key or token came with the call, or it is unknown, expired or revoked; which of them is not said."""
+
+    code, reason = StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"
+
+
+class PermissionDenied(TriremeError):
+    """The API key or token is good, but does not allow this call; the message names the scope that does."""
+
+    code, reason = StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"
+
+
 class Overloaded(TriremeError):
     """The queue is full; `retry_after` says when to come back."""
 
     code, reason, retryable = StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", True
+
+
+class QuotaExceeded(Overloaded):
+    """The tenant has used up its requests, tokens or streams; `retry_after` says when to come back."""
+
+    reason = "QUOTA_EXCEEDED"
 
 
 class Unavailable(TriremeError):

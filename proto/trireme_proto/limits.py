@@ -65,6 +65,22 @@ class Limits:
     """Largest file of nodes for a plan."""
     plan_nodes: int = 512
     """Most nodes of a plan."""
+    key_file_bytes: int = 4 << 20
+    """Largest file of API keys."""
+    api_keys: int = 10_000
+    """Most API keys in such a file."""
+    credential_bytes: int = 8 << 10
+    """Longest API key or token that is looked at."""
+    jwks_bytes: int = 1 << 20
+    """Largest set of an identity provider's public keys."""
+    jwks_keys: int = 64
+    """Most keys in such a set."""
+    tenant_length: int = 64
+    """Longest name of a tenant, characters."""
+    quota_tenants: int = 10_000
+    """Most tenants whose use is counted; the one that was idle longest is forgotten beyond that."""
+    audit_lines: int = 10_000
+    """Lines of the audit log that wait to be written; further ones are counted, and the count is written."""
 
 
 LIMITS = Limits()

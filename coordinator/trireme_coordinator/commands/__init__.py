@@ -5,6 +5,7 @@ from trireme_coordinator.commands.bench_pipeline import bench_pipeline
 from trireme_coordinator.commands.bench_recovery import bench_recovery
 from trireme_coordinator.commands.bench_resume import bench_resume
 from trireme_coordinator.commands.certs import certs
+from trireme_coordinator.commands.keys import keys
 from trireme_coordinator.commands.plan import plan
 from trireme_coordinator.commands.probe import probe
 from trireme_coordinator.commands.redis_acl import redis_acl
@@ -17,6 +18,7 @@ __all__ = [
     "bench_recovery",
     "bench_resume",
     "certs",
+    "keys",
     "plan",
     "probe",
     "redis_acl",

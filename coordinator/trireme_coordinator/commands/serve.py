@@ -11,12 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
+from trireme_coordinator.auth.settings import KeysOptions
 from trireme_coordinator.config import ServeConfig, from_environment
 from trireme_coordinator.options import with_options
 from trireme_coordinator.tls_options import TlsOptions
 
 
 @with_options("TLS", TlsOptions)
+@with_options("API keys and tokens", KeysOptions)
 def serve(
     pack: Annotated[
         str | None, typer.Argument(help="Folder or URL of the model pack. Default: the bundled model.")

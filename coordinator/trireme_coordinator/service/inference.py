@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from trireme_coordinator.auth.identity import current
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.scheduler import Finish
 from trireme_coordinator.service import requests
@@ -17,6 +18,7 @@ from trireme_coordinator.service.opening import Opening
 from trireme_coordinator.service.outbox import Piece, message
 from trireme_coordinator.service.runs import Reader
 from trireme_coordinator.service.sessions import SessionGate
+from trireme_coordinator.store.tenants import shown
 from trireme_coordinator.telemetry import Layers, RequestTrace, Telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.v1 import inference_pb2 as pb
@@ -52,9 +54,13 @@ class InferenceService(InferenceServicer):
         trace = self._telemetry.request(
             context.invocation_metadata() or (), model=self._model, request_id=asked.request_id, sampling=asked.sampling
         )
+        caller = current()
+        caller.trace_id = trace.trace_id
         async with _traced(trace):
             reader = await self._opening.open(request, asked, trace)
             try:
+                if not request.HasField("resume_index"):
+                    caller.used(reader.record.answer_start - reader.record.prompt_start)
                 await context.write(_first(reader, trace))
                 await self._answer(reader, trace, context)
             finally:
@@ -80,10 +86,12 @@ class InferenceService(InferenceServicer):
             left = piece
             if reason is None or not await self._gate.settle(reader.session_id, _AT_ONCE_SECONDS):
                 await context.write(message(index, piece, None, None))
+                current().used(len(piece.token_ids))
                 index, left = index + len(piece.token_ids), Piece()
             if reason is not None:
                 usage = await self._finish(reader, reason, trace)
                 await context.write(message(index, left, reason, usage))
+                current().used(len(left.token_ids))
 
     async def _finish(self, reader: Reader, reason: Finish, trace: RequestTrace) -> pb.Usage:
         await self._gate.settle(reader.session_id)
@@ -104,7 +112,7 @@ class InferenceService(InferenceServicer):
 def _first(reader: Reader, trace: RequestTrace) -> pb.GenerateResponse:
     return pb.GenerateResponse(
         index=reader.index,
-        session_id=reader.session_id,
+        session_id=shown(reader.session_id),
         request_id=reader.record.request_id,
         trace_id=trace.trace_id,
         seed=reader.record.seed,

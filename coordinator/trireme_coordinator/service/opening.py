@@ -13,6 +13,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from trireme_coordinator.auth.identity import current
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.scheduler import Finish, Sequence
 from trireme_coordinator.service import requests
@@ -23,6 +24,7 @@ from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.store import Loaded, RequestRecord, Start, new_session_id
 from trireme_coordinator.store.records import check_whole
 from trireme_coordinator.store.requests import CUT, kept, start_of
+from trireme_coordinator.store.tenants import DEFAULT_TENANT, scoped, scoped_request, tag
 from trireme_coordinator.telemetry import Layers, RequestTrace
 from trireme_coordinator.text import StopMatcher, TextCodec
 from trireme_proto.errors import (
@@ -49,6 +51,7 @@ class Call:
     asked: requests.Asked
     content: str
     trace: RequestTrace
+    tenant: str = DEFAULT_TENANT
 
     @property
     def index(self) -> int:
@@ -74,11 +77,11 @@ class Opening:
 
     async def open(self, request: pb.GenerateRequest, asked: requests.Asked, trace: RequestTrace) -> Reader:
         """The reader, who has to `leave`. Raises what Generate raises before its first message."""
-        call = Call(request, asked, requests.content(request), trace)
+        call = Call(request, asked, requests.content(request), trace, current().tenant)
         if not request.session_id:
             return await self._without_session(call)
         requests.check_id("session_id", request.session_id)
-        return await self._on(request.session_id, call)
+        return await self._on(scoped(call.tenant, request.session_id), call)
 
     async def _without_session(self, call: Call) -> Reader:
         named = await self._named(call) if len(call.request.request_id) >= LIMITS.unique_id_length else None
@@ -86,13 +89,14 @@ class Opening:
             return await self._on(named, call, make=not call.resumes)
         if call.resumes:
             raise RequestNotFound("There is no record of this request: session_id is missing.")
-        loaded = await self.gate.new()
+        loaded = await self.gate.new(tag(call.tenant))
         return await self._on(loaded.record.session_id, call, loaded, make=True)
 
     async def _named(self, call: Call) -> str | None:
         """The session that a unique request id names; None where the store is away and the request begins without."""
+        request = scoped_request(call.tenant, call.request.request_id)
         try:
-            return await self.gate.store.name(call.request.request_id, new_session_id())
+            return await self.gate.store.name(request, scoped(call.tenant, new_session_id()))
         except SessionStoreUnavailable:
             if self.gate.required or call.resumes:
                 raise
@@ -194,7 +198,7 @@ class Opening:
         most = self._check_index(record, call)
         sampling = replace(call.asked.sampling, seed=record.seed)
         ends = frozenset[int]() if call.request.ignore_eos else self.eos
-        sequence = Sequence(tokens, sampling, most, ends, session_id, answered=len(answered))
+        sequence = Sequence(tokens, sampling, most, ends, session_id, tag(call.tenant), answered=len(answered))
         sequence.priority = call.asked.priority
         outbox = self._outbox(tokens[: record.answer_start], call)
         stopped = bool(answered) and await asyncio.to_thread(outbox.tokens, answered)

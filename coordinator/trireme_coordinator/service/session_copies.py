@@ -7,7 +7,7 @@ holds only as far as they are of the very tokens that a request begins with, wha
 from __future__ import annotations
 
 from trireme_coordinator.service.sessions import SessionGate
-from trireme_coordinator.store.records import SessionRecord, checked_position
+from trireme_coordinator.store.records import SessionRecord, checked_position, tag_of
 from trireme_proto import archive
 from trireme_proto.archive import Archived
 
@@ -25,7 +25,7 @@ class SessionCopies:
         record = await self._store.get(session_id)
         tokens = await self._store.tokens(session_id, whole=at is None)
         kept = len(tokens) if at is None else checked_position(at, len(tokens))
-        return await self._store.create(record.ttl_seconds, tokens[:kept])
+        return await self._store.create(record.ttl_seconds, tokens[:kept], tag=tag_of(session_id))
 
     async def rewind(self, session_id: str, at: int) -> SessionRecord:
         """Keeps the first `at` tokens. InvalidRequest, SessionBusy."""
@@ -42,8 +42,8 @@ class SessionCopies:
             Archived(record.model, record.pack_sha256, record.ttl_seconds, record.created, tuple(tokens))
         )
 
-    async def import_(self, data: bytes, ttl_seconds: int | None) -> SessionRecord:
-        """A new session of an archive. ArchiveDamaged, WrongModel, InvalidRequest."""
+    async def import_(self, data: bytes, ttl_seconds: int | None, tag: str = "") -> SessionRecord:
+        """A new session, of the tenant with this tag, of an archive. ArchiveDamaged, WrongModel, InvalidRequest."""
         session, model = archive.from_bytes(data), self._store.model
         archive.check_fits(
             session,
@@ -53,4 +53,4 @@ class SessionCopies:
             context=self._context,
         )
         ttl = session.ttl_seconds if ttl_seconds is None else ttl_seconds
-        return await self._store.create(ttl, session.token_ids, session.created)
+        return await self._store.create(ttl, session.token_ids, session.created, tag)

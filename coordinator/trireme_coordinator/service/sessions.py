@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from trireme_coordinator.service.runs import Run
 from trireme_coordinator.store import Loaded, Owner, RequestStore, SessionWriter, Start, new_session_id
-from trireme_coordinator.store.records import new_record, utc_now
+from trireme_coordinator.store.records import named, new_record, utc_now
 from trireme_coordinator.store.requests import Birth
 from trireme_proto.errors import LeaseLost, SessionBusy, SessionNotFound, SessionStoreUnavailable
 
@@ -70,14 +70,14 @@ class SessionGate:
             await self.store.ensure(new_record(session_id, self.store.model, utc_now(), self.ttl_seconds))
             return await self.load(session_id)
 
-    async def new(self) -> Loaded:
-        """A new session. SessionStoreUnavailable."""
+    async def new(self, tag: str = "") -> Loaded:
+        """A new session of a tenant. SessionStoreUnavailable."""
         try:
-            return Loaded(await self.store.create(self.ttl_seconds), [], {}, 0, "")
+            return Loaded(await self.store.create(self.ttl_seconds, tag=tag), [], {}, 0, "")
         except SessionStoreUnavailable:
             if self.required:
                 raise
-        record = new_record(new_session_id(), self.store.model, utc_now(), self.ttl_seconds)
+        record = new_record(named(tag, new_session_id()), self.store.model, utc_now(), self.ttl_seconds)
         return Loaded(record, [], {}, 0, "", stored=False)
 
     async def begin(self, loaded: Loaded, start: Start) -> bool:

@@ -7,7 +7,7 @@
     trireme:1:session:{ID}:requests hash    by request id: its record (requests.py); #fence: the fencing number
     trireme:1:session:{ID}:owner    string  the coordinator that generates on the session; expires by itself
     trireme:1:request:HASH          string  ID of the session that a request without one was given, for an hour
-    trireme:1:sessions:used         sorted set  ID by last_used
+    trireme:1:sessions:used         sorted set  ID by last_used; of a tenant with a tag: trireme:1:sessions:used:TAG
     trireme:1:leader:{NAME}         string  TOKEN OWNER: the coordinator that drives deployment NAME; expires
     trireme:1:leader:{NAME}:token   string  the highest fencing token given out so far
     trireme:1:leader:{NAME}:next    string  OWNER of a coordinator that stands by; expires
@@ -47,7 +47,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIELDS = ("created", "last_used", "ttl", "count", "missing", "model", "pack")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(rb"[0-9]{1,18}")
-_ID = re.compile(rb"[A-Za-z0-9_-]+")
+_ID = re.compile(rb"(?:[0-9a-f]{32}\.)?[A-Za-z0-9_-]+")
 _LAST_MICROS = 253_402_300_799_999_999
 """The last microsecond of the year 9999, where datetime ends."""
 
@@ -63,6 +63,11 @@ def session_key(session_id: str) -> str:
 def tokens_key(session_id: str) -> str:
     """The key of the tokens. `session_id` has been through `checked_id`."""
     return session_key(session_id) + ":tokens"
+
+
+def used_key(tag: str) -> str:
+    """The key of the index of a tenant's sessions; `tag`: "" or 32 hexadecimal digits."""
+    return f"{INDEX_USED}:{tag}" if tag else INDEX_USED
 
 
 def leader_key(deployment: str) -> str:

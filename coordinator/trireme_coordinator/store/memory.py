@@ -20,9 +20,11 @@ from trireme_coordinator.store.records import (
     checked_page_size,
     checked_position,
     missing_tokens,
+    named,
     new_record,
     new_session_id,
     not_found,
+    tag_of,
     utc_now,
 )
 from trireme_coordinator.store.splice import fresh_tokens
@@ -57,11 +59,15 @@ class MemorySessionStore:
         return self._model
 
     async def create(
-        self, ttl_seconds: int | None = None, token_ids: Sequence[int] = (), created: datetime | None = None
+        self,
+        ttl_seconds: int | None = None,
+        token_ids: Sequence[int] = (),
+        created: datetime | None = None,
+        tag: str = "",
     ) -> SessionRecord:
         """A session that holds these tokens. InvalidRequest."""
         self._check_answers()
-        record = new_record(self._make_id(), self._model, self._clock(), ttl_seconds, created)
+        record = new_record(named(tag, self._make_id()), self._model, self._clock(), ttl_seconds, created)
         tokens = list(fresh_tokens(0, 0, token_ids, (), self._model.vocabulary))
         record = replace(record, token_count=len(tokens))
         self._sessions[record.session_id] = _Session(record, tokens)
@@ -108,13 +114,14 @@ class MemorySessionStore:
         session = self._find(session_id)
         session.record = replace(session.record, missing=missing_tokens(session.record, end))
 
-    async def list(self, page_size: int, page_token: str = "") -> tuple[list[SessionRecord], str]:
+    async def list(self, page_size: int, page_token: str = "", tag: str = "") -> tuple[list[SessionRecord], str]:
         """The most recently used first. InvalidRequest."""
         self._check_answers()
         checked_page_size(page_size)
         before = from_page_token(page_token) if page_token else None
         self._forget_expired()
-        ordered = sorted(((micros(s.record.last_used), key) for key, s in self._sessions.items()), reverse=True)
+        own = ((micros(s.record.last_used), key) for key, s in self._sessions.items() if tag_of(key) == tag)
+        ordered = sorted(own, reverse=True)
         rest = [entry for entry in ordered if before is None or entry < before]
         page = rest[:page_size]
         token = to_page_token(*page[-1]) if len(rest) > page_size else ""

@@ -22,7 +22,8 @@ Clock = Callable[[], datetime]
 DEFAULT_TTL_SECONDS = 24 * 3600
 """How long an unused session is kept where the caller does not say."""
 
-_ID = re.compile(r"[A-Za-z0-9_-]+")
+_ID = re.compile(r"(?:([0-9a-f]{32})\.)?[A-Za-z0-9_-]+")
+"""A tenant's tag, and what the caller sees; see tenants.py."""
 
 
 def utc_now() -> datetime:
@@ -71,9 +72,13 @@ class SessionStore(Protocol):
         ...
 
     async def create(
-        self, ttl_seconds: int | None = None, token_ids: Sequence[int] = (), created: datetime | None = None
+        self,
+        ttl_seconds: int | None = None,
+        token_ids: Sequence[int] = (),
+        created: datetime | None = None,
+        tag: str = "",
     ) -> SessionRecord:
-        """Makes a session that holds `token_ids`, made at `created` (None: now).
+        """Makes a session of the tenant with this tag that holds `token_ids`, made at `created` (None: now).
 
         InvalidRequest where `ttl_seconds` is out of its range; None takes the default.
         """
@@ -114,8 +119,9 @@ class SessionStore(Protocol):
         """Notes that the session should have `end` tokens. Changes nothing where it has. SessionNotFound."""
         ...
 
-    async def list(self, page_size: int, page_token: str = "") -> tuple[list[SessionRecord], str]:
-        """A page, the most recently used first, and the token of the next page ("" after the last one).
+    async def list(self, page_size: int, page_token: str = "", tag: str = "") -> tuple[list[SessionRecord], str]:
+        """A page of the sessions of one tenant, the most recently used first, and the token of the next page ("" at
+        the end).
 
         InvalidRequest where a token was not given out by a store, or the size is out of its range.
         """
@@ -137,6 +143,16 @@ class SessionStore(Protocol):
 def new_session_id() -> str:
     """128 random bits, hexadecimal: no id begins with "-" as an option does. Whoever knows it may use the session."""
     return secrets.token_hex(16)
+
+
+def named(tag: str, session_id: str) -> str:
+    """The name of a session in the store: its id, behind the tag of its tenant, if that has one."""
+    return f"{tag}.{session_id}" if tag else session_id
+
+
+def tag_of(name: str) -> str:
+    """The tag in a session's name."""
+    return name.rpartition(".")[0]
 
 
 def new_record(

@@ -28,9 +28,11 @@ from trireme_coordinator.store.records import (
     checked_page_size,
     checked_position,
     missing_tokens,
+    named,
     new_record,
     new_session_id,
     not_found,
+    tag_of,
     utc_now,
 )
 from trireme_coordinator.store.redis_link import RedisLink, unavailable
@@ -81,10 +83,14 @@ class RedisSessionStore:
         return self._model
 
     async def create(
-        self, ttl_seconds: int | None = None, token_ids: Sequence[int] = (), created: datetime | None = None
+        self,
+        ttl_seconds: int | None = None,
+        token_ids: Sequence[int] = (),
+        created: datetime | None = None,
+        tag: str = "",
     ) -> SessionRecord:
         """A session that holds these tokens. InvalidRequest, SessionStoreUnavailable."""
-        record = new_record(self._make_id(), self._model, self._clock(), ttl_seconds, created)
+        record = new_record(named(tag, self._make_id()), self._model, self._clock(), ttl_seconds, created)
         tokens = fresh_tokens(0, 0, token_ids, (), self._model.vocabulary)
         async with self._link.answering():
             await self._prune()
@@ -160,14 +166,14 @@ class RedisSessionStore:
 
         await self._change(session_id, change)
 
-    async def list(self, page_size: int, page_token: str = "") -> tuple[list[SessionRecord], str]:
+    async def list(self, page_size: int, page_token: str = "", tag: str = "") -> tuple[list[SessionRecord], str]:
         """The most recently used first. InvalidRequest, SessionStoreUnavailable."""
         checked_page_size(page_size)
         before = layout.from_page_token(page_token) if page_token else None
         found: list[tuple[int, SessionRecord]] = []
         gone: list[bytes] = []
         async with self._link.answering():
-            async for entries in self._index_from(before, page_size + 1):
+            async for entries in self._index_from(layout.used_key(tag), before, page_size + 1):
                 for (raw_id, score), record in zip(entries, await self._records(entries), strict=True):
                     if record is None:
                         gone.append(raw_id)
@@ -186,7 +192,7 @@ class RedisSessionStore:
         async with self._link.answering(), self._client.pipeline(transaction=True) as pipe:
             pipe.delete(layout.session_key(session_id))
             pipe.delete(layout.tokens_key(session_id), layout.requests_key(session_id), layout.owner_key(session_id))
-            pipe.zrem(layout.INDEX_USED, session_id)
+            pipe.zrem(layout.used_key(tag_of(session_id)), session_id)
             pipe.zrem(layout.INDEX_EXPIRES, session_id)
             deleted, *_ = await pipe.execute()
         if not deleted:
@@ -266,20 +272,21 @@ class RedisSessionStore:
         """Queues a record, its place in the index, and the expiry of both."""
         session_id = record.session_id
         pipe.hset(layout.session_key(session_id), mapping=layout.to_hash(record))
-        pipe.zadd(layout.INDEX_USED, {session_id: layout.micros(record.last_used)})
+        used = layout.used_key(tag_of(session_id))
+        pipe.zadd(used, {session_id: layout.micros(record.last_used)})
         pipe.zadd(layout.INDEX_EXPIRES, {session_id: layout.micros(record.expires)})
         for key in (layout.session_key(session_id), layout.tokens_key(session_id)):
             pipe.pexpire(key, timedelta(seconds=record.ttl_seconds))
-        for key in (layout.INDEX_USED, layout.INDEX_EXPIRES):
+        for key in (used, layout.INDEX_EXPIRES):
             pipe.pexpire(key, timedelta(seconds=LIMITS.session_ttl_seconds))
 
-    async def _index_from(self, before: tuple[int, str] | None, count: int) -> AsyncIterator[_Entries]:
+    async def _index_from(self, key: str, before: tuple[int, str] | None, count: int) -> AsyncIterator[_Entries]:
         """The index by last use, `count` entries at a time, from the score of `before` on."""
         offset, top = 0, "+inf" if before is None else str(before[0])
         while True:
             entries = await _awaited(
                 self._client.zrange(
-                    layout.INDEX_USED, top, "-inf", desc=True, byscore=True, offset=offset, num=count, withscores=True
+                    key, top, "-inf", desc=True, byscore=True, offset=offset, num=count, withscores=True
                 )
             )
             yield [(raw_id, int(score)) for raw_id, score in entries]
@@ -307,9 +314,18 @@ class RedisSessionStore:
         """Takes ids whose sessions are gone out of the index."""
         if raw_ids:
             async with self._client.pipeline(transaction=True) as pipe:
-                pipe.zrem(layout.INDEX_USED, *raw_ids)
+                for raw_id in raw_ids:
+                    pipe.zrem(layout.used_key(_tag(raw_id)), raw_id)
                 pipe.zrem(layout.INDEX_EXPIRES, *raw_ids)
                 await pipe.execute()
+
+
+def _tag(raw_id: bytes) -> str:
+    """Of an entry of the index; "" where it is none of ours, as of the default tenant."""
+    try:
+        return tag_of(checked_id(raw_id.decode("ascii", errors="replace")))
+    except TriremeError:
+        return ""
 
 
 def _listed(raw_id: bytes, fields: Any) -> SessionRecord | None:
