@@ -64,6 +64,7 @@ helm-run: $(VENV)/test   ## run the rendered manifests of the laptop as processe
 
 helm-golden: $(VENV)/test  ## rewrite what is generated for the chart: sizes, list of values, recorded manifests
 	$(BIN)/python helm/shapes.py
+	$(BIN)/python helm/key_tables.py
 	$(BIN)/python helm/values_reference.py
 	$(BIN)/python -m tests.helm.golden
 

@@ -91,10 +91,12 @@ def test_choices_are_the_coordinators() -> None:
 
 
 def test_every_setting_can_be_set_by_the_chart() -> None:
-    manifests = render(CASES["four-servers-70b"])
-    given = set(find(manifests, "ConfigMap", "trireme")["data"])
-    (coordinator,) = (p for p in pods(manifests) if p.component == "coordinator")
-    given |= {entry["name"] for entry in coordinator.container("coordinator")["env"]}
+    given = set()
+    for values in CASES.values():
+        manifests = render(values)
+        given |= set(find(manifests, "ConfigMap", "trireme")["data"])
+        (coordinator,) = (p for p in pods(manifests) if p.component == "coordinator")
+        given |= {entry["name"] for entry in coordinator.container("coordinator")["env"]}
     fields = {f"TRIREME_{field.name.upper()}" for field in dataclasses.fields(ServeConfig)}
     assert fields - given == {"TRIREME_DATA_DIR"}  # of a session store that `serve` starts itself
 

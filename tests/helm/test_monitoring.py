@@ -91,7 +91,8 @@ def test_probes_ask_the_port_of_the_metrics_where_there_is_one() -> None:
     assert with_port["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "metrics"}
     assert without["livenessProbe"]["grpc"] == {"port": 50051, "service": "liveness"}
     assert without["readinessProbe"]["grpc"] == {"port": 50051}
-    assert not any("metrics" in argument for argument in without.get("args", ()))
+    assert "TRIREME_METRICS_LISTEN" in find(render(), "ConfigMap", "trireme")["data"]
+    assert "TRIREME_METRICS_LISTEN" not in find(render(off), "ConfigMap", "trireme")["data"]
 
 
 @pytest.mark.parametrize("by", ["keda", "hpa"])

@@ -1,7 +1,7 @@
 {{/* Who gets in: TLS of the gRPC port and of the streams between stages, API keys, tokens of an identity provider. */}}
 
 {{- define "trireme.authenticates" -}}
-{{- if or .Values.auth.keys.enabled .Values.auth.jwt.issuer }}true{{ end -}}
+{{- if or .Values.auth.keys.enabled .Values.auth.jwt.issuer (and .Values.tls.enabled .Values.tls.clientCa.existingSecret) }}true{{ end -}}
 {{- end }}
 
 {{- define "trireme.tlsSecret" -}}
@@ -28,36 +28,53 @@
 {{- concat $inside .Values.ingress.hosts .Values.gateway.hostnames .Values.tls.names | uniq | toJson -}}
 {{- end }}
 
-{{/* Options of `trireme serve` that are no environment variables. */}}
-{{- define "trireme.serveArgs" -}}
+{{/* Settings of the coordinator about all of this; files are at the paths below. */}}
+{{- define "trireme.accessSettings" -}}
 {{- $v := .Values -}}
-{{- if $v.metrics.enabled }}
-- --metrics-listen=0.0.0.0:9464
-{{- end }}
 {{- if $v.tls.enabled }}
-- --tls-cert=/etc/trireme/tls/tls.crt
-- --tls-key=/etc/trireme/tls/tls.key
+TRIREME_TLS_CERT: /etc/trireme/tls/tls.crt
+TRIREME_TLS_KEY: /etc/trireme/tls/tls.key
+{{- else }}
+TRIREME_INSECURE_NO_TLS: "true"
 {{- end }}
 {{- if and $v.tls.enabled $v.tls.clientCa.existingSecret }}
-- --tls-client-ca=/etc/trireme/client-ca/ca.crt
+TRIREME_TLS_CLIENT_CA: /etc/trireme/client-ca/ca.crt
 {{- end }}
 {{- if $v.tls.stages.enabled }}
-- --stage-tls-dir=/etc/trireme/stage-tls
+TRIREME_STAGE_TLS_DIR: /etc/trireme/stage-tls
+{{- else }}
+TRIREME_INSECURE_NO_STAGE_TLS: "true"
 {{- end }}
 {{- if include "trireme.redisCa" . }}
-- --redis-ca=/etc/trireme/redis-ca/ca.crt
+TRIREME_REDIS_CA: /etc/trireme/redis-ca/ca.crt
 {{- end }}
 {{- if $v.auth.keys.enabled }}
-- --keys=/etc/trireme/keys/keys
+TRIREME_KEYS: /etc/trireme/keys/keys.json
 {{- end }}
-{{- if $v.auth.jwt.issuer }}
-- --jwt-issuer={{ $v.auth.jwt.issuer }}
-- --jwt-audience={{ $v.auth.jwt.audience }}
+{{- with $v.auth.jwt }}
+{{- if .issuer }}
+TRIREME_JWT_ISSUER: {{ .issuer | quote }}
+TRIREME_JWT_AUDIENCE: {{ .audience | quote }}
+TRIREME_JWT_ALGORITHMS: {{ join "," .algorithms }}
+TRIREME_JWT_LEEWAY: {{ int64 .leewaySeconds | quote }}
+TRIREME_JWT_TENANT_CLAIM: {{ .tenantClaim | quote }}
+TRIREME_JWT_SCOPE_CLAIM: {{ .scopeClaim | quote }}
 {{- end }}
-{{- if and $v.auth.jwt.issuer $v.auth.jwt.jwksConfigMap }}
-- --jwt-jwks=/etc/trireme/jwks/jwks.json
-{{- else if and $v.auth.jwt.issuer $v.auth.jwt.jwksUrl }}
-- --jwt-jwks={{ $v.auth.jwt.jwksUrl }}
+{{- if and .issuer .jwksConfigMap }}
+TRIREME_JWT_JWKS: /etc/trireme/jwks/jwks.json
+{{- else if and .issuer .jwksUrl }}
+TRIREME_JWT_JWKS: {{ .jwksUrl | quote }}
+{{- end }}
+{{- end }}
+{{- if not (include "trireme.authenticates" .) }}
+TRIREME_INSECURE_NO_AUTH: "true"
+{{- end }}
+TRIREME_QUOTA_REQUESTS: {{ int64 $v.auth.quota.requestsPerMinute | quote }}
+TRIREME_QUOTA_TOKENS: {{ int64 $v.auth.quota.tokensPerMinute | quote }}
+TRIREME_QUOTA_STREAMS: {{ int64 $v.auth.quota.streams | quote }}
+TRIREME_REFLECTION: {{ $v.auth.reflection | quote }}
+{{- if $v.auth.auditLog }}
+TRIREME_AUDIT_LOG: "-"
 {{- end }}
 {{- end }}
 
@@ -93,7 +110,7 @@
   secret:
     secretName: {{ include "trireme.keysSecret" . }}
     defaultMode: 0440
-    items: [{key: {{ .Values.auth.keys.key }}, path: keys}]
+    items: [{key: {{ .Values.auth.keys.key }}, path: keys.json}]
 {{- end }}
 {{- if and .Values.auth.jwt.issuer .Values.auth.jwt.jwksConfigMap }}
 - {name: jwks, configMap: {name: {{ .Values.auth.jwt.jwksConfigMap }}, defaultMode: 0444}}
@@ -144,9 +161,4 @@
 {{- else if and (not .Values.redis.embedded.enabled) .Values.redis.external.caSecret -}}
 {{- dict "secret" .Values.redis.external.caSecret "key" .Values.redis.external.caKey | toJson -}}
 {{- end -}}
-{{- end }}
-
-{{/* A file of keys, as `trireme keys create` writes it, with one key. Takes the key. */}}
-{{- define "trireme.keysFile" -}}
-{{ sha256sum . }}
 {{- end }}
