@@ -299,7 +299,7 @@ def _answers(host: str, port: int) -> bool:
 
 
 def _says_ok(host: str, port: int, path: str) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=2) as answer:  # noqa: S310
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=2) as answer:
         return bool(answer.status == 200)
     return False
 
