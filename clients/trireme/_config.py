@@ -12,6 +12,7 @@ GRPC_VERBOSITY  gRPC's own; where it is not set, gRPC is told to keep what it no
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
@@ -27,6 +28,11 @@ def default_target() -> str:
 def file_of(what: str, given: str | os.PathLike[str] | None) -> str:
     """The name of a file: what the caller gave, else the environment's; "": neither."""
     return os.environ.get(f"TRIREME_{what}", "") if given is None else os.fspath(given)
+
+
+def use_files(files: Mapping[str, str | None]) -> None:
+    """For the rest of this process, what a command was given, by name ("ca", "cert", "key"); None: not given."""
+    os.environ |= {f"TRIREME_{what.upper()}": file for what, file in files.items() if file is not None}
 
 
 def debug() -> bool:

@@ -22,6 +22,7 @@ from typing import Any
 from trireme_coordinator.config import split_address
 from trireme_coordinator.node_health import answering
 from trireme_coordinator.placement import Node, Placed
+from trireme_coordinator.ray_access import check_token
 from trireme_proto.errors import ConfigurationError, PipelineUnavailable, TriremeError
 from trireme_worker.actor import StageProcess, StageSettings
 from trireme_worker.probe import Measured, measure
@@ -69,6 +70,7 @@ class RayCluster:
     def start(self) -> None:
         """Connects or starts. ConfigurationError when nothing answers at the address."""
         if self._address:
+            check_token(self._address, os.environ)
             _probe(self._address)
         else:  # nobody else may join a cluster of our own
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -26,7 +26,7 @@ RANGES = {
 
 
 def test_every_number_has_a_range_here() -> None:
-    assert {f.name for f in dataclasses.fields(ServeConfig) if isinstance(f.default, int)} == set(RANGES)
+    assert {f.name for f in dataclasses.fields(ServeConfig) if type(f.default) is int} == set(RANGES)
 
 
 def test_defaults_are_valid_and_nothing_else_is_read() -> None:
@@ -49,8 +49,9 @@ def test_the_process_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch
 def test_every_field_can_come_from_the_environment(field: dataclasses.Field[Any]) -> None:
     texts = {"listen": "h:1", "kv_dtype": "float16", "layout": "packed", "speculation": "off", "name": "x"}
     texts["durability"] = "required"
-    text = texts.get(field.name, "17")
-    config = from_environment({}, {f"TRIREME_{field.name.upper()}": text})
+    text = texts.get(field.name, "true" if isinstance(field.default, bool) else "17")
+    pair = {"TRIREME_TLS_CERT": "17", "TRIREME_TLS_KEY": "17"} if field.name.startswith("tls_") else {}
+    config = from_environment({}, pair | {f"TRIREME_{field.name.upper()}": text})
     assert getattr(config, field.name) == type(field.default)(text)
 
 
@@ -60,9 +61,23 @@ def test_an_unknown_variable_is_named(variable: str) -> None:
         from_environment({}, {variable: "8080"})
 
 
-@pytest.mark.parametrize("variable", ["TRIREME_TARGET", "TRIREME_DEBUG", "TRIREME_CACHE_DIR"])
+@pytest.mark.parametrize(
+    "variable", ["TRIREME_TARGET", "TRIREME_DEBUG", "TRIREME_CACHE_DIR", "TRIREME_CA", "TRIREME_CERT", "TRIREME_KEY"]
+)
 def test_what_belongs_to_others_is_left_alone(variable: str) -> None:
     assert from_environment({}, {variable: "anything"}) == ServeConfig()
+
+
+@pytest.mark.parametrize("text", ["yes", "1", "", "TRUE!"])
+def test_a_flag_is_true_or_false(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="neither true nor false"):
+        from_environment({}, {"TRIREME_INSECURE_NO_AUTH": text})
+
+
+@pytest.mark.parametrize("given", [{"tls_cert": "a"}, {"tls_key": "a"}, {"tls_client_ca": "a"}])
+def test_settings_of_tls_that_lack_others(given: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="tls-cert and tls-key"):
+        ServeConfig(**given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("prefix", ["TRIREME", "TRIREME_PROD", "TRIREME_STAGE_0"])

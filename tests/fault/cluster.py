@@ -87,7 +87,7 @@ async def running(shape: Shape) -> AsyncIterator[Cluster]:
         relay = await stack.enter_async_context(Relay(valkey.address, net.hub))
         arguments = [
             "--ray-address", address, "--redis-url", valkey.url(relay.address), "--stages", str(shape.stages),
-            "--ray-nodes", str(shape.nodes), "--name", "fault",
+            "--ray-nodes", str(shape.nodes), "--name", "fault", "--insecure-no-stage-tls",
         ]  # fmt: skip
         coordinators = [
             Coordinator(f"coordinator-{n}", arguments, folder, environment) for n in range(shape.coordinators)

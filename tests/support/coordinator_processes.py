@@ -75,6 +75,7 @@ class Coordinators:
             told[name] = value
         environment = {name: value for name, value in told.items() if name.isupper()}
         options = ["--redis-url", told["redis_url"], "--ray-address", told["ray_address"], *self._options]
+        options.append("--insecure-no-stage-tls")  # one machine, though Ray calls it by its address in the network
         self.all = [Coordinator(port, options, os.environ | environment) for port in free_ports(self._count)]
         try:
             for each in self.all:

@@ -9,6 +9,7 @@ import typer
 
 from trireme.cli import bench, chat, demo, generate, sessions, status
 from trireme.cli.lazy import LazyGroup
+from trireme.cli.secured import secured
 
 app = typer.Typer(
     name="trireme",
@@ -17,9 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("generate")(generate.generate)
-app.command("chat")(chat.chat)
-app.command("status")(status.status)
+app.command("generate")(secured(generate.generate))
+app.command("chat")(secured(chat.chat))
+app.command("status")(secured(status.status))
 app.add_typer(sessions.app, name="sessions")
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")

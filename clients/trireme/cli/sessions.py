@@ -12,6 +12,7 @@ import typer
 
 from trireme import Client, Session
 from trireme.cli import options, output
+from trireme.cli.secured import secured
 
 app = typer.Typer(help="List, show, copy, rewind, export, import and delete conversations.")
 _STANDARD = Path("-")
@@ -19,6 +20,7 @@ SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="The session'
 
 
 @app.command("list")
+@secured
 def list_sessions(target: options.Target = None, as_json: options.AsJson = False) -> None:
     """List the sessions, the most recently used first."""
     with Client(target) as client:
@@ -34,6 +36,7 @@ def list_sessions(target: options.Target = None, as_json: options.AsJson = False
 
 
 @app.command()
+@secured
 def get(session: SessionArgument, target: options.Target = None, as_json: options.AsJson = False) -> None:
     """Show one session with its text."""
     with Client(target) as client:
@@ -51,6 +54,7 @@ def get(session: SessionArgument, target: options.Target = None, as_json: option
 
 
 @app.command()
+@secured
 def delete(session: SessionArgument, target: options.Target = None) -> None:
     """Forget a session."""
     with Client(target) as client:
@@ -59,6 +63,7 @@ def delete(session: SessionArgument, target: options.Target = None) -> None:
 
 
 @app.command()
+@secured
 def fork(
     session: SessionArgument,
     at: Annotated[int | None, typer.Option(metavar="TOKENS", help="Tokens to begin with. Default: all.")] = None,
@@ -71,6 +76,7 @@ def fork(
 
 
 @app.command()
+@secured
 def rewind(
     session: SessionArgument,
     at: Annotated[int, typer.Argument(metavar="TOKENS", help="Tokens to keep.")],
@@ -83,6 +89,7 @@ def rewind(
 
 
 @app.command("export")
+@secured
 def export_session(
     session: SessionArgument,
     file: Annotated[Path, typer.Argument(help="Where to write it; - is standard output.")],
@@ -99,6 +106,7 @@ def export_session(
 
 
 @app.command("import")
+@secured
 def import_session(
     file: Annotated[Path, typer.Argument(help="What export wrote; - is standard input.")],
     ttl_seconds: Annotated[
