@@ -14,6 +14,7 @@ from typing import Any
 from tests.support.pipeline import LocalPipeline
 
 from trireme import AsyncClient
+from trireme_coordinator.auth.guard import Guard
 from trireme_coordinator.placement import Node, Placed
 from trireme_coordinator.public_server import PublicServer
 from trireme_coordinator.service.sessions import SessionGate
@@ -48,6 +49,7 @@ async def serving(
     backlog_bytes: int = 64 << 20,
     tls: CertificateFiles | None = None,
     mutual: bool = False,
+    guard: Guard | None = None,
     **client_options: Any,
 ) -> AsyncIterator[Served]:
     """Serves while the context is open. `client_options`: of the client."""
@@ -59,7 +61,7 @@ async def serving(
     async with AsyncExitStack() as stack:
         stack.callback(telemetry.close)
         stack.push_async_callback(_closed, writer)
-        public = PublicServer("127.0.0.1", 0, tls=tls, mutual=mutual)
+        public = PublicServer("127.0.0.1", 0, tls=tls, mutual=mutual, guard=guard)
         stack.push_async_callback(public.stop)
         gate = SessionGate(store, writer, 3600, required=required)
         stack.push_async_callback(gate.close)

@@ -23,6 +23,8 @@ class Client:
     retries: how often a generation that the server refused with a time to come back is sent again.
     patience: seconds for which a server that was lost is looked for, at all addresses, while nothing comes. An answer
     goes on where it was, every token delivered once. 0: a loss is an error at once.
+    api_key: sent with each call, where the server asks for one (a token of an identity provider does as well); else the
+    environment's TRIREME_API_KEY. It goes to another machine only by TLS, unless insecure_api_key says otherwise.
     ca, cert, key: files (PEM). `ca`, or the word "system" for the public CAs: calls go by TLS, to a server whose
     certificate comes from it; `cert` and `key`: shown to a server that asks for a certificate. Where not given, the
     environment's TRIREME_CA, TRIREME_CERT and TRIREME_KEY. They may be exchanged while the client is in use.
@@ -38,11 +40,15 @@ class Client:
         timeout: float | None = 600.0,
         retries: int = 2,
         patience: float = 30.0,
+        api_key: str | None = None,
         ca: File | None = None,
         cert: File | None = None,
         key: File | None = None,
+        insecure_api_key: bool = False,
     ) -> None:
-        self._connection = Connection(target, timeout, patience, security(ca, cert, key))
+        self._connection = Connection(
+            target, timeout, patience, security(ca, cert, key), api_key=api_key, insecure=insecure_api_key
+        )
         self._retries = retries
         self.sessions = Sessions(self._connection)
         """The conversations that the server keeps."""

@@ -11,6 +11,7 @@ import grpc
 
 from trireme import _retry, _trace, _transport
 from trireme._addresses import Addresses
+from trireme._authorization import Metadata, authorization
 from trireme._question import Question
 from trireme._security import Security
 from trireme_proto.certificates import Certificates, channel_credentials
@@ -44,10 +45,20 @@ class Connection:
     """Connects with the first call, and again by itself, to wherever a server is, after a loss."""
 
     def __init__(
-        self, target: str | Sequence[str] | None, timeout: float | None, patience: float, security: Security
+        self,
+        target: str | Sequence[str] | None,
+        timeout: float | None,
+        patience: float,
+        security: Security,
+        *,
+        api_key: str | None = None,
+        insecure: bool = False,
     ) -> None:
         self.addresses = Addresses(_transport.resolve(target))
         self.timeout, self.patience = timeout, patience
+        encrypted = security.files is not None
+        own = authorization(api_key, self.addresses.targets, encrypted=encrypted, insecure=insecure)
+        self._authorization = own.metadata
         self._closed = threading.Event()
         self._security, self._shown = security, security.current
         self._exchange = threading.Lock()
@@ -71,7 +82,7 @@ class Connection:
         while True:
             place = self.addresses.current
             try:
-                reply = pick(self._link(place))(request, timeout=question.remaining(), metadata=_trace.context())
+                reply = pick(self._link(place))(request, timeout=question.remaining(), metadata=self._metadata())
             except grpc.RpcError as failure:
                 wait = question.wait_after(failure, place, forgiving=if_gone is not None)
                 if wait is None and if_gone is not None:
@@ -84,7 +95,10 @@ class Connection:
     def generate(self, request: inference.GenerateRequest, seconds: float | None) -> tuple[int, Call]:
         """Starts a stream that may take so many seconds; the index of its server, and the stream."""
         place = self.addresses.current
-        return place, self._link(place).inference.Generate(request, timeout=seconds, metadata=_trace.context())
+        return place, self._link(place).inference.Generate(request, timeout=seconds, metadata=self._metadata())
+
+    def _metadata(self) -> Metadata:
+        return (*self._authorization, *_trace.context())
 
     def close(self) -> None:
         """Cancels what is under way. May be called again."""

@@ -68,7 +68,7 @@ class _Group:
             await asyncio.to_thread(cluster.wait_ready, _READY_SECONDS, self._tell)
             for address in self._addresses:
                 await self._start(address)
-            async with AsyncClient(self._addresses, ca="", cert="", key="") as client:
+            async with AsyncClient(self._addresses, api_key="", ca="", cert="", key="") as client:
                 return await self._kill(Readers(client, streams, _TOKENS), kills, rng)
 
     async def _kill(self, readers: Readers, kills: int, rng: random.Random) -> Figures:
@@ -120,7 +120,7 @@ class _Group:
 
 async def _leads(address: str) -> bool:
     """No where it does not say in time: it may be taking over."""
-    async with AsyncClient(address, ca="", cert="", key="") as client:
+    async with AsyncClient(address, api_key="", ca="", cert="", key="") as client:
         try:
             return (await client.status(timeout=_STATUS_SECONDS)).leading
         except (ServerUnreachable, DeadlineExceeded):

@@ -40,7 +40,7 @@ def run(command: Sequence[str], prompt: str, max_tokens: int) -> None:
     with _ended_by_signals(), ServerProcess(command) as server:
         with _progress() as progress:
             target = server.wait_ready(_START_S, progress)
-        with Client(target, timeout=_ANSWER_S, ca="", cert="", key="") as client:
+        with Client(target, timeout=_ANSWER_S, api_key="", ca="", cert="", key="") as client:
             answer = _stream(client, prompt, max_tokens)
         output.write_table(_summary(answer))
     output.note("The server is stopped.")

@@ -94,7 +94,7 @@ def _served(
     options = ("--threads", str(threads), "--speculation", "off", str(pack))  # the bare loop guesses nothing either
     with ServerProcess(serve_command(stages, *options)) as server:
         target = server.wait_ready(_START_S, say)
-        with Client(target, timeout=_START_S, ca="", cert="", key="") as client:
+        with Client(target, timeout=_START_S, api_key="", ca="", cert="", key="") as client:
             _answer(client, tokens)  # warms up
             speeds = []
             for i in range(rounds):

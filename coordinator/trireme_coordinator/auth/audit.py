@@ -53,7 +53,7 @@ class AuditLog:
         """`target`: a path, or "-". ConfigurationError where it cannot be written to."""
         self._target, self._clock = target, clock
         self._lines: queue.Queue[str | None] = queue.Queue(lines)
-        self._lost = 0
+        self._lost, self._losing = 0, threading.Lock()
         self._file = self._open()
         self._thread = threading.Thread(target=self._run, name="audit-log", daemon=True)
         self._thread.start()
@@ -64,7 +64,8 @@ class AuditLog:
         try:
             self._lines.put_nowait(line)
         except queue.Full:
-            self._lost += 1
+            with self._losing:
+                self._lost += 1
 
     def close(self) -> None:
         """Writes what is queued, and ends."""
@@ -76,9 +77,15 @@ class AuditLog:
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
             self._write(line)
-            if (lost := self._lost) and self._lines.empty():
-                self._lost -= lost
-                self._write(json.dumps({"time": self._clock().isoformat(timespec="microseconds"), "lost_lines": lost}))
+            if self._lines.empty():
+                self._tell_lost()
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        with self._losing:
+            lost, self._lost = self._lost, 0
+        if lost:
+            self._write(json.dumps({"time": self._clock().isoformat(timespec="microseconds"), "lost_lines": lost}))
 
     def _write(self, line: str) -> None:
         try:

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from trireme_coordinator.auth.api_key import PREFIX
 from trireme_coordinator.auth.audit import AuditLog, Event
 from trireme_coordinator.auth.identity import ANONYMOUS, Caller, Identity, set_current
 from trireme_coordinator.auth.quotas import Quotas
 from trireme_coordinator.auth.scopes import COUNTED, HEALTH, REFLECTION, SCOPES, STREAMS, Scope
-from trireme_proto.errors import PermissionDenied, TriremeError, Unauthenticated
+from trireme_proto.errors import InvalidRequest, PermissionDenied, TriremeError, Unauthenticated
 from trireme_proto.limits import LIMITS
 from trireme_proto.status import to_grpc
 
@@ -31,6 +32,7 @@ _SCHEME = "bearer "
 _MISSING = "This server wants an API key or a token: none came with the call."
 _NO_GOOD = "The API key or token that came with the call is not good here."
 _NOT_OPEN = "This method is open to nobody."
+_MALFORMED = object()
 _STRANGER = Identity("", frozenset(), "")
 _CODES: Mapping[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -118,7 +120,7 @@ class Guard(grpc.aio.ServerInterceptor):
     def _let_in(self, handler: Any, method: str, identity: Identity) -> Any:
         maker, attribute = MAKERS[handler.request_streaming, handler.response_streaming]
         behaviour = self._counted(getattr(handler, attribute), method, identity)
-        return maker(behaviour, handler.request_deserializer, handler.response_serializer)
+        return maker(behaviour, _deserializer(handler.request_deserializer), handler.response_serializer)
 
     def _refusal(self, handler: Any, method: str, identity: Identity, error: TriremeError) -> Any:
         async def refuse(_request: Any, context: Any) -> None:
@@ -135,6 +137,7 @@ class Guard(grpc.aio.ServerInterceptor):
             started, code, reason, entered = time.monotonic(), "UNKNOWN", "", False
             set_current(caller)
             try:
+                _check_parsed(request)
                 entered = self._enter(method, tenant)
                 answer = await behaviour(request, context)
                 code = "OK"
@@ -177,6 +180,25 @@ class Guard(grpc.aio.ServerInterceptor):
                     trace_id=caller.trace_id,
                 )
             )
+
+
+def _deserializer(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """The same, but bytes that are no message come through as such: gRPC itself would tell the caller in which class
+    what went wrong.
+    """
+
+    def parsed(raw: bytes) -> Any:
+        try:
+            return parse(raw)
+        except DecodeError:
+            return _MALFORMED
+
+    return parsed
+
+
+def _check_parsed(request: Any) -> None:
+    if request is _MALFORMED:
+        raise InvalidRequest("The request is no message of this method.")
 
 
 def _bearer(shown: list[Any]) -> str:

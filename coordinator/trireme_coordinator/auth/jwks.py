@@ -97,7 +97,10 @@ def _discovered(issuer: str) -> str:
     url = _object(_fetch(issuer.rstrip("/") + _DISCOVERY)).get("jwks_uri")
     if not isinstance(url, str):
         raise ValueError("no jwks_uri")  # noqa: TRY004  (one kind of error for what a provider sends)
-    _check_url(url)
+    try:
+        _check_url(url)
+    except ConfigurationError as error:
+        raise ValueError("jwks_uri") from error
     return url
 
 
