@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Never, Protocol
 
 from trireme_coordinator.loss import REPLACED, Cause, StageLoss, StageLost
+from trireme_coordinator.metrics.steps import StepMeter
 from trireme_coordinator.page_fetching import Choose, PageFetching, quicker
 from trireme_coordinator.pipeline import Pipeline, highest_epoch
 from trireme_coordinator.recovery import Recoveries
@@ -97,6 +98,7 @@ class Engine:
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()  # the opposite of `ready`, to wait for
         self.recoveries = Recoveries()
+        self.meter = StepMeter()
         self._launch, self._discard, self._next_epoch, self._clock = launch, discard, next_epoch, clock
         self._patience: dict[int, Patience] = {}
         self._failures = 0  # of the pipeline since it last completed a step
@@ -263,15 +265,16 @@ class Engine:
         """Takes in one step's result and tells everybody concerned."""
         self._failures = 0
         batch, tokens = self.scheduler.complete(result.step, [(t.slot, t.token_id) for t in result.tokens])
-        self._learn(batch, result.timings)
+        sent_ns, now_ns = self._sent.popleft(), self._clock()
+        self._learn(batch, result.timings, now_ns - sent_ns)
         for row in batch.rows:
             with self._telling(row.sequence) as listener:
                 if listener is not None:
                     listener.timed(prefill=row.prefill, tokens=row.count, timings=result.timings)
                     self._tell_tokens(row.sequence, listener, tokens.get(row.sequence, []))
+        self.meter.stepped(batch, len(result.tokens), tokens, result.timings, sent_ns, now_ns)
 
-    def _learn(self, batch: Batch, timings: Items[pb.StageTiming]) -> None:
-        round_ns = self._clock() - self._sent.popleft()
+    def _learn(self, batch: Batch, timings: Items[pb.StageTiming], round_ns: int) -> None:
         waited = sum(t.wait_ns for t in timings)
         self.scheduler.learn(batch, [t.compute_ns for t in timings], round_ns - waited)
 

@@ -27,8 +27,10 @@ from trireme_proto.v1.stage_pb2_grpc import StageServicer
 from trireme_worker.batch import Sampled
 from trireme_worker.choices import Choices
 from trireme_worker.concurrency import first_to_end
+from trireme_worker.energy import EnergyMeter
 from trireme_worker.frames import read_keys
 from trireme_worker.link import EPOCH_KEY, ForwardCall, choices_of, forward_to
+from trireme_worker.probe import read_rate
 from trireme_worker.stepper import Stepper
 
 _EPOCH_LEAP = 1 << 40
@@ -94,6 +96,8 @@ class StageService(StageServicer):
         self._taken = self._done = 0  # pieces of work of the compute thread, and written by it alone
         self._compute = ThreadPoolExecutor(1, "stage")  # one: frames are computed in the order in which they came
         self._senders: set[asyncio.Task[Any]] = set()
+        self._measuring = asyncio.Lock()
+        self._energy = EnergyMeter()
 
     @property
     def attached(self) -> bool:
@@ -194,6 +198,15 @@ class StageService(StageServicer):
             busy=self._taken > self._done,
             progress=self._done + (self._stepper.pulse & 0xFFFFFFFF),  # the kernels count in 32 bits
         )
+
+    async def Measure(self, request: pb.MeasureRequest, context: Context) -> pb.MeasureResponse:
+        """The memory's read rate, as long as nothing is computed meanwhile; one measurement at a time."""
+        async with self._measuring:
+            steps = self._stepper.progress.steps
+            if self._taken > self._done:
+                return pb.MeasureResponse()
+            rate = await asyncio.to_thread(read_rate, self._stepper.model.threads)
+        return pb.MeasureResponse(read_bytes_per_s=rate if self._stepper.progress.steps == steps else 0.0)
 
     async def close(self) -> None:
         """Ends the epoch, its calls and the compute thread; after the server was stopped."""
@@ -315,6 +328,7 @@ class StageService(StageServicer):
             busy_ns=progress.busy_ns,
             attached=self.attached,
             pages=self._page_counters(),
+            energy_uj=self._energy.microjoules() if self._energy.readable else None,
         )
 
     def _page_counters(self) -> pb.PageCounters:
