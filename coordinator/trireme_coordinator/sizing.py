@@ -41,6 +41,7 @@ def settings_of(config: ServeConfig, pack: Pack, pages: StoreSettings | None) ->
             slots=config.slots,
             host=host,
             node_id=stage.node.node_id,
+            log_format=config.log_format,
             pages=pages,
         )
 

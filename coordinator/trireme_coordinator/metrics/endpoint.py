@@ -33,7 +33,8 @@ class Endpoint:
         self, readings: Callable[[], Awaitable[Readings]], reason: Callable[[], str], hosts: Iterable[str] = ()
     ) -> None:
         """`reason`: why the server is not ready, empty where it is. `hosts`: names, beside addresses and this machine,
-        under which it may be asked."""
+        under which it may be asked.
+        """
         self._readings, self._reason = readings, reason
         self._hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
         self._scraping = asyncio.Semaphore(1)

@@ -58,7 +58,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class StageProfile:
-    """One stage between two looks: shares of the active time, seconds of a mean step, bytes a second while it computed."""
+    """One stage between two looks: shares of the active time, seconds of a mean step, bytes a second of computing."""
 
     busy: float
     bubble: float
@@ -134,12 +134,15 @@ def verdict(found: Profile, demand: Demand) -> Verdict:
     if not found.steps:
         return _stalled(demand) if demand.running or demand.waiting else _idle()
     busiest = max(range(len(found.stages)), key=lambda i: found.stages[i].busy)
-    if found.stages[busiest].busy >= _SATURATED and len(found.stages) > 1:
+    if found.stages[busiest].busy >= _SATURATED:
         return _computing(found, busiest, demand, "has no time left")
     if demand.waiting and (demand.running >= demand.slots or demand.kv_share > 1 - _IDLE):
         return _queue(demand)
-    if found.active < _IDLE:
-        return _idle()
+    return _idle() if found.active < _IDLE else _slowest_part(found, busiest, demand)
+
+
+def _slowest_part(found: Profile, busiest: int, demand: Demand) -> Verdict:
+    """Of a step's way, when no stage is busy all the time."""
     compute, wire = (sum(getattr(s, name) for s in found.stages) for name in ("compute_s", "wire_s"))
     if wire > max(compute, found.other_s):
         return _wire(found)
@@ -157,8 +160,8 @@ def _computing(found: Profile, stage: int, demand: Demand, why: str) -> Verdict:
         return Verdict(
             "memory",
             stage,
-            f"{who}, and reads weights at {share:.0%} of what its memory can do: more sequences at once cost it little; "
-            "one stream gets faster with fewer bytes (layout, head) or more memory bandwidth.",
+            f"{who}, and reads weights at {share:.0%} of what its memory can do: more sequences at once cost it "
+            "little; one stream gets faster with fewer bytes (layout, head) or more memory bandwidth.",
         )
     rest = f"reads weights at only {share:.0%} of what its memory can do" if limit else "its memory is not measured yet"
     return Verdict(

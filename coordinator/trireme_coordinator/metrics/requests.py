@@ -5,6 +5,7 @@ A `RequestTimes` belongs to one Generate call, and is told by the call's trace.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from trireme_coordinator.metrics.values import Bounded, Histogram
 from trireme_proto.limits import LIMITS
 
+log = logging.getLogger(__name__)
 Clock = Callable[[], float]
 """Seconds, of a clock that is never set."""
 
@@ -84,7 +86,19 @@ class RequestTimes:
         if self._ended:
             return
         self._ended = True
+        self._log(code, reason)
         self._meter.requests[code, self._meter.reasons.of(reason)] += 1
         if error not in self._meter.durations:
             self._meter.durations[error] = Histogram()
         self._meter.durations[error].add(self._clock() - self._arrived)
+
+    def _log(self, code: str, reason: str) -> None:
+        if log.isEnabledFor(logging.INFO):
+            seconds = round(self._clock() - self._arrived, 6)
+            first = round(self._first - self._arrived, 6) if self._first else None
+            fields = {"code": code, "reason": reason, "seconds": seconds, "first_token_seconds": first}
+            log.info("a request ended: %s %s after %.3f s", code, reason, seconds, extra={"fields": fields})
+
+
+NO_TIMES = RequestTimes(RequestMeter(), time.perf_counter)
+"""Of a request that nobody counts."""
