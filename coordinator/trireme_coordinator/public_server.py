@@ -13,11 +13,14 @@ from grpc_reflection.v1alpha import reflection
 
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.leadership import Leadership, SoleLeadership
+from trireme_coordinator.metrics.requests import RequestMeter
 from trireme_coordinator.placement import LayersOf, Placed
 from trireme_coordinator.service.cluster import ClusterService
+from trireme_coordinator.service.counting import Counting
 from trireme_coordinator.service.door import Door
 from trireme_coordinator.service.inference import InferenceService
 from trireme_coordinator.service.placement import Previews
+from trireme_coordinator.service.profiling import Profiler
 from trireme_coordinator.service.requests import Bounds
 from trireme_coordinator.service.session_service import SessionsService
 from trireme_coordinator.service.sessions import SessionGate
@@ -61,10 +64,13 @@ def _not_free(host: str, port: int) -> ConfigurationError:
 class PublicServer:
     """All services on one port. To be made after Ray was started: Ray forks, which gRPC's threads do not survive."""
 
-    def __init__(self, host: str, port: int, door: Door | None = None) -> None:
-        """`door`: who may come in; None: everybody."""
+    def __init__(self, host: str, port: int, door: Door | None = None, counted: RequestMeter | None = None) -> None:
+        """`door`: who may come in; None: everybody. `counted`: where calls are counted."""
+        first = [Counting(counted)] if counted is not None else []
         self._server = grpc.aio.server(
-            options=_OPTIONS, maximum_concurrent_rpcs=LIMITS.concurrent_calls, interceptors=[door] if door else []
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=LIMITS.concurrent_calls,
+            interceptors=[*first, *([door] if door else [])],
         )
         self._health = HealthServicer()
         try:
@@ -85,6 +91,7 @@ class PublicServer:
         leadership: Leadership | None = None,
         *,
         threads: int,
+        profiler: Profiler | None = None,
     ) -> None:
         """Adds the services and serves."""
         config, defaults = pack.config, pack.generation
@@ -108,7 +115,15 @@ class PublicServer:
         version = importlib.metadata.version("trireme-inference")
         model, leadership = model_of(pack), leadership or SoleLeadership()
         cluster = ClusterService(
-            engine, gate.store, placed, model, previews, leadership, threads=threads, version=version
+            engine,
+            gate.store,
+            placed,
+            model,
+            previews,
+            leadership,
+            threads=threads,
+            version=version,
+            profiler=profiler,
         )
         add_InferenceServicer_to_server(inference, self._server)
         add_SessionsServicer_to_server(SessionsService(gate, engine), self._server)

@@ -65,6 +65,14 @@ class Limits:
     """Largest file of nodes for a plan."""
     plan_nodes: int = 512
     """Most nodes of a plan."""
+    metric_tenants: int = 64
+    """Most tenants that metrics tell apart."""
+    metric_reasons: int = 64
+    """Most methods, and reasons of errors, that metrics tell apart."""
+    metric_connections: int = 32
+    """Most connections to the HTTP port of the metrics; the oldest one goes for a newer one."""
+    profile_seconds: int = 60
+    """Longest time that a profile may watch."""
 
 
 LIMITS = Limits()

@@ -22,6 +22,7 @@ from trireme_proto.errors import PackCorrupt, StartupError
 from trireme_proto.v1.stage_pb2_grpc import add_StageServicer_to_server
 from trireme_worker.batch import Batch, Row, SamplingParams
 from trireme_worker.link import SERVER_OPTIONS
+from trireme_worker.logs import setup_logs
 from trireme_worker.pack import Pack, is_url, local_pack
 from trireme_worker.page_redis import RedisPages, StoreSettings
 from trireme_worker.page_store import PageStore
@@ -54,6 +55,8 @@ class StageSettings:
     """Address of the node that the other stages and the coordinator reach it at; nothing else is listened on."""
     node_id: str = ""
     """The node, as the cluster calls it; for a coordinator that takes the worker over."""
+    log_format: str = "console"
+    """How its log lines look, on standard error, which Ray keeps: "console" or "json"."""
     pages: StoreSettings | None = None
     """Where full KV pages are kept outside of the worker; None: nowhere."""
 
@@ -73,8 +76,7 @@ class StageProcess:
         """Loads, checks and compiles; returns HOST:PORT once the stage serves. StartupError if it cannot.
         Idempotent.
         """
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")  # Ray keeps standard error
-        log.setLevel(logging.INFO)
+        setup_logs(self._settings.log_format, "info")  # Ray keeps standard error
         with self._starting:
             if not self._address:
                 model = load(self._settings)

@@ -21,6 +21,7 @@ from trireme_coordinator.telemetry import Layers, RequestTrace, Telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.v1 import inference_pb2 as pb
 from trireme_proto.v1.inference_pb2_grpc import InferenceServicer
+from trireme_worker.logs import TRACE_ID
 
 _AT_ONCE_SECONDS = 0.01
 """How long the last tokens of an answer may wait until they are stored; then they go ahead of its end."""
@@ -52,6 +53,7 @@ class InferenceService(InferenceServicer):
         trace = self._telemetry.request(
             context.invocation_metadata() or (), model=self._model, request_id=asked.request_id, sampling=asked.sampling
         )
+        TRACE_ID.set(trace.trace_id)
         async with _traced(trace):
             reader = await self._opening.open(request, asked, trace)
             try:
