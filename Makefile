@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test check format proto golden fault chart chart-run chart-golden image-check image-lock bench bench-70b bench-peers bench-serve clean
+.PHONY: help demo test check format proto golden fault chart chart-run chart-golden image-check image-lock dashboards dashboards-write dashboards-setup bench bench-70b bench-peers bench-serve clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -74,6 +74,16 @@ image-lock: $(VENV)/test   ## choose the versions of the image's libraries anew
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --python-version 3.11 \
 	  --extra server -o docker/requirements.txt pyproject.toml
+
+dashboards: $(VENV)/test  ## all tests of dashboards and alerts: every query in a real Prometheus, pages in Chromium (five minutes)
+	$(BIN)/python -m pytest tests/dashboards tests/dashboards/live
+
+dashboards-setup: $(VENV)/test  ## install what the command above looks with: Prometheus and Chromium (apt, as root), Playwright (pip)
+	apt-get install --yes --no-install-recommends prometheus chromium
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[look]'
+
+dashboards-write: $(VENV)/test  ## rewrite helm/trireme/dashboards and docs/dashboards.md out of helm/boards
+	$(BIN)/python helm/dashboards.py
 
 # What `make bench` measures: a file of benchmarks/ and the arguments of `trireme bench` for it.
 BENCHES = \
