@@ -61,7 +61,9 @@ class Collector(MetricsServiceServicer):
     def __init__(self) -> None:
         self.requests: list[pb.ExportMetricsServiceRequest] = []
 
-    async def Export(self, request: pb.ExportMetricsServiceRequest, context: Any) -> pb.ExportMetricsServiceResponse:
+    async def Export(  # noqa: N802
+        self, request: pb.ExportMetricsServiceRequest, context: Any
+    ) -> pb.ExportMetricsServiceResponse:
         self.requests.append(request)
         return pb.ExportMetricsServiceResponse()
 

@@ -70,9 +70,7 @@ def test_reasons_and_methods_are_bounded(meter: RequestMeter) -> None:
     assert meter.calls["other", "OK"] == 9 * LIMITS.metric_reasons
 
 
-def test_the_end_of_a_request_is_logged(
-    meter: RequestMeter, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_end_of_a_request_is_logged(meter: RequestMeter, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trireme_coordinator")
     times = meter.begin()
     clock.now += 2

@@ -11,6 +11,7 @@ from tests.support.listeners import Answer
 from tests.support.metered import metered
 from tests.support.pipeline import local_pipeline
 from tests.support.serving import identity
+from tests.support.waiting import eventually
 
 from trireme import errors
 from trireme_coordinator.metrics.catalogue import FAMILIES
@@ -92,8 +93,11 @@ async def test_refused_and_broken_off_calls_are_counted(pack: Pack) -> None:
             await found.served.client.generate(PROMPT, temperature=1e6).result()
         async with found.served.client.generate(PROMPT, max_tokens=150, ignore_eos=True) as stream:
             await anext(stream)
-        while not (await found.scrape()).total("trireme_requests_total"):
-            await asyncio.sleep(0.01)
+
+        async def counted() -> bool:
+            return bool((await found.scrape()).total("trireme_requests_total"))
+
+        await eventually(counted)
         seen = await found.scrape()
     assert seen.value("trireme_requests_total", code="CANCELLED", reason="CANCELLED") == 1
     assert seen.value("trireme_calls_total", method="Inference/Generate", code="CANCELLED") == 1
