@@ -9,7 +9,6 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from trireme_coordinator.metrics.catalogue import Family
 from trireme_coordinator.metrics.values import Histogram, Reading, Readings
@@ -44,10 +43,11 @@ def _metric(family: Family, values: Sequence[Reading]) -> Metric:
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = kind(family.name, family.meaning, labels=family.labels)
     for each in values:
-        metric.add_metric(each.labels, each.value)
+        if not isinstance(each.value, Histogram):
+            metric.add_metric(each.labels, each.value)
     return metric
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    bounds = [floatToGoString(bound) for bound in (*histogram.bounds, float("inf"))]
+    bounds = [*map(repr, histogram.bounds), "+Inf"]
     return list(zip(bounds, accumulate(histogram.counts), strict=True))
