@@ -43,6 +43,7 @@ _LONGEST_SIGN_SECONDS = 120
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # by default Ray lets its workers step back behind everything else on the machine
+    "AUTOSCALER_METRIC_PORT": "-1",  # else its monitor listens on all interfaces, where prometheus_client is installed
     # Notice a silent node after two seconds instead of fifteen.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",

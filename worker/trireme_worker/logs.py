@@ -11,7 +11,6 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TextIO
@@ -22,6 +21,8 @@ FORMATS = ("console", "json")
 LEVELS = ("debug", "info", "warning", "error")
 TRACE_ID: ContextVar[str] = ContextVar("trireme_trace_id", default="")
 """Of the request that is being served here; empty: none is."""
+_MOST_ERRORS = 8
+_MOST_FRAMES = 40
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
@@ -89,17 +90,18 @@ def _with_trace_id(record: logging.LogRecord) -> bool:
     return True
 
 
-def _stack(info: _ExcInfo, shown: Callable[[BaseException], bool] | None = None) -> list[str]:
+def _stack(info: _ExcInfo) -> list[str]:
     """Where it was raised, and what; what it came from first."""
-    kind, error, tb = info
-    if kind is None or error is None:
-        return []
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    lines = [*_stack((type(cause), cause, cause.__traceback__)), "then"] if cause is not None else []
-    lines += [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(tb)]
-    show = shown or _may_be_shown
-    return [*lines, f"{kind.__name__}: {error}" if show(error) else kind.__name__]
+    chain: list[BaseException] = []
+    error = info[1]
+    while error is not None and error not in chain and len(chain) < _MOST_ERRORS:
+        chain.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return [line for each in reversed(chain) for line in _places(each)]
 
 
-def _may_be_shown(error: BaseException) -> bool:
-    return isinstance(error, TriremeError) or os.environ.get("TRIREME_DEBUG") == "1"
+def _places(error: BaseException) -> list[str]:
+    frames = traceback.extract_tb(error.__traceback__)[-_MOST_FRAMES:]
+    shown = isinstance(error, TriremeError) or os.environ.get("TRIREME_DEBUG") == "1"
+    kind = type(error).__name__
+    return [*(f"{f.filename}:{f.lineno} in {f.name}" for f in frames), f"{kind}: {error}" if shown else kind]

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
-from trireme_coordinator.metrics.prometheus import exposition
+from trireme_coordinator.metrics.prometheus import CONTENT_TYPE, exposition
 from trireme_coordinator.metrics.values import Readings
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
@@ -95,10 +95,10 @@ class Endpoint:
         name = found["name"].strip("[]").rstrip(".").lower()
         return name in self._hosts or _is_address(name)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self, _: web.Request) -> web.Response:
         async with self._scraping:  # one at a time: who asks more often waits
-            body, content_type = exposition(await self._readings(), request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+            body = exposition(await self._readings())
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _ready(self, _: web.Request) -> web.Response:
         reason = self._reason()

@@ -60,16 +60,17 @@ async def observing(config: ServeConfig, what: Observed, say: Say) -> AsyncItera
     """Serves and sends while the context is open. ConfigurationError."""
     readiness, bandwidths = readiness_of(what.engine, what.door), Bandwidths(what.engine)
     async with AsyncExitStack() as stack:
-        watches = [RedisWatch(url, role) for url, role in what.redis]
-        ray = RayWatch(what.ray) if what.ray is not None else None
-        sources = _sources(what, readiness, bandwidths, [*watches, *([ray] if ray else [])])
+        watches: list[RedisWatch | RayWatch] = [RedisWatch(url, role) for url, role in what.redis]
+        if what.ray is not None:
+            watches.append(RayWatch(what.ray))
+        sources = _sources(what, readiness, bandwidths, watches)
         push = push_from_environment(sources.readings, resource(os.environ), os.environ)
         await background(bandwidths.keep(), stack)
         if push is not None:
             await background(push.keep(), stack)
         if push is not None or config.metrics_listen:
-            for each in [*watches, *([ray] if ray else [])]:
-                await background(each.keep(), stack)
+            for watch in watches:
+                await background(watch.keep(), stack)
         address = await _served(config, sources, stack) if config.metrics_listen else ""
         if address:
             say(f"Metrics are on http://{address}/metrics")

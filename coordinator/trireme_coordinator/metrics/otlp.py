@@ -65,12 +65,12 @@ class OtlpPush:
                 await asyncio.sleep(self._interval_s)
                 await self.deliver()
         finally:
-            await asyncio.to_thread(self._exporter.shutdown, 1000.0 * _EXPORT_SECONDS)
+            await asyncio.to_thread(self._exporter.shutdown)
 
     async def deliver(self) -> bool:
         """Once; whether the collector took it. It is said when that begins to fail, and when it works again."""
         data = metrics_data(await self._readings(), self._resource, self._started, self._clock())
-        result = await asyncio.to_thread(self._exporter.export, data, 1000.0 * _EXPORT_SECONDS)
+        result = await asyncio.to_thread(self._exporter.export, data)
         failed = result is not MetricExportResult.SUCCESS
         if failed != self._failing:
             log.warning("the collector %s metrics", "does not take" if failed else "takes again")
@@ -79,9 +79,12 @@ class OtlpPush:
 
 
 def push_from_environment(
-    readings: Callable[[], Awaitable[Readings]], resource: Resource, environment: Mapping[str, str]
+    readings: Callable[[], Awaitable[Readings]],
+    resource: Resource,
+    environment: Mapping[str, str],
+    seconds: float = _EXPORT_SECONDS,
 ) -> OtlpPush | None:
-    """By the standard variables; None where they name no collector. ConfigurationError."""
+    """By the standard variables; None where they name no collector. `seconds`: for one delivery. ConfigurationError."""
     endpoint = environment.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not endpoint or environment.get("OTEL_METRICS_EXPORTER", "otlp") == "none":
         return None
@@ -90,7 +93,8 @@ def push_from_environment(
         raise ConfigurationError(
             "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL must be grpc: metrics are not sent in another way."
         )
-    exporter = OTLPMetricExporter(endpoint=endpoint, timeout=_EXPORT_SECONDS)
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)  # it tells of each attempt that failed
+    exporter = OTLPMetricExporter(endpoint=endpoint, timeout=seconds)
     return OtlpPush(readings, exporter, resource, _interval(environment) / 1e3)
 
 

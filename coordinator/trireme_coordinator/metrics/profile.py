@@ -133,12 +133,14 @@ def verdict(found: Profile, demand: Demand) -> Verdict:
     """What holds the pipeline back, and what to do about it."""
     if not found.steps:
         return _stalled(demand) if demand.running or demand.waiting else _idle()
+    if found.active < _IDLE and not demand.waiting:
+        return _idle()
     busiest = max(range(len(found.stages)), key=lambda i: found.stages[i].busy)
     if found.stages[busiest].busy >= _SATURATED:
         return _computing(found, busiest, demand, "has no time left")
     if demand.waiting and (demand.running >= demand.slots or demand.kv_share > 1 - _IDLE):
         return _queue(demand)
-    return _idle() if found.active < _IDLE else _slowest_part(found, busiest, demand)
+    return _slowest_part(found, busiest, demand)
 
 
 def _slowest_part(found: Profile, busiest: int, demand: Demand) -> Verdict:
