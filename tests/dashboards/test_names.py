@@ -7,6 +7,8 @@ from tests.dashboards import promql
 from tests.dashboards.contract import metrics, series
 from tests.dashboards.files import Asked, alerts, annotation_queries, choices, panel_queries
 
+from trireme_coordinator.metrics.catalogue import FAMILIES
+
 _VALUES = {"namespace": ".*", "job": ".*", "__rate_interval": "1m"}
 _SHOWN = [each.filled(**_VALUES) for each in panel_queries() + annotation_queries()]
 _RULES = [Asked(each.name, each.rule["expr"]) for each in alerts()]
@@ -40,6 +42,11 @@ def test_choices_name_what_there_is() -> None:
 )  # fmt: skip
 def test_mistakes_are_found(query: str, told: str) -> None:
     assert promql.mistakes(query, series()) == [told]
+
+
+def test_the_page_says_what_the_code_exports() -> None:
+    promised = {each.name: (each.kind, each.labels) for each in metrics()}
+    assert promised == {each.name: (each.kind, frozenset(each.labels)) for each in FAMILIES.values()}
 
 
 def test_the_page_is_read_whole() -> None:

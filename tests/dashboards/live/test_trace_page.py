@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(bool(MISSING), reason=MISSING),
+    pytest.mark.skipif(find_spec("trireme.waterfall") is None, reason="this version has no `trireme trace`"),
 ]
 _CANARY = "Zanzibar quinquereme"
 _TOKENS = 200
