@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test security check format proto golden fault helm helm-run helm-golden image-check image-lock image-sbom bench bench-70b bench-faults bench-peers bench-serve clean
+.PHONY: help demo test security check format proto golden fault helm helm-run helm-golden image-check image-lock image-sbom dashboards dashboards-write dashboards-setup bench bench-70b bench-faults bench-peers bench-serve clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -84,6 +84,16 @@ image-sbom: $(VENV)/test   ## list what is in the image (CycloneDX), out of its 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7'
 	$(BIN)/cyclonedx-py requirements --output-reproducible --mc-type application --pyproject pyproject.toml \
 	  -o docker/sbom.cdx.json docker/requirements.txt
+
+dashboards: $(VENV)/test  ## all tests of dashboards and alerts: every query in a real Prometheus, pages in Chromium (five minutes)
+	$(BIN)/python -m pytest tests/dashboards tests/dashboards/live
+
+dashboards-setup: $(VENV)/test  ## install what the command above looks with: Prometheus and Chromium (apt, as root), Playwright (pip)
+	apt-get install --yes --no-install-recommends prometheus chromium
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[look]'
+
+dashboards-write: $(VENV)/test  ## rewrite helm/trireme/dashboards and docs/dashboards.md out of helm/boards
+	$(BIN)/python helm/dashboards.py
 
 # What `make bench` measures: a file of benchmarks/ and the arguments of `trireme bench` for it.
 BENCHES = \

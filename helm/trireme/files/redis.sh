@@ -8,7 +8,7 @@ if [ -z "${REDIS_PASSWORD}" ]; then
   exit 1
 fi
 digest=$(printf %s "${REDIS_PASSWORD}" | sha256sum | cut -d ' ' -f 1)
-commands="+auth +hello +ping +multi +exec +discard +watch +unwatch +hset +hget +hgetall +hdel +append +get +getrange +set +strlen +del +pexpire +zadd +zrem +zrange +exists +zcard +zpopmin +zremrangebyscore"
+commands="+auth +hello +ping +multi +exec +discard +watch +unwatch +hset +hget +hgetall +hdel +append +get +getrange +set +strlen +del +pexpire +zadd +zrem +zrange +info +exists +zcard +zpopmin +zremrangebyscore"
 printf 'user default off\nuser trireme on #%s resetchannels ~trireme:* -@all %s\n' "${digest}" "${commands}" > /run/redis/users.acl
 unset REDIS_PASSWORD
 set -- /etc/trireme/scripts/redis.conf --maxmemory "${REDIS_MAXMEMORY}"
