@@ -1,4 +1,4 @@
-"""Debian's redis-server, which speaks TLS as the Valkey in its wheel does not: installed, or unpacked out of its packages.
+"""Debian's redis-server, which speaks TLS as the wheel's Valkey does not: installed, or unpacked out of its packages.
 
 Nothing is installed: the packages are downloaded by apt into a folder and unpacked there.
 """
@@ -12,14 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 _PACKAGES = (
-    "redis-server",
-    "redis-tools",
-    "liblzf1",
-    "libjemalloc2",
-    "liblua5.1-0",
-    "lua-bitop",
-    "lua-cjson",
-    "libhiredis0.14",
+    *("redis-server", "redis-tools", "liblzf1", "libjemalloc2", "liblua5.1-0"),
+    *("lua-bitop", "lua-cjson", "libhiredis0.14"),
 )
 _SECONDS = 120
 
@@ -40,10 +34,11 @@ def _unpacked(folder: Path) -> dict[str, Path] | None:
     for file in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", file, folder / "root"], check=True)
     made = {name: _wrapped(folder, name) for name in ("redis-server", "redis-cli")}
-    works = all(
-        subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0 for path in made.values()
-    )
-    return made if works else None
+    return made if all(_runs(path) for path in made.values()) else None
+
+
+def _runs(program: Path) -> bool:
+    return subprocess.run([program, "--version"], capture_output=True, check=False).returncode == 0
 
 
 def _wrapped(folder: Path, name: str) -> Path:

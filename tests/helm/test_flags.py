@@ -42,7 +42,7 @@ def commands(program: str) -> Iterator[list[str]]:
 def test_variables_are_settings(name: str) -> None:
     manifests = render(CASES[name])
     given = find(manifests, "ConfigMap", "trireme")["data"]
-    config = from_environment({}, given)  # refuses unknown ones and wrong values
+    config = from_environment({"redis_url": "redis://:secret@redis"}, given)  # refuses unknown ones and wrong values
     assert (config.stages, config.kv_dtype) == (int(given["TRIREME_STAGES"]), given["TRIREME_KV_DTYPE"])
     fields = {f"TRIREME_{field.name.upper()}" for field in dataclasses.fields(ServeConfig)} | _NOT_OURS
     for pod in pods(manifests):

@@ -50,7 +50,19 @@ OPERATED: dict[str, Any] = {
 }
 """What needs an operator, or another image, to be there."""
 SCALED: dict[str, Any] = {"workers": {"autoscaling": {"enabled": True, "by": "hpa"}, "spreadOver": "zone"}}
-CASES = {name: values_of(name) for name in VALUES} | {"open": OPEN, "operated": OPERATED, "scaled": SCALED}
+CLEAR: dict[str, Any] = {
+    "auth": {"keys": {"enabled": False}, "auditLog": True},
+    "allowUnauthenticated": True,
+    "tls": {"enabled": False, "stages": {"enabled": False}},
+}
+MUTUAL: dict[str, Any] = {"tls": {"clientCa": {"existingSecret": "clients"}}, "tests": {"tlsSecret": "tester"}}
+CASES = {name: values_of(name) for name in VALUES} | {
+    "open": OPEN,
+    "operated": OPERATED,
+    "scaled": SCALED,
+    "clear": CLEAR,
+    "mutual": MUTUAL,
+}
 
 
 def check(manifest: Manifest, version: str) -> None:

@@ -109,7 +109,7 @@ def test_a_token_by_the_commands_of_the_notes(release: Release, tmp_path: Path) 
 
 def test_nobody_comes_in_without_a_key_or_without_tls(release: Release) -> None:
     given = release.client_environment()
-    with Client(given["TRIREME_TARGET"], ca=given["TRIREME_CA"], api_key="", timeout=20) as client:
+    with Client(given["TRIREME_TARGET"], ca=given["TRIREME_CA"], api_key="", timeout=20) as client:  # noqa: SIM117
         with pytest.raises(Unauthenticated):
             client.generate("Once", max_tokens=2).result()
     plain = {name: value for name, value in given.items() if name != "TRIREME_CA"}

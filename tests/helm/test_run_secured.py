@@ -88,9 +88,9 @@ def test_redis_speaks_tls_alone_and_its_user_may_do_only_what_we_need(
         assert b"PONG" not in plain.recv(64)
     assert pod.ready(container, "readinessProbe")
     environment = pod.environment(container)
+    tls = ["--tls", "--cacert", f"{environment['REDIS_TLS']}/ca.crt", "--user", "trireme", "--no-auth-warning"]
     done = subprocess.run(
-        [programs["redis-cli"], "-p", str(pod.ports[6379]), "--tls", "--cacert", f"{environment['REDIS_TLS']}/ca.crt"]
-        + ["--user", "trireme", "--no-auth-warning", "FLUSHALL"],
+        [programs["redis-cli"], "-p", str(pod.ports[6379]), *tls, "FLUSHALL"],
         env=environment | {"REDISCLI_AUTH": environment["REDIS_PASSWORD"]}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "NOPERM" in done.stdout + done.stderr
