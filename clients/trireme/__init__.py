@@ -53,6 +53,7 @@ from trireme.cluster import (
     Status,
 )
 from trireme.errors import TriremeError
+from trireme.profiles import Profile, ProfiledStage
 from trireme.results import FinishReason, Generation, Session, TokenChunk, Usage
 
 __all__ = [
@@ -71,6 +72,8 @@ __all__ = [
     "PlacementFigures",
     "PlacementPreview",
     "PlannedStage",
+    "Profile",
+    "ProfiledStage",
     "Recovery",
     "Session",
     "Sessions",

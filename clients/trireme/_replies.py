@@ -16,6 +16,7 @@ from trireme.cluster import (
     Stage,
     Status,
 )
+from trireme.profiles import Profile, ProfiledStage
 from trireme.results import FinishReason, Session, Usage
 from trireme_proto.v1 import cluster_pb2 as cluster
 from trireme_proto.v1 import inference_pb2 as inference
@@ -68,6 +69,40 @@ def status(message: cluster.StatusResponse) -> Status:
         reason=message.reason,
         recoveries=message.recoveries,
         last_recovery=_recovery(message.last_recovery) if message.HasField("last_recovery") else None,
+    )
+
+
+def profile(message: cluster.ProfileResponse) -> Profile:
+    """What holds the pipeline back."""
+    return Profile(
+        seconds=message.seconds,
+        bottleneck=message.bottleneck,
+        stage=message.stage if message.HasField("stage") else None,
+        advice=message.advice,
+        stages=tuple(map(_profiled, message.stages)),
+        steps=message.steps,
+        tokens=message.tokens,
+        active=message.active,
+        step_seconds=message.step_seconds,
+        other_seconds=message.other_seconds,
+        load=_load(message.load),
+        slots=message.slots,
+    )
+
+
+def _profiled(message: cluster.ProfiledStage) -> ProfiledStage:
+    return ProfiledStage(
+        stage=message.stage,
+        node=message.node,
+        first_layer=message.first_layer,
+        end_layer=message.end_layer,
+        busy=message.busy,
+        bubble=message.bubble,
+        compute_seconds=message.compute_seconds,
+        wait_seconds=message.wait_seconds,
+        wire_seconds=message.wire_seconds,
+        read_bytes_per_s=message.read_bytes_per_s,
+        bandwidth_bytes_per_s=message.bandwidth_bytes_per_s,
     )
 
 

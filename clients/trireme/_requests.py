@@ -116,6 +116,11 @@ def status() -> cluster.StatusRequest:
     return cluster.StatusRequest()
 
 
+def profile(seconds: float) -> cluster.ProfileRequest:
+    """What holds the pipeline back."""
+    return cluster.ProfileRequest(seconds=seconds)
+
+
 def preview_placement(
     nodes: Iterable[NodeSpec], prompt_tokens: int | None, context_tokens: int | None
 ) -> cluster.PreviewPlacementRequest:

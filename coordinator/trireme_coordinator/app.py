@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from trireme_coordinator.announcing import announce
 from trireme_coordinator.auth.settings import make_guard
 from trireme_coordinator.config import ServeConfig, check_frames, split_address
 from trireme_coordinator.connecting import (
@@ -25,6 +26,7 @@ from trireme_coordinator.connecting import (
 )
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.loss import StageLoss
+from trireme_coordinator.metrics.observing import Observed, observing, step_bytes
 from trireme_coordinator.model_costs import model_costs
 from trireme_coordinator.page_store import page_store
 from trireme_coordinator.placement import Node, Placed
@@ -57,6 +59,8 @@ class Running:
     engine: Engine
     drain: Callable[[float], Coroutine[None, None, object]]
     """Takes no more calls; leaves running answers to another coordinator, or lets them end within so many seconds."""
+    metrics: str = ""
+    """HOST:PORT of /metrics, /healthz and /readyz; empty where they are not served."""
 
 
 @asynccontextmanager
@@ -69,13 +73,15 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         codec = TextCodec.open(pack.tokenizer_path(), pack.config.bos_token_id, pack.config.vocabulary)
         place_evenly(config, pack, [Node("", "", "")])  # more stages than layers shows now
         check_frames(config, pack.config.hidden_size)
-        check_free(*split_address(config.listen))
+        for address in filter(None, (config.listen, config.metrics_listen)):
+            check_free(*split_address(address))
         guard = await make_guard(config, stack, say)
         store = await open_store(config, pack, stack, say)
         writer = SessionWriter(store)
         stack.push_async_callback(writer.close)
-        required = config.durability == "required"
-        gate = SessionGate(store, writer, config.session_ttl, owner_of(config, store), required=required)
+        gate = SessionGate(
+            store, writer, config.session_ttl, owner_of(config, store), required=config.durability == "required"
+        )
         stack.push_async_callback(gate.close)
         cluster = await connect_ray(config, stack, say)
         costs = model_costs(pack.config, layout=layout_of(config, pack), head=pack.head_kind, kv_dtype=config.kv_dtype)
@@ -89,9 +95,14 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
             if await leadership.confirmed():  # else they may be a successor's, and well
                 await stages.discard(losses)
 
+        async def launch() -> list[str]:
+            addresses = await stages.launch()
+            engine.meter.step_bytes = step_bytes(costs, stages.placed)
+            return addresses
+
         engine = Engine(
             scheduling(config, pack),
-            stages.launch,
+            launch,
             keys=keys,
             discard=discard,
             next_epoch=leadership.next_epoch,
@@ -106,9 +117,15 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         wanted = Wanted(settings, config.stages, pack.config.layers, shared=shared(config))
         reign = Reign(leadership, Succession(cluster, stages, wanted, fresh, say), engine, door)
         stack.push_async_callback(reign.stop)
-        await reign.start()  # a mistake shows here
         telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
+        what = Observed(
+            *(engine, stages.placed, telemetry, writer, leadership, door, pack),
+            redis=[(store.url, "sessions"), *([(pages.url, "pages")] if pages else [])],
+            ray=cluster.state,
+        )
+        watched = await stack.enter_async_context(observing(config, what, say))
+        await reign.start()  # a mistake shows here
         public = PublicServer(
             *split_address(config.listen),
             door,
@@ -116,27 +133,27 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
             mutual=bool(config.tls_client_ca),
             guard=guard,
             reflection=config.reflection != "off",
+            counted=telemetry.meter,
         )
         stack.push_async_callback(public.stop)
-        previews = Previews(costs, lambda: machines(config, cluster))
         await public.start(
-            engine, codec, gate, telemetry, pack, stages.placed, previews, leadership, threads=config.threads
+            engine,
+            codec,
+            gate,
+            telemetry,
+            pack,
+            stages.placed,
+            Previews(costs, lambda: machines(config, cluster)),
+            leadership,
+            threads=config.threads,
+            profiler=watched.profiler,
         )
-        announcing = await background(_announce(engine, reign, public), stack)
+        announcing = await background(announce(watched.readiness, engine, reign, public), stack)
 
         async def drain(seconds: float) -> None:
+            watched.readiness.draining = True
             announcing.cancel()
             await public.set_healthy(healthy=False)
             await reign.drain(seconds, writer.emptied)
 
-        yield Running(public.address, pack, stages.placed, engine, drain)
-
-
-async def _announce(engine: Engine, reign: Reign, public: PublicServer) -> None:
-    """Keeps the health service true: SERVING while we lead and the pipeline is complete."""
-    while True:
-        await reign.serving.wait()
-        await engine.ready.wait()
-        await public.set_healthy(healthy=True)
-        await engine.lost.wait()
-        await public.set_healthy(healthy=False)
+        yield Running(public.address, pack, stages.placed, engine, drain, watched.address)

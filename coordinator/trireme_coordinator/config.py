@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from trireme_coordinator.auth.settings import KeysOptions, check_keys
 from trireme_coordinator.tls_options import TlsOptions, check_tls
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
+from trireme_worker.logs import FORMATS, LEVELS
 
 _PREFIX = "TRIREME_"
 _NOT_OURS = frozenset({"TRIREME_TARGET", "TRIREME_DEBUG", "TRIREME_CACHE_DIR", "TRIREME_PACKS"}) | {
@@ -88,6 +89,14 @@ class ServeConfig(TlsOptions, KeysOptions):
     durability: str = "best-effort"
     """While the session store is away: "best-effort" answers new conversations all the same and stores them when it is
     back; "required" refuses them. Both refuse what needs the store: to continue a session, or to make one by itself."""
+    metrics_listen: str = ""
+    """HOST:PORT of the HTTP server with /metrics, /healthz and /readyz. Empty: there is none."""
+    metrics_hosts: str = ""
+    """Names, with commas between, by which that server may be asked beside addresses and this machine's own names."""
+    log_format: str = "console"
+    """Log lines on standard error, of the coordinator and of its workers: "console", for people, or "json"."""
+    log_level: str = "warning"
+    """Least of what is logged: "debug", "info" (each request's end, too), "warning" or "error"."""
     data_dir: str = ""
     """Folder in which the embedded session store keeps its data. Empty: it forgets everything when it ends."""
 
@@ -114,17 +123,23 @@ class ServeConfig(TlsOptions, KeysOptions):
             raise ConfigurationError("kv-store-gb needs redis-url here: an embedded Redis serves only its own machine.")
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(f"name is '{self.name}'; it must be 1 to 64 letters, digits and . _ or -.")
-        if self.kv_dtype not in KV_DTYPES:
-            raise ConfigurationError(f"kv-dtype is '{self.kv_dtype}'; it must be one of {', '.join(KV_DTYPES)}.")
+        _check_choice("kv-dtype", self.kv_dtype, KV_DTYPES)
         if self.speculation not in SPECULATION:
             raise ConfigurationError(f"speculation is '{self.speculation}'; it must be {' or '.join(SPECULATION)}.")
         if self.durability not in DURABILITY:
             raise ConfigurationError(f"durability is '{self.durability}'; it must be {' or '.join(DURABILITY)}.")
-        if self.layout not in LAYOUTS:
-            raise ConfigurationError(f"layout is '{self.layout}'; it must be one of {', '.join(LAYOUTS)}.")
+        _check_choice("layout", self.layout, LAYOUTS)
         split_address(self.listen)
         check_tls(self)
         check_keys(self)
+        split_address(self.metrics_listen or self.listen)
+        _check_choice("log-format", self.log_format, FORMATS)
+        _check_choice("log-level", self.log_level, LEVELS)
+
+
+def _check_choice(name: str, value: str, allowed: Collection[str]) -> None:
+    if value not in allowed:
+        raise ConfigurationError(f"{name} is '{value}'; it must be one of {', '.join(allowed)}.")
 
 
 def from_environment(given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> ServeConfig:

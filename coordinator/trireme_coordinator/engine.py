@@ -18,6 +18,7 @@ from typing import Never
 from trireme_coordinator.launching import Discard, Launch, NextEpoch, keep, one_more
 from trireme_coordinator.listeners import FAULT, Listener, Listeners
 from trireme_coordinator.loss import REPLACED, Cause, StageLost
+from trireme_coordinator.metrics.steps import StepMeter
 from trireme_coordinator.page_fetching import Choose, PageFetching, quicker
 from trireme_coordinator.pipeline import Pipeline, highest_epoch
 from trireme_coordinator.recovery import Recoveries
@@ -67,6 +68,7 @@ class Engine:
         self.ready = asyncio.Event()
         self.lost = asyncio.Event()  # the opposite of `ready`, to wait for
         self.recoveries = Recoveries()
+        self.meter = StepMeter()
         self._launch, self._discard, self._next_epoch, self._clock = launch, discard, next_epoch, clock
         self._opened = opened
         self._patience: dict[int, Patience] = {}
@@ -231,11 +233,12 @@ class Engine:
         """Takes in one step's result and tells everybody concerned."""
         self._failures = 0
         batch, tokens = self.scheduler.complete(result.step, [(t.slot, t.token_id) for t in result.tokens])
-        self._learn(batch, result.timings)
+        sent_ns, now_ns = self._sent.popleft(), self._clock()
+        self._learn(batch, result.timings, now_ns - sent_ns)
         for row in batch.rows:
             self._listeners.tell_step(row, tokens.get(row.sequence, []), result.timings)
+        self.meter.stepped(batch, len(result.tokens), tokens, result.timings, sent_ns, now_ns)
 
-    def _learn(self, batch: Batch, timings: Items[pb.StageTiming]) -> None:
-        round_ns = self._clock() - self._sent.popleft()
+    def _learn(self, batch: Batch, timings: Items[pb.StageTiming], round_ns: int) -> None:
         waited = sum(t.wait_ns for t in timings)
         self.scheduler.learn(batch, [t.compute_ns for t in timings], round_ns - waited)

@@ -15,11 +15,13 @@ from typing import Protocol
 from trireme_coordinator.scheduler import Batch, Finish, Row, Scheduler, Sequence
 from trireme_proto.errors import Internal, PipelineUnavailable, TriremeError
 from trireme_proto.v1 import stage_pb2 as pb
+from trireme_worker.logs import about
 
 log = logging.getLogger(__name__)
 
 _MOST_SETBACKS = 5
 """Times that a sequence starts over without one token in between, before it is given up."""
+_GIVEN_UP = "a request is given up: the pipeline was lost %d times while it ran"
 FAULT = "Something went wrong in the server; its log says what."
 
 
@@ -79,7 +81,7 @@ class Listeners:
     def give_up_hopeless(self) -> None:
         """A sequence on which the pipeline breaks again and again must not keep it from everybody else."""
         for sequence in [s for s in self._listeners if s.setbacks >= _MOST_SETBACKS]:
-            log.error("a request is given up: the pipeline was lost %d times while it ran", sequence.setbacks)
+            log.error(_GIVEN_UP, sequence.setbacks, extra=about(sequence.trace_id))
             self._fail(sequence, PipelineUnavailable("The stages were lost again and again while this request ran."))
 
     def fail_all(self, error: TriremeError) -> None:
@@ -104,7 +106,7 @@ class Listeners:
             yield listener
         except Exception as error:  # one request's trouble must not become everybody's
             if not isinstance(error, TriremeError):
-                log.exception("a request failed in a way that it should not have")
+                log.exception("a request failed in a way that it should not have", extra=about(sequence.trace_id))
             self.drop(sequence)
             if listener is not None:
                 listener.failed(error if isinstance(error, TriremeError) else Internal(FAULT))

@@ -100,11 +100,18 @@ class Pipeline:
         """After a loss: StageLost where it was that of a stage's process."""
         await self._watch.examine()
 
-    async def reports(self) -> list[pb.ReportResponse | None]:
-        """What each stage says about itself; None for one that does not answer."""
-        calls = [StageStub(c).Report(pb.ReportRequest(), timeout=_CONNECT_SECONDS) for c in self._channels]
+    async def reports(self, seconds: float = _CONNECT_SECONDS) -> list[pb.ReportResponse | None]:
+        """What each stage says about itself; None for one that does not answer in time."""
+        calls = [StageStub(c).Report(pb.ReportRequest(), timeout=seconds) for c in self._channels]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)  # closing the channels cancels them
         return [outcome if isinstance(outcome, pb.ReportResponse) else None for outcome in outcomes]
+
+    async def measure(self, stage: int, seconds: float) -> float:
+        """Bytes a second at which a stage can read its memory; 0 where it computes meanwhile, or does not say."""
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            answer = await StageStub(self._channels[stage]).Measure(pb.MeasureRequest(), timeout=seconds)
+            return float(answer.read_bytes_per_s)
+        return 0.0
 
     async def find_pages(self, keys: Sequence[bytes], seconds: float) -> list[pb.FindPagesResponse]:
         """How many of these KV pages each stage could fetch. PipelineUnavailable where one does not say in time."""

@@ -14,11 +14,14 @@ from grpc_reflection.v1alpha import reflection
 from trireme_coordinator.auth.guard import Guard
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.leadership import Leadership, SoleLeadership
+from trireme_coordinator.metrics.requests import RequestMeter
 from trireme_coordinator.placement import LayersOf, Placed
 from trireme_coordinator.service.cluster import ClusterService
+from trireme_coordinator.service.counting import Counting
 from trireme_coordinator.service.door import Door
 from trireme_coordinator.service.inference import InferenceService
 from trireme_coordinator.service.placement import Previews
+from trireme_coordinator.service.profiling import Profiler
 from trireme_coordinator.service.requests import Bounds
 from trireme_coordinator.service.session_service import SessionsService
 from trireme_coordinator.service.sessions import SessionGate
@@ -73,14 +76,17 @@ class PublicServer:
         mutual: bool = False,
         guard: Guard | None = None,
         reflection: bool = True,
+        counted: RequestMeter | None = None,
     ) -> None:
         """`door`: whether anybody may come in; None: yes. `guard`: who; None: everybody. `tls`: the certificates;
-        `mutual`: clients must show one. `reflection`: whether callers can have the methods listed.
+        `mutual`: clients must show one. `reflection`: whether callers can have the methods listed. `counted`: where
+        calls are counted.
         """
+        first = [Counting(counted)] if counted is not None else []
         self._server = grpc.aio.server(
             options=_OPTIONS,
             maximum_concurrent_rpcs=LIMITS.concurrent_calls,
-            interceptors=[each for each in (guard, door) if each],
+            interceptors=[*first, *(each for each in (guard, door) if each)],
         )
         self._health = HealthServicer()
         self._reflection = reflection
@@ -107,6 +113,7 @@ class PublicServer:
         leadership: Leadership | None = None,
         *,
         threads: int,
+        profiler: Profiler | None = None,
     ) -> None:
         """Adds the services and serves."""
         config, defaults = pack.config, pack.generation
@@ -130,7 +137,15 @@ class PublicServer:
         version = importlib.metadata.version("trireme-inference")
         model, leadership = model_of(pack), leadership or SoleLeadership()
         cluster = ClusterService(
-            engine, gate.store, placed, model, previews, leadership, threads=threads, version=version
+            engine,
+            gate.store,
+            placed,
+            model,
+            previews,
+            leadership,
+            threads=threads,
+            version=version,
+            profiler=profiler,
         )
         add_InferenceServicer_to_server(inference, self._server)
         add_SessionsServicer_to_server(SessionsService(gate, engine), self._server)

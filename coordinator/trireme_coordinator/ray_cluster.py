@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from trireme_coordinator.config import split_address
+from trireme_coordinator.metrics.ray_watch import RayState
 from trireme_coordinator.node_health import answering
 from trireme_coordinator.placement import Node, Placed
 from trireme_coordinator.ray_access import check_token
@@ -43,6 +44,7 @@ _LONGEST_SIGN_SECONDS = 120
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # by default Ray lets its workers step back behind everything else on the machine
+    "AUTOSCALER_METRIC_PORT": "-1",  # else its monitor listens on all interfaces, where prometheus_client is installed
     # Notice a silent node after two seconds instead of fifteen.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
@@ -128,6 +130,18 @@ class RayCluster:
             raise PipelineUnavailable("The nodes could not be measured.") from error
         self._measured |= {node.node_id: found[node.host] for node in nodes if node.host in found}
         return {node.node_id: self._measured[node.node_id] for node in nodes}
+
+    def state(self) -> RayState:
+        """Nodes and resources, for the metrics."""
+        import ray  # noqa: PLC0415
+
+        nodes = ray.nodes()
+        return RayState(
+            alive={node["NodeName"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]},
+            dead=sum(not node["Alive"] for node in nodes),
+            total=ray.cluster_resources(),
+            available=ray.available_resources(),
+        )
 
     def living(self) -> list[Node]:
         """Those of `nodes` that answer right now: Ray itself notices only seconds later that one does not."""

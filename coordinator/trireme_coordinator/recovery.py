@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -33,6 +33,10 @@ class Recoveries:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.count = 0
+        self.tallies: Counter[tuple[str, ...]] = Counter()
+        """Of all recoveries, by cause and method."""
+        self.sums: Counter[str] = Counter()
+        """Of all recoveries: milliseconds of detection and rebuild, sequences, tokens."""
         self.events: deque[RecoveryEvent] = deque(maxlen=RECOVERIES)
         self.trouble = "The stages are starting."
         self._clock = clock
@@ -62,6 +66,12 @@ class Recoveries:
                 tokens=begun.tokens,
             )
             self.events.append(event)
-            self.count += 1
+            self._add(event)
             log.warning("%s", event)
         self._addresses, self._open, self.trouble = list(addresses), None, ""
+
+    def _add(self, event: RecoveryEvent) -> None:
+        self.count += 1
+        self.tallies[event.cause.value, event.method.value] += 1
+        times = {"detection": round(1e3 * event.detection_s), "rebuild": round(1e3 * event.rebuild_s)}
+        self.sums.update({**times, "sequences": event.sequences, "tokens": event.tokens})

@@ -43,6 +43,7 @@ def settings_of(config: ServeConfig, pack: Pack, pages: StoreSettings | None) ->
             node_id=stage.node.node_id,
             tls_folder=config.stage_tls_dir,
             plain_links=config.insecure_no_stage_tls,
+            log_format=config.log_format,
             pages=pages,
         )
 

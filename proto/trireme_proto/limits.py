@@ -81,6 +81,14 @@ class Limits:
     """Most tenants whose use is counted; the one that was idle longest is forgotten beyond that."""
     audit_lines: int = 10_000
     """Lines of the audit log that wait to be written; further ones are counted, and the count is written."""
+    metric_tenants: int = 64
+    """Most tenants that metrics tell apart."""
+    metric_reasons: int = 64
+    """Most methods, and reasons of errors, that metrics tell apart."""
+    metric_connections: int = 32
+    """Most connections to the HTTP port of the metrics; the oldest one goes for a newer one."""
+    profile_seconds: int = 60
+    """Longest time that a profile may watch."""
 
 
 LIMITS = Limits()

@@ -25,6 +25,7 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[Running, AsyncClient]]]
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("AUTOSCALER_METRIC_PORT", "-1")  # no HTTP server of Ray's monitor
     from ray.cluster_utils import Cluster
 
     options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}

@@ -1,6 +1,6 @@
 """What each values file renders to, with what is random replaced.
 
-python -m tests.helm.golden    rewrites golden/*.yaml (also: make chart-golden)
+python -m tests.helm.golden    rewrites golden/*.yaml (also: make helm-golden)
 """
 
 from __future__ import annotations

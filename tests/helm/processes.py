@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -56,18 +57,20 @@ class Pod:
         self.started: list[tuple[str, psutil.Popen]] = []
         self._namespace: psutil.Popen | None = None
 
-    def start(self) -> None:
-        """Runs init containers and starts containers, each once the one before is up; TimeoutError, RuntimeError."""
+    def start(self, *, ready: bool = True) -> None:
+        """Runs init containers and starts containers, each once the one before is up; TimeoutError, RuntimeError.
+        `ready`: waits for that too, which one that stands by never is.
+        """
         self.make_volumes()
         if _NAMESPACES:  # as shareProcessNamespace has it: containers of a pod see each other's processes, no others
             self._namespace = psutil.Popen(["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", _PAUSE])
         for container in self.template.spec.get("initContainers", ()):
             if container.get("restartPolicy") == "Always":
-                self._start(container)
+                self._start(container, ready=True)
             elif self.run(container) != 0:
                 raise RuntimeError(f"{self.name}: {container['name']} failed: {self.log(container['name'])}")
         for container in self.template.spec["containers"]:
-            self._start(container)
+            self._start(container, ready=ready)
 
     def run(self, container: dict[str, Any], command: list[str] | None = None) -> int:
         """Exit code of a container's own command, or of another one in its place, as a probe or a hook has."""
@@ -99,6 +102,10 @@ class Pod:
             self._namespace.wait()
             self._namespace = None
 
+    def leads(self) -> bool:
+        """Whether all of its containers are ready."""
+        return all(self.ready(c, "readinessProbe") for c in self.template.spec["containers"] if "readinessProbe" in c)
+
     def used_bytes(self, container: str) -> int:
         """Memory of a container's processes; what they share is counted once."""
         (process,) = (process for name, process in self.started if name == container)
@@ -114,6 +121,8 @@ class Pod:
                 return _answers(self.address, self.ports[_number(container, port)])
             case {"exec": {"command": command}}:
                 return self.run(container, command) == 0
+            case {"httpGet": {"port": port, "path": path}}:
+                return _says_ok(self.address, self.ports[_number(container, port)], path)
             case {"grpc": {"port": port, **rest}}:
                 return _healthy(f"{self.address}:{self.ports[port]}", str(rest.get("service", "")))
         raise AssertionError(container[probe])
@@ -128,7 +137,8 @@ class Pod:
         for entry in container.get("env", ()):
             value = entry["value"] if "value" in entry else self._from(entry["valueFrom"])
             found[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda name: found.get(name[1], name[0]), value)
-        return {name: self.localised(container, value) for name, value in found.items()}
+        secret = {e["name"] for e in container.get("env", ()) if "secretKeyRef" in e.get("valueFrom", {})}
+        return {n: value if n in secret else self.localised(container, value) for n, value in found.items()}
 
     def localised(self, container: dict[str, Any], text: str) -> str:
         """The text with services, ports and paths as they are on this machine."""
@@ -170,7 +180,7 @@ class Pod:
         init = _until(lambda: next(iter(_family(self._namespace)), None))
         return ["nsenter", f"--pid=/proc/{init.pid}/ns/pid", f"--mount=/proc/{init.pid}/ns/mnt", f"--wd={self.folder}"]
 
-    def _start(self, container: dict[str, Any]) -> None:
+    def _start(self, container: dict[str, Any], *, ready: bool) -> None:
         log: IO[bytes]
         with self._log(container).open("ab") as log:
             process = psutil.Popen(
@@ -178,7 +188,7 @@ class Pod:
                 env=self.environment(container), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self.started.append((container["name"], process))
-        for probe in ("startupProbe", "readinessProbe"):
+        for probe in ("startupProbe", "readinessProbe" if ready else "livenessProbe"):
             if probe in container:
                 self._until_ready(container, probe, process)
 
@@ -195,8 +205,11 @@ class Pod:
         for volume in self.template.spec.get("volumes", ()):
             folder = self.folder / volume["name"]
             folder.mkdir(parents=True)
+            source = volume.get("secret") or volume.get("configMap") or {}
             for name, text in self._files(volume).items():
-                (folder / name).write_text(self.localised(mounted[volume["name"]], text))
+                local = text if "secret" in volume else self.localised(mounted[volume["name"]], text)
+                (folder / name).write_text(local)
+                (folder / name).chmod(source["defaultMode"])
 
     def _files(self, volume: dict[str, Any]) -> dict[str, str]:
         match volume:
@@ -220,7 +233,7 @@ class Network:
     def __init__(self, manifests: list[Manifest], programs: Path) -> None:
         self.manifests, self.programs = manifests, programs
         self.pods: list[Pod] = []
-        self._taken = {6379, 6380, 50051}
+        self._taken = {6379, 6380, 9464, 50051}
 
     def free_port(self) -> int:
         """A port that nobody listens on, and that is none of the manifests' own."""
@@ -248,10 +261,13 @@ class Network:
 
     def _target(self, service: Manifest, port: str) -> str:
         selector = service["spec"]["selector"].items()
-        pod = next(p for p in self.pods if selector <= p.template.labels.items())
+        those = [p for p in self.pods if selector <= p.template.labels.items()]
+        pod = next((p for p in those if len(those) > 1 and p.leads()), those[0])
+        # What listens everywhere is reached at the address that its certificate has; Ray knows its nodes by their own.
+        host = pod.address if pod.template.component.startswith("ray") else "127.0.0.1"
         for container in pod.template.containers:
             with contextlib.suppress(StopIteration):
-                return f"{pod.address}:{pod.ports[_number(container, port)]}"
+                return f"{host}:{pod.ports[_number(container, port)]}"
         raise AssertionError(port)
 
 
@@ -279,6 +295,12 @@ def _until(look: Callable[[], _T | None]) -> _T:
 def _answers(host: str, port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=2):
         return True
+    return False
+
+
+def _says_ok(host: str, port: int, path: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=2) as answer:
+        return bool(answer.status == 200)
     return False
 
 

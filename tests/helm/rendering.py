@@ -87,7 +87,7 @@ def _templates(manifests: list[Manifest]) -> Iterator[tuple[str, int, dict[str, 
     for m in manifests:
         name, spec = m["metadata"]["name"], m.get("spec", {})
         if m["kind"] in {"Deployment", "StatefulSet"}:
-            yield name, spec["replicas"], spec["template"]["metadata"], spec["template"]["spec"]
+            yield name, spec.get("replicas", 1), spec["template"]["metadata"], spec["template"]["spec"]
         elif m["kind"] == "Pod":
             yield name, 1, m["metadata"], spec
         elif m["kind"] == "RayCluster":

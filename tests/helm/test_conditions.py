@@ -41,7 +41,7 @@ def test_the_embedded_session_store_and_an_external_one() -> None:
     external = {"redis": {"embedded": {"enabled": False}, "external": {"existingSecret": "mine", "port": 6390}}}
     plain, other = render(), render(external)
     assert "trireme-redis" in names(plain, "StatefulSet") - names(other, "StatefulSet")
-    assert "redis.sh" not in find(other, "ConfigMap", "trireme-scripts")["data"]
+    assert names(plain, "ConfigMap") - names(other, "ConfigMap") == {"trireme-scripts"}
     environment = {e["name"]: e for e in pod(other, "trireme-coordinator").container("coordinator")["env"]}
     assert "REDIS_PASSWORD" not in environment
     assert environment["TRIREME_REDIS_URL"]["valueFrom"]["secretKeyRef"] == {"name": "mine", "key": "redis-url"}
@@ -67,7 +67,7 @@ def test_generated_secrets_are_made_only_where_none_is_given() -> None:
                 assert volume["secret"]["secretName"] == "mine"
                 assert volume["secret"]["items"] == [{"key": "token", "path": "token"}]
     password = {"redis": {"embedded": {"existingSecret": "mine"}}}
-    assert names(render(token | password), "Secret") == set()
+    assert "trireme-auth" not in names(render(token | password), "Secret")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +136,12 @@ def test_spread_over_machines(spread: str, when: str) -> None:
     assert constraint["labelSelector"]["matchLabels"].items() <= pod(render(), "trireme-worker").labels.items()
 
 
+def test_spread_over_something_else() -> None:
+    workers = {"spreadOver": "topology.kubernetes.io/zone"}
+    (constraint,) = pod(render({"workers": workers}), "trireme-worker").spec["topologySpreadConstraints"]
+    assert constraint["topologyKey"] == "topology.kubernetes.io/zone"
+
+
 def test_no_spread() -> None:
     worker = pod(render({"workers": {"spread": "none"}}), "trireme-worker")
     assert "topologySpreadConstraints" not in worker.spec
@@ -197,17 +203,21 @@ def test_a_changed_setting_starts_those_anew_who_read_it() -> None:
 
 def test_draining_fits_into_the_grace_period() -> None:
     spec = pod(render({"coordinator": {"drainSeconds": 300}}), "trireme-coordinator").spec
-    assert spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1] == "300"
-    assert spec["terminationGracePeriodSeconds"] == 330
+    before = int(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1])
+    assert settings({"coordinator": {"drainSeconds": 300}})["TRIREME_DRAIN_SECONDS"] == "300"
+    assert spec["terminationGracePeriodSeconds"] > 300 + before
 
 
-def test_coordinators_that_stand_in_for_each_other_do_not_wait_for_answers_to_end() -> None:
+def test_coordinators_that_stand_in_for_each_other_are_on_different_machines() -> None:
     rendered = render({"coordinator": {"replicas": 2, "drainSeconds": 300}})
     (deployment,) = [m for m in rendered if (m["kind"], m["metadata"]["name"]) == ("Deployment", "trireme-coordinator")]
     assert deployment["spec"]["replicas"] == 2
     assert deployment["spec"]["strategy"] == {"rollingUpdate": {"maxSurge": "100%", "maxUnavailable": "100%"}}
-    container = deployment["spec"]["template"]["spec"]["containers"][0]
-    assert container["lifecycle"]["preStop"]["exec"]["command"][-1] == "3"
+    spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert [each["topologyKey"] for each in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    labels = pod(rendered, "trireme-coordinator").labels
+    assert all(each["labelSelector"]["matchLabels"].items() <= labels.items() for each in spread)
+    assert "topologySpreadConstraints" not in pod(render(), "trireme-coordinator").spec
 
 
 def test_the_notes_say_what_to_do_next() -> None:

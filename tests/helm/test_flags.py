@@ -42,7 +42,7 @@ def commands(program: str) -> Iterator[list[str]]:
 def test_variables_are_settings(name: str) -> None:
     manifests = render(CASES[name])
     given = find(manifests, "ConfigMap", "trireme")["data"]
-    config = from_environment({}, given)  # refuses unknown ones and wrong values
+    config = from_environment({"redis_url": "redis://:secret@redis"}, given)  # refuses unknown ones and wrong values
     assert (config.stages, config.kv_dtype) == (int(given["TRIREME_STAGES"]), given["TRIREME_KV_DTYPE"])
     fields = {f"TRIREME_{field.name.upper()}" for field in dataclasses.fields(ServeConfig)} | _NOT_OURS
     for pod in pods(manifests):
@@ -91,10 +91,12 @@ def test_choices_are_the_coordinators() -> None:
 
 
 def test_every_setting_can_be_set_by_the_chart() -> None:
-    manifests = render(CASES["four-servers-70b"])
-    given = set(find(manifests, "ConfigMap", "trireme")["data"])
-    (coordinator,) = (p for p in pods(manifests) if p.component == "coordinator")
-    given |= {entry["name"] for entry in coordinator.container("coordinator")["env"]}
+    given = set()
+    for values in CASES.values():
+        manifests = render(values)
+        given |= set(find(manifests, "ConfigMap", "trireme")["data"])
+        (coordinator,) = (p for p in pods(manifests) if p.component == "coordinator")
+        given |= {entry["name"] for entry in coordinator.container("coordinator")["env"]}
     fields = {f"TRIREME_{field.name.upper()}" for field in dataclasses.fields(ServeConfig)}
     assert fields - given == {"TRIREME_DATA_DIR"}  # of a session store that `serve` starts itself
 

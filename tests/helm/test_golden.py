@@ -1,4 +1,4 @@
-"""Nothing changes in what is rendered without somebody seeing it in a review. To accept a change: make chart-golden."""
+"""Nothing changes in what is rendered without somebody seeing it in a review. To accept a change: make helm-golden."""
 
 from __future__ import annotations
 

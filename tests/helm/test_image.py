@@ -87,6 +87,22 @@ def test_every_requirement_is_locked_by_version_and_hash() -> None:
         )
 
 
+def test_the_bill_of_materials_is_that_of_the_lock() -> None:
+    lock = (ROOT / "docker" / "requirements.txt").read_text()
+    locked = {
+        re.split("==| ", entry)[0]: (re.split("==| ", entry)[1], set(re.findall(r"sha256:([0-9a-f]{64})", entry)))
+        for entry in re.split(r"\n(?=\S)", lock.strip())
+    }
+    bill = json.loads((ROOT / "docker" / "sbom.cdx.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    found = {
+        part["name"]: (part["version"], {h["content"] for r in part["externalReferences"] for h in r["hashes"]})
+        for part in bill["components"]
+    }
+    assert found == locked, "run: make image-sbom"
+    assert all(part["purl"].startswith(f"pkg:pypi/{part['name']}@") for part in bill["components"])
+
+
 def run(tmp_path: Path, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The entry point, with stand-ins for `trireme` and `ray` that say how they were called."""
     programs = tmp_path / "bin"

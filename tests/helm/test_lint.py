@@ -19,7 +19,7 @@ def test_lints(name: str) -> None:
     assert [m for m in report["messages"] if m["severity"] > _INFO] == []
 
 
-@pytest.mark.parametrize("script", ["values_reference.py", "shapes.py"])
+@pytest.mark.parametrize("script", ["values_reference.py", "shapes.py", "key_tables.py"])
 def test_what_is_generated_is_up_to_date(script: str) -> None:
     done = subprocess.run([sys.executable, ROOT / "helm" / script, "--check"], check=False)
     assert done.returncode == 0, f"run: python helm/{script}"

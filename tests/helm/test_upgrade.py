@@ -14,7 +14,7 @@ import helm_python
 import yaml
 from tests.helm.rendering import Manifest, chart
 
-_PATH = "/api/v1/namespaces/llm/secrets/trireme-auth"
+_PATH = "/api/v1/namespaces/llm/secrets/"
 _DISCOVERY = {
     "/version": {"major": "1", "minor": "34", "gitVersion": "v1.34.0"},
     "/api": {"kind": "APIVersions", "versions": ["v1"]},
@@ -31,9 +31,9 @@ _NOT_FOUND = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason
 
 
 @contextmanager
-def api(secret: Manifest | None) -> Iterator[helm_python.Config]:
-    """A cluster that has that secret, or none."""
-    known: dict[str, Any] = _DISCOVERY | ({_PATH: secret} if secret else {})
+def api(secrets: list[Manifest]) -> Iterator[helm_python.Config]:
+    """A cluster that has those secrets."""
+    known: dict[str, Any] = _DISCOVERY | {f"{_PATH}{secret['metadata']['name']}": secret for secret in secrets}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -69,11 +69,25 @@ def kubeconfig(port: int) -> str:
 
 def secret_of(kept: dict[str, str] | None) -> dict[str, str]:
     """What the chart renders where the cluster has a secret with these data."""
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "trireme-auth", "namespace": "llm"}}
-    with api(None if kept is None else secret | {"data": kept}) as config:
+    return secrets_of({} if kept is None else {"trireme-auth": kept})["trireme-auth"]
+
+
+def secrets_of(kept: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Data of all secrets by name, where the cluster has these."""
+    there = [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "llm"}, "data": data}
+        for name, data in kept.items()
+    ]
+    with api(there) as config:
         rendered = config.render(chart(), {}, name="trireme", namespace="llm", is_upgrade=True)
-    data: dict[str, str] = yaml.safe_load(rendered["trireme/templates/secret.yaml"])["data"]
-    return data
+    made = [
+        m
+        for name, text in rendered.items()
+        if name.endswith(".yaml")
+        for m in yaml.safe_load_all(text)
+        if isinstance(m, dict)
+    ]
+    return {m["metadata"]["name"]: m["data"] for m in made if m["kind"] == "Secret"}
 
 
 def test_what_is_there_is_kept() -> None:
@@ -94,3 +108,16 @@ def test_what_is_missing_is_added() -> None:
 def test_each_install_generates_its_own() -> None:
     first, second = secret_of(None), secret_of(None)
     assert not set(first.values()) & set(second.values())
+
+
+def test_all_that_was_generated_is_kept() -> None:
+    first = secrets_of({})
+    assert set(first) == {"trireme-auth", "trireme-tls", "trireme-stage-tls", "trireme-keys", "trireme-client"}
+    assert secrets_of(first) == first
+
+
+def test_a_file_of_keys_that_was_changed_is_kept() -> None:
+    first = secrets_of({})
+    changed = first | {"trireme-keys": {"keys.json": "e30="}}
+    assert secrets_of(changed) == changed
+    assert secrets_of({"trireme-client": first["trireme-client"]})["trireme-client"] != first["trireme-client"]

@@ -19,7 +19,7 @@ from trireme_coordinator.placement import Node, Placed
 from trireme_coordinator.public_server import PublicServer
 from trireme_coordinator.service.sessions import SessionGate
 from trireme_coordinator.store import ModelIdentity, RequestStore, SessionWriter
-from trireme_coordinator.telemetry import setup_telemetry
+from trireme_coordinator.telemetry import Telemetry, setup_telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.certificates import CertificateFiles
 from trireme_proto.errors import SessionStoreUnavailable
@@ -33,6 +33,7 @@ class Served:
     client: AsyncClient
     writer: SessionWriter
     address: str
+    telemetry: Telemetry
 
 
 def identity(pack: Pack) -> ModelIdentity:
@@ -61,13 +62,13 @@ async def serving(
     async with AsyncExitStack() as stack:
         stack.callback(telemetry.close)
         stack.push_async_callback(_closed, writer)
-        public = PublicServer("127.0.0.1", 0, tls=tls, mutual=mutual, guard=guard)
+        public = PublicServer("127.0.0.1", 0, tls=tls, mutual=mutual, guard=guard, counted=telemetry.meter)
         stack.push_async_callback(public.stop)
         gate = SessionGate(store, writer, 3600, required=required)
         stack.push_async_callback(gate.close)
         await public.start(local.engine, codec, gate, telemetry, pack, placed, no_previews, threads=1)  # type: ignore[arg-type]
         client = await stack.enter_async_context(AsyncClient(public.address, timeout=60, retries=0, **client_options))
-        yield Served(client, writer, public.address)
+        yield Served(client, writer, public.address, telemetry)
 
 
 async def _closed(writer: SessionWriter) -> None:

@@ -20,6 +20,7 @@ from trireme_kernels.packing import preferred_layout
 from trireme_proto.errors import PackCorrupt, StartupError
 from trireme_proto.v1.stage_pb2_grpc import add_StageServicer_to_server
 from trireme_worker.batch import Batch, Row, SamplingParams
+from trireme_worker.logs import setup_logs
 from trireme_worker.pack import Pack, is_url, local_pack
 from trireme_worker.page_redis import RedisPages, StoreSettings
 from trireme_worker.page_store import PageStore
@@ -57,6 +58,8 @@ class StageSettings:
     """Of the node, with the certificates for links between stages; empty: none, which only loopback addresses allow."""
     plain_links: bool = False
     """No certificates on other addresses either: somebody said so in so many words."""
+    log_format: str = "console"
+    """How its log lines look, on standard error, which Ray keeps: "console" or "json"."""
     pages: StoreSettings | None = None
     """Where full KV pages are kept outside of the worker; None: nowhere."""
 
@@ -76,8 +79,7 @@ class StageProcess:
         """Loads, checks and compiles; returns HOST:PORT once the stage serves. StartupError if it cannot.
         Idempotent.
         """
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")  # Ray keeps standard error
-        log.setLevel(logging.INFO)
+        setup_logs(self._settings.log_format, "info")  # Ray keeps standard error
         with self._starting:
             if not self._address:
                 model = load(self._settings)

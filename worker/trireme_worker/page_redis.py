@@ -29,9 +29,9 @@ from trireme_proto.limits import LIMITS
 
 COMMANDS = (
     *("auth", "hello", "set", "getrange", "exists", "del", "pexpire"),
-    *("hset", "hgetall", "hdel", "zadd", "zcard", "zrange", "zpopmin", "zremrangebyscore"),
+    *("hset", "hgetall", "hdel", "zadd", "zcard", "zrange", "zpopmin", "zremrangebyscore", "info"),
 )
-"""Every command of the page store."""
+"""Every command of the page store, and of the metrics."""
 PREFIX = "trireme:1:kv:"
 STAGES = PREFIX + "stages"
 SECRET = PREFIX + "secret"

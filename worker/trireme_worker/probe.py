@@ -52,6 +52,17 @@ def measure(threads: int = 0, *, now: Clock = time.perf_counter) -> Measured:
         team.close()
 
 
+def read_rate(threads: int, most_bytes: int = READ_BYTES // 2, *, now: Clock = time.perf_counter) -> float:
+    """Bytes a second of a plain read of memory by so many threads; takes `most_bytes` of memory and a quarter of a
+    second, and no more than an eighth of what is free.
+    """
+    team = Team(threads)
+    try:
+        return _read_rate(team, min(free_memory() // 2, 4 * most_bytes), now)
+    finally:
+        team.close()
+
+
 def cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

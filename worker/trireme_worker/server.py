@@ -20,10 +20,12 @@ from trireme_proto.status import to_grpc
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageServicer
 from trireme_worker.compute_thread import ComputeThread
+from trireme_worker.energy import EnergyMeter
 from trireme_worker.epoch import Epoch
 from trireme_worker.frame_flow import FrameFlow
 from trireme_worker.link import EPOCH_KEY, Open, open_plainly
 from trireme_worker.page_calls import PageCalls
+from trireme_worker.probe import read_rate
 from trireme_worker.stepper import Stepper
 
 _EPOCH_LEAP = 1 << 40
@@ -46,6 +48,8 @@ class StageService(StageServicer):
         )
         self._pages = PageCalls(stepper.pages, lambda: self._epoch)
         self._senders: set[asyncio.Task[Any]] = set()
+        self._measuring = asyncio.Lock()
+        self._energy = EnergyMeter()
 
     @property
     def attached(self) -> bool:
@@ -128,6 +132,15 @@ class StageService(StageServicer):
             progress=self._compute.done + (self._stepper.pulse & 0xFFFFFFFF),  # the kernels count in 32 bits
         )
 
+    async def Measure(self, request: pb.MeasureRequest, context: Context) -> pb.MeasureResponse:
+        """The memory's read rate, as long as nothing is computed meanwhile; one measurement at a time."""
+        async with self._measuring:
+            steps = self._stepper.progress.steps
+            if self._compute.busy:
+                return pb.MeasureResponse()
+            rate = await asyncio.to_thread(read_rate, self._stepper.model.threads)
+        return pb.MeasureResponse(read_bytes_per_s=rate if self._stepper.progress.steps == steps else 0.0)
+
     async def close(self) -> None:
         """Ends the epoch, its calls and the compute thread; after the server was stopped."""
         self._epoch.end()
@@ -182,6 +195,7 @@ class StageService(StageServicer):
             busy_ns=progress.busy_ns,
             attached=self.attached,
             pages=self._pages.counters(),
+            energy_uj=self._energy.microjoules() if self._energy.readable else None,
         )
 
 

@@ -12,6 +12,7 @@ from trireme._aio.connection import Connection
 from trireme._aio.stream import AsyncGenerationStream
 from trireme._security import File, security
 from trireme.cluster import NodeSpec, PlacementPreview, Status
+from trireme.profiles import Profile
 from trireme.results import Session
 
 
@@ -118,6 +119,11 @@ class AsyncClient:
         """What runs where, and how full it is."""
         reply = await self._connection.unary(lambda link: link.cluster.Status, _requests.status(), timeout)
         return _replies.status(reply)
+
+    async def profile(self, seconds: float = 5.0, *, timeout: float | None = None) -> Profile:
+        """Watches the pipeline for `seconds` (0.1 to 60) and says what holds it back. Changes nothing."""
+        reply = await self._connection.unary(lambda link: link.cluster.Profile, _requests.profile(seconds), timeout)
+        return _replies.profile(reply)
 
     async def preview_placement(
         self,

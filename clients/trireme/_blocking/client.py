@@ -11,6 +11,7 @@ from trireme._blocking.connection import Connection
 from trireme._blocking.stream import GenerationStream
 from trireme._security import File, security
 from trireme.cluster import NodeSpec, PlacementPreview, Status
+from trireme.profiles import Profile
 from trireme.results import Session
 
 
@@ -116,6 +117,11 @@ class Client:
         """What runs where, and how full it is."""
         reply = self._connection.unary(lambda link: link.cluster.Status, _requests.status(), timeout)
         return _replies.status(reply)
+
+    def profile(self, seconds: float = 5.0, *, timeout: float | None = None) -> Profile:
+        """Watches the pipeline for `seconds` (0.1 to 60) and says what holds it back. Changes nothing."""
+        reply = self._connection.unary(lambda link: link.cluster.Profile, _requests.profile(seconds), timeout)
+        return _replies.profile(reply)
 
     def preview_placement(
         self,

@@ -48,6 +48,25 @@ class FakeCluster(ClusterServicer):
         )
 
     @scripted
+    def Profile(self, request: cluster.ProfileRequest, context: grpc.ServicerContext) -> cluster.ProfileResponse:
+        """At once, and always idle."""
+        seconds = request.seconds or 5.0
+        if not 0.1 <= seconds <= LIMITS.profile_seconds:
+            raise InvalidRequest(f"seconds must be 0.1 to {LIMITS.profile_seconds}.")
+        stages = [
+            cluster.ProfiledStage(
+                stage=number,
+                node=f"fake-node-{number}",
+                first_layer=_LAYERS[number],
+                end_layer=_LAYERS[number + 1],
+                bubble=1.0,
+            )
+            for number in range(len(_LAYERS) - 1)
+        ]
+        advice = "There was hardly any work: nothing holds the pipeline back."
+        return cluster.ProfileResponse(seconds=seconds, bottleneck="idle", advice=advice, stages=stages, slots=64)
+
+    @scripted
     def PreviewPlacement(
         self, request: cluster.PreviewPlacementRequest, context: grpc.ServicerContext
     ) -> cluster.PreviewPlacementResponse:

@@ -12,9 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from trireme_coordinator.auth.settings import KeysOptions
+from trireme_coordinator.commands import metrics_options
 from trireme_coordinator.config import ServeConfig, from_environment
 from trireme_coordinator.options import with_options
 from trireme_coordinator.tls_options import TlsOptions
+from trireme_worker.logs import setup_logs
+
+log = logging.getLogger("trireme")
 
 
 @with_options("TLS", TlsOptions)
@@ -59,6 +63,10 @@ def serve(
         str | None,
         typer.Option(help="New conversations without a session store: best-effort or required. Default: best-effort."),
     ] = None,
+    metrics_listen: metrics_options.Listen = None,
+    metrics_hosts: metrics_options.Hosts = None,
+    log_format: metrics_options.LogFormat = None,
+    log_level: metrics_options.LogLevel = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Where the embedded session store keeps its data. Default: nowhere.")
     ] = None,
@@ -71,8 +79,9 @@ def serve(
     so on.
     """
     given = {name: value for name, value in locals().items() if name != "groups"} | groups
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(_serve(from_environment(given)))
+    config = from_environment(given)
+    setup_logs(config.log_format, config.log_level)
+    asyncio.run(_serve(config))
 
 
 class _Signals:
@@ -106,7 +115,8 @@ async def _work(config: ServeConfig, ready: asyncio.Event, signals: _Signals) ->
     from trireme_coordinator.app import running
     from trireme_worker.concurrency import first_to_end
 
-    async with running(config, _say) as server:
+    say = _log if config.log_format == "json" else _say
+    async with running(config, say) as server:
         ready.set()
         model, stages = server.pack.config.name, len(server.placed)
         what = (
@@ -114,8 +124,13 @@ async def _work(config: ServeConfig, ready: asyncio.Event, signals: _Signals) ->
         )
         print(f"Trireme is ready on {server.address} (model {model}, {what})", flush=True)
         await signals.stop.wait()
-        _say("Stopping")
+        say("Stopping")
         await first_to_end(server.drain(config.drain_seconds), signals.hurry.wait())
+
+
+def _log(line: str) -> None:
+    """Where each line has to be JSON."""
+    log.info("%s", line)
 
 
 def _say(line: str) -> None:

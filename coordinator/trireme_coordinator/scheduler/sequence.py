@@ -93,6 +93,10 @@ class Sequence:
     """How its last admission found its pages; None where it did not look for any."""
     setbacks: int = field(default=0, init=False)
     """Times that it had to start over since its last token."""
+    trace_id: str = field(default="", init=False)
+    """Of its request, for log lines."""
+    told_ns: int = field(default=0, init=False)
+    """When its last token came, for whoever measures; 0: none has."""
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.tokens) - self.answered

@@ -13,6 +13,7 @@ from trireme_coordinator.loss import RecoveryEvent
 from trireme_coordinator.placement import Placed
 from trireme_coordinator.service.calls import answered
 from trireme_coordinator.service.placement import Previews
+from trireme_coordinator.service.profiling import Profiler
 from trireme_coordinator.store import SessionStore
 from trireme_proto.v1 import cluster_pb2 as pb
 from trireme_proto.v1 import stage_pb2
@@ -36,10 +37,12 @@ class ClusterService(ClusterServicer):
         *,
         threads: int,
         version: str,
+        profiler: Profiler | None = None,
     ) -> None:
         self._engine, self._store, self._placed, self._model = engine, store, placed, model
         self._previews, self._threads, self._version = previews, threads, version
         self._leadership = leadership
+        self._profiler = profiler or Profiler(engine, placed, lambda _: 0.0)
 
     @answered
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
@@ -68,6 +71,11 @@ class ClusterService(ClusterServicer):
     ) -> pb.PreviewPlacementResponse:
         """See the service's definition in cluster.proto."""
         return await self._previews.answer(request)
+
+    @answered
+    async def Profile(self, request: pb.ProfileRequest, context: Context) -> pb.ProfileResponse:
+        """See the service's definition in cluster.proto."""
+        return await self._profiler.answer(request, self._load)
 
     def _load(self) -> pb.Load:
         scheduler = self._engine.scheduler

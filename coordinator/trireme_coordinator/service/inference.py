@@ -23,6 +23,7 @@ from trireme_coordinator.telemetry import Layers, RequestTrace, Telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.v1 import inference_pb2 as pb
 from trireme_proto.v1.inference_pb2_grpc import InferenceServicer
+from trireme_worker.logs import TRACE_ID
 
 _AT_ONCE_SECONDS = 0.01
 """How long the last tokens of an answer may wait until they are stored; then they go ahead of its end."""
@@ -56,6 +57,7 @@ class InferenceService(InferenceServicer):
         )
         caller = current()
         caller.trace_id = trace.trace_id
+        TRACE_ID.set(trace.trace_id)
         async with _traced(trace):
             reader = await self._opening.open(request, asked, trace)
             try:

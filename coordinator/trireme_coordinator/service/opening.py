@@ -199,7 +199,7 @@ class Opening:
         sampling = replace(call.asked.sampling, seed=record.seed)
         ends = frozenset[int]() if call.request.ignore_eos else self.eos
         sequence = Sequence(tokens, sampling, most, ends, session_id, tag(call.tenant), answered=len(answered))
-        sequence.priority = call.asked.priority
+        sequence.priority, sequence.trace_id = call.asked.priority, call.trace.trace_id
         outbox = self._outbox(tokens[: record.answer_start], call)
         stopped = bool(answered) and await asyncio.to_thread(outbox.tokens, answered)
         log = SessionLog(self.gate.writer, session_id, len(tokens))

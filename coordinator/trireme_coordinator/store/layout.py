@@ -38,9 +38,9 @@ KEY_PATTERN = "trireme:*"
 COMMANDS = (
     *("auth", "hello", "ping", "multi", "exec", "discard", "watch", "unwatch"),
     *("hset", "hget", "hgetall", "hdel", "append", "get", "getrange", "set", "strlen", "del", "pexpire"),
-    *("zadd", "zrem", "zrange"),
+    *("zadd", "zrem", "zrange", "info"),
 )
-"""Every command of ours; no scripting, none that looks at other keys or settings."""
+"""Every command of ours, and of the metrics; no scripting, none that looks at other keys or settings."""
 
 TOKEN_BYTES = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -71,7 +71,7 @@ class RedisSessionStore:
         make_id: Callable[[], str] = new_session_id,
     ) -> None:
         """`url`: redis://, rediss:// or unix://; connects at the first call. ConfigurationError where it is no use."""
-        self._link = RedisLink(url, timeout_seconds, breaker)
+        self._link, self.url = RedisLink(url, timeout_seconds, breaker), url
         self._client = self._link.client
         self._model = model
         self._clock = clock

@@ -94,6 +94,11 @@ class SessionWriter:
         return self._bytes
 
     @property
+    def backlog_limit(self) -> int:
+        """Bytes beyond which the oldest session's part is given up."""
+        return self._limit
+
+    @property
     def away(self) -> bool:
         """Whether the store did not answer, or took nothing, when it was last written to."""
         return self._away

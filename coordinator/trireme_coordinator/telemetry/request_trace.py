@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, format_trace_id, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
+from trireme_coordinator.metrics.requests import NO_TIMES, RequestTimes
 from trireme_coordinator.telemetry import names
 from trireme_coordinator.telemetry.stages import StageTotal, StageTotals, Timing
 from trireme_proto.errors import Cancelled, Internal, TriremeError
@@ -53,6 +54,9 @@ class Sampling(Protocol):
 
 class RequestTrace:
     """Told what happens to a request, once each, in order; a step that is left out leaves out its span."""
+
+    times: RequestTimes = NO_TIMES
+    """The same for the metrics, which count whether or not the trace is recorded."""
 
     def __init__(
         self,
@@ -88,10 +92,12 @@ class RequestTrace:
 
     def queued(self) -> None:
         """The request waits for its first micro-batch."""
+        self.times.queued()
         self._begin(names.QUEUE)
 
     def admitted(self, layers: Layers = ()) -> None:
         """Its first micro-batch is on its way, over stages with these layers. Later calls count for nothing."""
+        self.times.admitted()
         if self._child_name == names.QUEUE:
             self._layers = layers
             self._begin(names.PREFILL)
@@ -106,6 +112,7 @@ class RequestTrace:
 
     def first_token(self) -> None:
         """The first token of the answer is there. Later calls count for nothing."""
+        self.times.first_token()
         if self._child_name == names.PREFILL:
             self._begin(names.DECODE)
             waited = (self._child_started - self._started) / 1e9
@@ -124,6 +131,7 @@ class RequestTrace:
 
     def finish(self, reason: str, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> None:
         """The answer is complete; `reason` is one of the few finish reasons. Nothing happens after `fail`."""
+        self.times.finished(reason, completion_tokens)
         if self._ended:
             return
         self._request.set_attributes(
@@ -138,6 +146,7 @@ class RequestTrace:
 
     def fail(self, error: BaseException) -> None:
         """The request ended with an error; nothing happens after `finish`. Cancellation is one of the errors."""
+        self.times.failed(_known(error).code.name, _known(error).reason)
         if self._ended:
             return
         known = _known(error)

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from trireme_coordinator.metrics.requests import RequestMeter
 from trireme_coordinator.telemetry.delivery import QuietExporter
 from trireme_coordinator.telemetry.request_trace import Clock, RequestTrace, Sampling
 from trireme_proto.errors import ConfigurationError
@@ -42,6 +43,8 @@ class Telemetry:
     ) -> None:
         self._provider, self._exporter, self._clock = provider, exporter, clock
         self._tracer = provider.get_tracer("trireme_coordinator")
+        self.meter = RequestMeter()
+        """Counts requests, whether or not they are traced."""
 
     def request(
         self,
@@ -55,7 +58,7 @@ class Telemetry:
         """The trace of a request that has just come in; `metadata` is the gRPC call's. It is part of the caller's trace
         where the caller sent one (W3C traceparent), else a new one.
         """
-        return RequestTrace(
+        trace = RequestTrace(
             self._tracer,
             self._clock,
             _parent(metadata),
@@ -64,6 +67,8 @@ class Telemetry:
             sampling=sampling,
             max_tokens=max_tokens,
         )
+        trace.times = self.meter.begin()
+        return trace
 
     def close(self) -> None:
         """Delivers what is left, within a few seconds, and stops. Blocks."""
@@ -81,7 +86,7 @@ def setup_telemetry(
     where; without those nothing is delivered. ConfigurationError for an endpoint or a protocol that is no use.
     """
     environment = os.environ if environment is None else environment
-    provider = TracerProvider(resource=_resource(environment), shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource(environment), shutdown_on_exit=False)
     endpoint = endpoint or _endpoint(environment)
     if not endpoint:
         return Telemetry(provider, clock=clock)
@@ -117,14 +122,16 @@ def _checked(endpoint: str) -> str:
     return endpoint
 
 
-def _resource(environment: Mapping[str, str]) -> Resource:
-    attributes = {SERVICE_VERSION: _version()}
+def resource(environment: Mapping[str, str]) -> Resource:
+    """What we are called in traces and metrics."""
+    attributes = {SERVICE_VERSION: product_version()}
     if not environment.get("OTEL_SERVICE_NAME"):
         attributes[SERVICE_NAME] = _NAME
     return Resource.create(attributes)
 
 
-def _version() -> str:
+def product_version() -> str:
+    """Of what is installed."""
     try:
         return version("trireme-inference")
     except PackageNotFoundError:

@@ -23,9 +23,47 @@
 {{- if not (or $v.redis.embedded.enabled $v.redis.external.existingSecret) -}}
 {{- fail "There is no Redis: give redis.external.existingSecret, or set redis.embedded.enabled." -}}
 {{- end -}}
+{{- if and $v.redis.embedded.tls (not $v.redis.embedded.image.repository) -}}
+{{- fail "redis.embedded.tls needs redis.embedded.image: the Valkey of Trireme's own image speaks no TLS." -}}
+{{- end -}}
+{{- if and $v.redis.embedded.image.repository (not (or $v.redis.embedded.image.tag $v.redis.embedded.image.digest)) -}}
+{{- fail "redis.embedded.image needs a tag or a digest." -}}
+{{- end -}}
+{{- if and $v.redis.embedded.persistence.enabled (lt (include "trireme.diskMi" $v.redis.embedded.persistence.size | int64) (div (mul (int64 $v.coordinator.kvStoreGb) 1500000000) 1048576)) -}}
+{{- fail (printf "redis.embedded.persistence.size is %s; with coordinator.kvStoreGb it has to hold half as much again." $v.redis.embedded.persistence.size) -}}
+{{- end -}}
+{{- if not (or (include "trireme.authenticates" .) $v.allowUnauthenticated) -}}
+{{- fail "Nobody would be asked who they are: enable auth.keys, or give auth.jwt.issuer. If everybody who reaches the gRPC port may use the model, set allowUnauthenticated." -}}
+{{- end -}}
+{{- if and $v.tls.enabled (not $v.metrics.enabled) -}}
+{{- fail "tls.enabled needs metrics.enabled: the kubelet's own gRPC probes know no TLS, so that they ask the port of the metrics." -}}
+{{- end -}}
 {{- $open := or $v.ingress.enabled $v.gateway.enabled (ne $v.service.type "ClusterIP") -}}
-{{- if and $open (not $v.allowUnauthenticated) -}}
-{{- fail "An ingress, a gateway, or a service of another type than ClusterIP would let anybody who reaches it use the model: there is no authentication on the gRPC port yet. If that is what you want, set allowUnauthenticated." -}}
+{{- if and $open (not $v.tls.enabled) (not $v.allowUnauthenticated) -}}
+{{- fail "An ingress, a gateway, or a service of another type than ClusterIP would carry keys in the clear to the coordinator: set tls.enabled." -}}
+{{- end -}}
+{{- if and $v.tests.enabled $v.auth.keys.existingSecret (not $v.auth.keys.clientSecret) -}}
+{{- fail "auth.keys.existingSecret has hashes alone: the chart's own test needs a plain key in auth.keys.clientSecret, or set tests.enabled to false." -}}
+{{- end -}}
+{{- if and $v.tests.enabled (not $v.auth.keys.enabled) $v.auth.jwt.issuer (not $v.allowUnauthenticated) -}}
+{{- fail "With tokens of an identity provider alone the chart's own test has none: set tests.enabled to false." -}}
+{{- end -}}
+{{- if and $v.tests.enabled $v.tls.enabled $v.tls.clientCa.existingSecret (not $v.tests.tlsSecret) -}}
+{{- fail "With tls.clientCa the chart's own test needs a certificate too: give tests.tlsSecret, or set tests.enabled to false." -}}
+{{- end -}}
+{{- with $v.workers.autoscaling -}}
+{{- if and .enabled (or $v.workers.groups $v.ray.kuberay.enabled) -}}
+{{- fail "workers.autoscaling works with neither workers.groups nor ray.kuberay." -}}
+{{- end -}}
+{{- if and .enabled (lt (int64 .maxReplicas) (int64 $v.workers.replicas)) -}}
+{{- fail "workers.autoscaling.maxReplicas is less than workers.replicas." -}}
+{{- end -}}
+{{- if and .enabled (eq .by "keda") (not .prometheus) -}}
+{{- fail "workers.autoscaling by keda needs the URL of Prometheus: workers.autoscaling.prometheus." -}}
+{{- end -}}
+{{- if and .enabled (not $v.metrics.enabled) -}}
+{{- fail "workers.autoscaling needs metrics.enabled." -}}
+{{- end -}}
 {{- end -}}
 {{- if and $open $v.networkPolicy.enabled (not $v.networkPolicy.clients) -}}
 {{- fail "An ingress, a gateway, or a service of another type than ClusterIP needs networkPolicy.clients, else its controller cannot reach the coordinator." -}}

@@ -145,7 +145,7 @@ terminationGracePeriodSeconds: 30
 {{- if ne $group.spread "none" }}
 topologySpreadConstraints:
   - maxSkew: 1
-    topologyKey: kubernetes.io/hostname
+    topologyKey: {{ $group.spreadOver }}
     whenUnsatisfiable: {{ ternary "DoNotSchedule" "ScheduleAnyway" (eq $group.spread "required") }}
     labelSelector:
       matchLabels:
@@ -153,11 +153,12 @@ topologySpreadConstraints:
         app.kubernetes.io/component: ray-worker
         trireme/group: {{ $group.name }}
 {{- end }}
-{{- if or (not $root.Values.ray.kuberay.enabled) (eq $root.Values.model.source "fetch") }}
+{{- if or (not $root.Values.ray.kuberay.enabled) (eq $root.Values.model.source "fetch") (ne $group.largePages "ignore") }}
 initContainers:
   {{- if not $root.Values.ray.kuberay.enabled }}
   {{- include "trireme.waitForRay" $root | nindent 2 }}
   {{- end }}
+  {{- include "trireme.largePages" (list $root $group) | nindent 2 }}
   {{- include "trireme.fetch" $root | nindent 2 }}
 {{- end }}
 containers:
@@ -186,10 +187,37 @@ containers:
     {{- include "trireme.workerProbes" $group | nindent 4 }}
     volumeMounts:
       {{- include "trireme.rayMounts" $root | nindent 6 }}
+      {{- include "trireme.linkMounts" $root | nindent 6 }}
       - {name: cache, mountPath: /var/cache/trireme}
       {{- include "trireme.modelMount" $root | nindent 6 }}
 volumes:
   {{- include "trireme.rayVolumes" $root | nindent 2 }}
+  {{- include "trireme.linkVolumes" $root | nindent 2 }}
   - {name: cache, emptyDir: {sizeLimit: {{ $group.cacheSize }}}}
   {{- include "trireme.modelVolume" $root | nindent 2 }}
+{{- end }}
+
+{{/* Large pages of the machine: looked at, or turned on by the one container of the chart that may. Takes (list $ group). */}}
+{{- define "trireme.largePages" -}}
+{{- $root := index . 0 -}}
+{{- $group := index . 1 -}}
+{{- if ne $group.largePages "ignore" }}
+- name: large-pages
+  {{- if eq $group.largePages "set" }}
+  image: {{ include "trireme.image" $root | quote }}
+  imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+  securityContext: {privileged: true, runAsUser: 0, runAsGroup: 0, runAsNonRoot: false, readOnlyRootFilesystem: true}
+  {{- else }}
+  {{- include "trireme.container" $root | nindent 2 }}
+  {{- end }}
+  command: [sh, -c]
+  args:
+    - |
+      {{- $root.Files.Get "files/large_pages.sh" | nindent 6 }}
+  env:
+    - {name: LARGE_PAGES, value: {{ $group.largePages }}}
+  resources:
+    requests: {cpu: 100m, memory: 64Mi}
+    limits: {cpu: 100m, memory: 64Mi}
+{{- end }}
 {{- end }}

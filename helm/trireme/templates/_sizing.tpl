@@ -2,7 +2,7 @@
 
 {{/* Groups of workers as a JSON list: each has all keys, those that it does not give come from `workers`. */}}
 {{- define "trireme.groups" -}}
-{{- $common := omit .Values.workers "groups" "podDisruptionBudget" -}}
+{{- $common := omit .Values.workers "groups" "podDisruptionBudget" "autoscaling" -}}
 {{- $groups := list -}}
 {{- range (default (list (dict "name" "worker")) .Values.workers.groups) -}}
 {{- $group := deepCopy . -}}
@@ -99,4 +99,26 @@
 {{- $ray := 900000000 -}}
 {{- $bytes := add (mul $layers $layer) (int64 $shape.embeddingBytes) (int64 $shape.headBytes) $process $ray -}}
 {{- div (add (div (mul $bytes 105) 100) 1048575) 1048576 -}}
+{{- end }}
+
+{{/* How fast an autoscaler may go: a worker that goes away makes the pipeline pause, one that comes does not. */}}
+{{- define "trireme.scaling" -}}
+scaleUp:
+  stabilizationWindowSeconds: 60
+  policies: [{type: Pods, value: 1, periodSeconds: 60}]
+scaleDown:
+  stabilizationWindowSeconds: {{ int64 .Values.workers.autoscaling.cooldownSeconds }}
+  policies: [{type: Pods, value: 1, periodSeconds: 300}]
+{{- end }}
+
+{{/* Memory of the embedded session store, MiB: what is asked for, and half as much again as the KV pages in it. */}}
+{{- define "trireme.redisMiB" -}}
+{{- $given := .Values.redis.embedded.memory | trimSuffix "Gi" | int64 | mul 1024 -}}
+{{- add $given (div (mul (int64 .Values.coordinator.kvStoreGb) 1500000000) 1048576) -}}
+{{- end }}
+
+{{/* A size such as 8Gi in MiB. */}}
+{{- define "trireme.diskMi" -}}
+{{- $number := regexFind "^[0-9]+" . | int64 -}}
+{{- mul $number (get (dict "Mi" 1 "Gi" 1024 "Ti" 1048576) (regexFind "[MGT]i$" .)) -}}
 {{- end }}

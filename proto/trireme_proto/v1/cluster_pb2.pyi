@@ -539,3 +539,147 @@ class PlacementChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlacementChange: _TypeAlias = PlacementChange  # noqa: Y015
+
+@_typing.final
+class ProfileRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    """0.1 to 60; 0: 5."""
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfileRequest: _TypeAlias = ProfileRequest  # noqa: Y015
+
+@_typing.final
+class ProfileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    BOTTLENECK_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    STEP_SECONDS_FIELD_NUMBER: _builtins.int
+    OTHER_SECONDS_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    bottleneck: _builtins.str
+    """"idle": hardly anything was asked for; "stalled": work, and no step; "memory": a stage reads weights about as fast as its
+    memory can be read; "compute": a stage computes, and memory is not what it waits for; "wire": the hops between stages;
+    "scheduler": the coordinator, and what lies between it and the stages; "queue": requests wait for slots or KV pages
+    while the stages have time.
+    """
+    stage: _builtins.int
+    """The stage that it is about; unset where it is not about one."""
+    advice: _builtins.str
+    """One sentence for a person."""
+    steps: _builtins.int
+    tokens: _builtins.int
+    """Tokens of answers."""
+    active: _builtins.float
+    """Share of the time in which there was a micro-batch under way, 0 to 1."""
+    step_seconds: _builtins.float
+    """Means of a step: from being sent to its result; and what of it was neither computing, waiting at a stage nor a hop."""
+    other_seconds: _builtins.float
+    slots: _builtins.int
+    """Slots that sequences can hold."""
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfiledStage]:
+        """In pipeline order."""
+
+    @_builtins.property
+    def load(self) -> Global___Load:
+        """At the end."""
+
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float = ...,
+        bottleneck: _builtins.str = ...,
+        stage: _builtins.int | None = ...,
+        advice: _builtins.str = ...,
+        stages: _abc.Iterable[Global___ProfiledStage] | None = ...,
+        steps: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        active: _builtins.float = ...,
+        step_seconds: _builtins.float = ...,
+        other_seconds: _builtins.float = ...,
+        load: Global___Load | None = ...,
+        slots: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "load", b"load", "stage", b"stage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "active", b"active", "advice", b"advice", "bottleneck", b"bottleneck", "load", b"load", "other_seconds", b"other_seconds", "seconds", b"seconds", "slots", b"slots", "stage", b"stage", "stages", b"stages", "step_seconds", b"step_seconds", "steps", b"steps", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
+    _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
+
+Global___ProfileResponse: _TypeAlias = ProfileResponse  # noqa: Y015
+
+@_typing.final
+class ProfiledStage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    FIRST_LAYER_FIELD_NUMBER: _builtins.int
+    END_LAYER_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    BUBBLE_FIELD_NUMBER: _builtins.int
+    COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    WIRE_SECONDS_FIELD_NUMBER: _builtins.int
+    READ_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    BANDWIDTH_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    stage: _builtins.int
+    node: _builtins.str
+    first_layer: _builtins.int
+    end_layer: _builtins.int
+    busy: _builtins.float
+    """Shares of the time in which the pipeline was active, 0 to 1."""
+    bubble: _builtins.float
+    compute_seconds: _builtins.float
+    """Means of a step."""
+    wait_seconds: _builtins.float
+    wire_seconds: _builtins.float
+    read_bytes_per_s: _builtins.float
+    """Weights read while it computed."""
+    bandwidth_bytes_per_s: _builtins.float
+    """What its memory can be read at; 0: not measured yet."""
+    def __init__(
+        self,
+        *,
+        stage: _builtins.int = ...,
+        node: _builtins.str = ...,
+        first_layer: _builtins.int = ...,
+        end_layer: _builtins.int = ...,
+        busy: _builtins.float = ...,
+        bubble: _builtins.float = ...,
+        compute_seconds: _builtins.float = ...,
+        wait_seconds: _builtins.float = ...,
+        wire_seconds: _builtins.float = ...,
+        read_bytes_per_s: _builtins.float = ...,
+        bandwidth_bytes_per_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandwidth_bytes_per_s", b"bandwidth_bytes_per_s", "bubble", b"bubble", "busy", b"busy", "compute_seconds", b"compute_seconds", "end_layer", b"end_layer", "first_layer", b"first_layer", "node", b"node", "read_bytes_per_s", b"read_bytes_per_s", "stage", b"stage", "wait_seconds", b"wait_seconds", "wire_seconds", b"wire_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfiledStage: _TypeAlias = ProfiledStage  # noqa: Y015

@@ -44,6 +44,11 @@ class ClusterStub:
                 request_serializer=trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementRequest.SerializeToString,
                 response_deserializer=trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementResponse.FromString,
                 _registered_method=True)
+        self.Profile = channel.unary_unary(
+                '/trireme.v1.Cluster/Profile',
+                request_serializer=trireme__proto_dot_v1_dot_cluster__pb2.ProfileRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_cluster__pb2.ProfileResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -62,6 +67,13 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Profile(self, request, context):
+        """Watches the pipeline for some seconds, and says what holds it back. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +86,11 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.PreviewPlacement,
                     request_deserializer=trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementRequest.FromString,
                     response_serializer=trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementResponse.SerializeToString,
+            ),
+            'Profile': grpc.unary_unary_rpc_method_handler(
+                    servicer.Profile,
+                    request_deserializer=trireme__proto_dot_v1_dot_cluster__pb2.ProfileRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_cluster__pb2.ProfileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -130,6 +147,33 @@ class Cluster:
             '/trireme.v1.Cluster/PreviewPlacement',
             trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementRequest.SerializeToString,
             trireme__proto_dot_v1_dot_cluster__pb2.PreviewPlacementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Profile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trireme.v1.Cluster/Profile',
+            trireme__proto_dot_v1_dot_cluster__pb2.ProfileRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_cluster__pb2.ProfileResponse.FromString,
             options,
             channel_credentials,
             insecure,

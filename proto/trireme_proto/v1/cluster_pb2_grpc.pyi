@@ -34,6 +34,8 @@ class ClusterStub:
     Status: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.StatusRequest, _cluster_pb2.StatusResponse]
     PreviewPlacement: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.PreviewPlacementRequest, _cluster_pb2.PreviewPlacementResponse]
     """What a set of machines would do with the model that is served. Changes nothing."""
+    Profile: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ProfileRequest, _cluster_pb2.ProfileResponse]
+    """Watches the pipeline for some seconds, and says what holds it back. Changes nothing."""
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
@@ -41,6 +43,8 @@ class ClusterAsyncStub(ClusterStub):
     Status: _aio.UnaryUnaryMultiCallable[_cluster_pb2.StatusRequest, _cluster_pb2.StatusResponse]  # type: ignore[assignment]
     PreviewPlacement: _aio.UnaryUnaryMultiCallable[_cluster_pb2.PreviewPlacementRequest, _cluster_pb2.PreviewPlacementResponse]  # type: ignore[assignment]
     """What a set of machines would do with the model that is served. Changes nothing."""
+    Profile: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ProfileRequest, _cluster_pb2.ProfileResponse]  # type: ignore[assignment]
+    """Watches the pipeline for some seconds, and says what holds it back. Changes nothing."""
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -57,5 +61,13 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.PreviewPlacementResponse, _abc.Awaitable[_cluster_pb2.PreviewPlacementResponse]]:
         """What a set of machines would do with the model that is served. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def Profile(
+        self,
+        request: _cluster_pb2.ProfileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ProfileResponse, _abc.Awaitable[_cluster_pb2.ProfileResponse]]:
+        """Watches the pipeline for some seconds, and says what holds it back. Changes nothing."""
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

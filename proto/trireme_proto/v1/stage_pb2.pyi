@@ -478,6 +478,7 @@ class ReportResponse(_message.Message):
     BUSY_NS_FIELD_NUMBER: _builtins.int
     ATTACHED_FIELD_NUMBER: _builtins.int
     PAGES_FIELD_NUMBER: _builtins.int
+    ENERGY_UJ_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     kv_pages_total: _builtins.int
     kv_pages_used: _builtins.int
@@ -489,6 +490,8 @@ class ReportResponse(_message.Message):
     busy_ns: _builtins.int
     attached: _builtins.bool
     """A coordinator is listening on Results (last stage) or sending on Forward."""
+    energy_uj: _builtins.int
+    """Used by the CPU packages of the machine since the stage was started (RAPL); unset where it cannot be read."""
     @_builtins.property
     def pages(self) -> Global___PageCounters:
         """All 0 where there is no page store."""
@@ -506,12 +509,15 @@ class ReportResponse(_message.Message):
         busy_ns: _builtins.int = ...,
         attached: _builtins.bool = ...,
         pages: Global___PageCounters | None = ...,
+        energy_uj: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pages", b"pages"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_uj", b"_energy_uj", "energy_uj", b"energy_uj", "pages", b"pages"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "busy_ns", b"busy_ns", "epoch", b"epoch", "integrity_error", b"integrity_error", "kv_pages_total", b"kv_pages_total", "kv_pages_used", b"kv_pages_used", "pages", b"pages", "rss_bytes", b"rss_bytes", "slots_used", b"slots_used", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_uj", b"_energy_uj", "attached", b"attached", "busy_ns", b"busy_ns", "energy_uj", b"energy_uj", "epoch", b"epoch", "integrity_error", b"integrity_error", "kv_pages_total", b"kv_pages_total", "kv_pages_used", b"kv_pages_used", "pages", b"pages", "rss_bytes", b"rss_bytes", "slots_used", b"slots_used", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__energy_uj: _TypeAlias = _typing.Literal["energy_uj"]  # noqa: Y015
+    _WhichOneofArgType__energy_uj: _TypeAlias = _typing.Literal["_energy_uj", b"_energy_uj"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_uj) -> _WhichOneofReturnType__energy_uj | None: ...
 
 Global___ReportResponse: _TypeAlias = ReportResponse  # noqa: Y015
 
@@ -721,3 +727,38 @@ class PulseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PulseResponse: _TypeAlias = PulseResponse  # noqa: Y015
+
+@_typing.final
+class MeasureRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureRequest: _TypeAlias = MeasureRequest  # noqa: Y015
+
+@_typing.final
+class MeasureResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READ_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    read_bytes_per_s: _builtins.float
+    """Plain read of memory; 0: not measured."""
+    def __init__(
+        self,
+        *,
+        read_bytes_per_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_bytes_per_s", b"read_bytes_per_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureResponse: _TypeAlias = MeasureResponse  # noqa: Y015

@@ -74,6 +74,11 @@ class StageStub:
                 request_serializer=trireme__proto_dot_v1_dot_stage__pb2.PulseRequest.SerializeToString,
                 response_deserializer=trireme__proto_dot_v1_dot_stage__pb2.PulseResponse.FromString,
                 _registered_method=True)
+        self.Measure = channel.unary_unary(
+                '/trireme.v1.Stage/Measure',
+                request_serializer=trireme__proto_dot_v1_dot_stage__pb2.MeasureRequest.SerializeToString,
+                response_deserializer=trireme__proto_dot_v1_dot_stage__pb2.MeasureResponse.FromString,
+                _registered_method=True)
 
 
 class StageServicer:
@@ -138,6 +143,14 @@ class StageServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Measure(self, request, context):
+        """Reads memory on as many threads as the stage has, for a quarter of a second. Answers 0 where the stage is computing: both
+        would take it from each other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StageServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +193,11 @@ def add_StageServicer_to_server(servicer, server):
                     servicer.Pulse,
                     request_deserializer=trireme__proto_dot_v1_dot_stage__pb2.PulseRequest.FromString,
                     response_serializer=trireme__proto_dot_v1_dot_stage__pb2.PulseResponse.SerializeToString,
+            ),
+            'Measure': grpc.unary_unary_rpc_method_handler(
+                    servicer.Measure,
+                    request_deserializer=trireme__proto_dot_v1_dot_stage__pb2.MeasureRequest.FromString,
+                    response_serializer=trireme__proto_dot_v1_dot_stage__pb2.MeasureResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +416,33 @@ class Stage:
             '/trireme.v1.Stage/Pulse',
             trireme__proto_dot_v1_dot_stage__pb2.PulseRequest.SerializeToString,
             trireme__proto_dot_v1_dot_stage__pb2.PulseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Measure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trireme.v1.Stage/Measure',
+            trireme__proto_dot_v1_dot_stage__pb2.MeasureRequest.SerializeToString,
+            trireme__proto_dot_v1_dot_stage__pb2.MeasureResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,10 @@ class StageStub:
     """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`."""
     Pulse: _grpc.UnaryUnaryMultiCallable[_stage_pb2.PulseRequest, _stage_pb2.PulseResponse]
     """Signs of life. Answered at once, whatever is being computed; changes nothing."""
+    Measure: _grpc.UnaryUnaryMultiCallable[_stage_pb2.MeasureRequest, _stage_pb2.MeasureResponse]
+    """Reads memory on as many threads as the stage has, for a quarter of a second. Answers 0 where the stage is computing: both
+    would take it from each other.
+    """
 
 @_typing.type_check_only
 class StageAsyncStub(StageStub):
@@ -90,6 +94,10 @@ class StageAsyncStub(StageStub):
     """Reads pages from the page store into memory of the stage, where they wait for the frame that says `restore`, or `forget`."""
     Pulse: _aio.UnaryUnaryMultiCallable[_stage_pb2.PulseRequest, _stage_pb2.PulseResponse]  # type: ignore[assignment]
     """Signs of life. Answered at once, whatever is being computed; changes nothing."""
+    Measure: _aio.UnaryUnaryMultiCallable[_stage_pb2.MeasureRequest, _stage_pb2.MeasureResponse]  # type: ignore[assignment]
+    """Reads memory on as many threads as the stage has, for a quarter of a second. Answers 0 where the stage is computing: both
+    would take it from each other.
+    """
 
 class StageServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -162,5 +170,15 @@ class StageServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_stage_pb2.PulseResponse, _abc.Awaitable[_stage_pb2.PulseResponse]]:
         """Signs of life. Answered at once, whatever is being computed; changes nothing."""
+
+    @_abc_1.abstractmethod
+    def Measure(
+        self,
+        request: _stage_pb2.MeasureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stage_pb2.MeasureResponse, _abc.Awaitable[_stage_pb2.MeasureResponse]]:
+        """Reads memory on as many threads as the stage has, for a quarter of a second. Answers 0 where the stage is computing: both
+        would take it from each other.
+        """
 
 def add_StageServicer_to_server(servicer: StageServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
