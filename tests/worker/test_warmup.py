@@ -22,6 +22,7 @@ import trireme_kernels as k
 from trireme_kernels.jit import counts
 from trireme_worker.batch import Batch, Row, SamplingParams
 from trireme_worker.pack import Pack, default_pack
+from trireme_worker.probe import read_rate
 from trireme_worker.stage import StageModel
 from trireme_worker.warmup import compile_kernels, kernel_groups
 
@@ -49,6 +50,7 @@ with event.install_recorder("numba:compile") as compilations:
             k.int8_head_logits(x, head, out, 1, 2)
             if head.codes is not None:
                 k.largest_logits(x, head, 5, out)
+    read_rate(2, 1 << 20)
 compiled, cached = (now - then for now, then in zip(counts(), before))
 print(compiled, cached, sum(e.is_start for _, e in compilations.buffer))
 """
