@@ -9,13 +9,14 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from boards.board import Board, Kind, Panel, Query, completed
 from grafana_foundation_sdk.builders import common as c
 from grafana_foundation_sdk.builders import dashboard as d
 from grafana_foundation_sdk.builders import heatmap, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from boards.board import Board, Kind, Panel, Query, completed
 
 _SOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${source}")
 _HEIGHT = {Kind.STAT: 4, Kind.TABLE: 7}
@@ -94,8 +95,8 @@ def _stat(panel: Panel) -> stat.Panel:
     )
 
 
-def _table(panel: Panel) -> table.Panel:
-    hidden = {name: True for name in ("Time", "Value", "__name__", "job", "namespace")}
+def _table(_: Panel) -> table.Panel:
+    hidden = dict.fromkeys(("Time", "Value", "__name__", "job", "namespace"), True)
     made = dashboard.DataTransformerConfig(id_val="organize", options={"excludeByName": hidden})
     return table.Panel().with_transformation(made)
 
@@ -128,7 +129,12 @@ def _choice(label: str, title: str) -> d.QueryVariable:
     """Values of a label; "All" also matches series that lack it."""
     made = d.QueryVariable(label).label(title).query(f"label_values({_ANCHOR}, {label})").datasource(_SOURCE)
     everything = dashboard.VariableOption(selected=True, text="All", value="$__all")
-    return made.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED).include_all(True).all_value(".*").current(everything)
+    return (
+        made.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .include_all(True)
+        .all_value(".*")
+        .current(everything)
+    )
 
 
 def _rebuildings() -> d.AnnotationQuery:
