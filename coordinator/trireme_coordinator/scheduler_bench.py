@@ -9,8 +9,10 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from trireme_coordinator.metrics.steps import StepMeter
 from trireme_coordinator.pipeline import frame_of
 from trireme_coordinator.scheduler import Batch, SamplingParams, Scheduler, SchedulerConfig, Sequence
+from trireme_proto.v1 import stage_pb2 as pb
 
 STAGES = 4
 SEQUENCES = (8, 64, 256, 1000)
@@ -27,17 +29,20 @@ class SchedulerCost:
     """Of the scheduler: choosing rows and taking results in."""
     frame_us: float
     """Of writing frames."""
+    metrics_us: float
+    """Of counting what came back."""
 
     @property
     def total_us(self) -> float:
-        return self.schedule_us + self.frame_us
+        return self.schedule_us + self.frame_us + self.metrics_us
 
 
 def measure(sequences: int, tokens: int, *, tenants: int = 1) -> SchedulerCost:
     """Decodes at least `tokens` tokens of `sequences` sequences that belong to `tenants` tenants."""
     scheduler = _filled(sequences, tenants)
     under_way: deque[Batch] = deque()
-    made = scheduling = framing = 0
+    meter, timings = StepMeter(), [pb.StageTiming(wire_ns=80_000, wait_ns=5_000, compute_ns=1_000_000)] * STAGES
+    made = scheduling = framing = counting = 0
     while made < tokens:
         begun = time.process_time_ns()
         while (batch := scheduler.schedule()) is not None:
@@ -49,10 +54,14 @@ def measure(sequences: int, tokens: int, *, tenants: int = 1) -> SchedulerCost:
             framing += begun - chosen
         batch = under_way.popleft()
         sampled = [(row.slot, (made + row.slot * 31) % 997) for row in batch.rows for _ in range(row.sampled)]
-        made += sum(len(tokens) for tokens in scheduler.complete(batch.step, sampled)[1].values())
+        taken = scheduler.complete(batch.step, sampled)[1]
+        made += sum(map(len, taken.values()))
         scheduler.learn(batch, [1_000_000 + 1000 * len(batch.rows)] * STAGES, 4_100_000)
-        scheduling += time.process_time_ns() - begun
-    return SchedulerCost(sequences, made, scheduling / made / 1e3, framing / made / 1e3)
+        learnt = time.process_time_ns()
+        meter.stepped(batch, len(sampled), taken, timings, begun, learnt)
+        scheduling += learnt - begun
+        counting += time.process_time_ns() - learnt
+    return SchedulerCost(sequences, made, *(spent / made / 1e3 for spent in (scheduling, framing, counting)))
 
 
 def _filled(sequences: int, tenants: int) -> Scheduler:

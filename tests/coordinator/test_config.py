@@ -48,7 +48,7 @@ def test_the_process_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("field", dataclasses.fields(ServeConfig), ids=lambda f: f.name)
 def test_every_field_can_come_from_the_environment(field: dataclasses.Field[Any]) -> None:
     texts = {"listen": "h:1", "kv_dtype": "float16", "layout": "packed", "speculation": "off", "name": "x"}
-    texts["durability"] = "required"
+    texts |= {"durability": "required", "metrics_listen": "h:2", "log_format": "json", "log_level": "info"}
     text = texts.get(field.name, "17")
     config = from_environment({}, {f"TRIREME_{field.name.upper()}": text})
     assert getattr(config, field.name) == type(field.default)(text)

@@ -90,13 +90,18 @@ def test_choices_are_the_coordinators() -> None:
     assert {name: tuple(properties[name]["enum"]) for name in choices} == choices
 
 
+METRICS = {f"TRIREME_{name}" for name in ("METRICS_LISTEN", "METRICS_HOSTS", "LOG_FORMAT", "LOG_LEVEL")}
+"""Of which the chart may set some."""
+
+
 def test_every_setting_can_be_set_by_the_chart() -> None:
     manifests = render(CASES["four-servers-70b"])
     given = set(find(manifests, "ConfigMap", "trireme")["data"])
     (coordinator,) = (p for p in pods(manifests) if p.component == "coordinator")
     given |= {entry["name"] for entry in coordinator.container("coordinator")["env"]}
     fields = {f"TRIREME_{field.name.upper()}" for field in dataclasses.fields(ServeConfig)}
-    assert fields - given == {"TRIREME_DATA_DIR"}  # of a session store that `serve` starts itself
+    own = {"TRIREME_DATA_DIR"}  # of a session store that `serve` starts itself
+    assert fields - given - METRICS == own
 
 
 def test_trireme_commands_parse() -> None:

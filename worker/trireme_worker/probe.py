@@ -24,6 +24,8 @@ READ_BYTES = 1 << 29
 DOT_STEPS = 300_000
 """Some 10 ms."""
 _ROUNDS = 5
+_FILLED_AT_ONCE = 1 << 20
+"""Elements, so that other threads of the process get their turn in between."""
 _CGROUP = Path("/sys/fs/cgroup")
 Clock = Callable[[], float]
 
@@ -82,7 +84,8 @@ def _read_rate(team: Team, free: int, now: Clock) -> float:
     """Bytes a second."""
     stripes = max(team.threads, min(READ_BYTES, free // 4) // 4 // STRIPE)
     data = large_empty(stripes * STRIPE * 4).view(np.int32)
-    data.fill(1)  # written, so that there is memory behind it
+    for begin in range(0, len(data), _FILLED_AT_ONCE):  # written, so that there is memory behind it
+        data[begin : begin + _FILLED_AT_ONCE] = 1
     out = np.zeros((team.threads, OUT), np.int32)
 
     def share(begin: int, end: int) -> None:

@@ -20,6 +20,7 @@ from trireme_kernels.compile_once import CompileOnce
 from trireme_kernels.jit import counts
 from trireme_kernels.linear_tiles import GROUP
 from trireme_kernels.packing import LAYOUTS
+from trireme_worker.peaks import OUT, STRIPE, read_lines
 
 HEADS = ("bf16", *kernels.HEAD_KINDS)
 """Kinds of output heads."""
@@ -63,7 +64,12 @@ def kernel_groups(kv_dtypes: Sequence[str] = kernels.KV_DTYPES, heads: Sequence[
         *(Group(f"layers, keys and values in {name}", partial(_layers, name)) for name in kv_dtypes),
         *(Group(f"head in {kind}", partial(_head, kind)) for kind in heads),
         Group("sampling", _sample),
+        Group("the memory's read rate", _read),
     )
+
+
+def _read() -> None:
+    read_lines(np.zeros(STRIPE, np.int32), 0, STRIPE, np.zeros(OUT, np.int32))
 
 
 def compile_kernels(

@@ -30,7 +30,8 @@ def scheduler(
         rows = [asdict(cost) | {"total_us": cost.total_us} for cost in costs]
         print(json.dumps({"stages": STAGES, "tenants": tenants, "rows": rows}))
         return
-    table = Table("sequences", "scheduler, us a token", "frames, us a token", "total, us a token")
+    table = Table("sequences", *(f"{part}, us a token" for part in ("scheduler", "frames", "metrics", "total")))
     for cost in costs:
-        table.add_row(str(cost.sequences), f"{cost.schedule_us:.2f}", f"{cost.frame_us:.2f}", f"{cost.total_us:.2f}")
+        parts = (cost.schedule_us, cost.frame_us, cost.metrics_us, cost.total_us)
+        table.add_row(str(cost.sequences), *(f"{part:.2f}" for part in parts))
     Console().print(table)

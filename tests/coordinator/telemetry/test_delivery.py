@@ -116,7 +116,7 @@ def test_a_collector_that_does_not_answer_slows_nothing_and_says_it_once(request
     monkeypatch.setattr(setup, "_EXPORT_SECONDS", 0.3)
     telemetry = setup_telemetry(request.getfixturevalue(kind), environment={})
     started = time.thread_time()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "trireme_coordinator.telemetry"):
         for number in range(3000):  # more spans than the queue holds
             some_request(telemetry, f"r{number}")
         spent = time.thread_time() - started
