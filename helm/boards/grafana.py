@@ -95,7 +95,7 @@ def _stat(panel: Panel) -> stat.Panel:
     )
 
 
-def _table(panel: Panel) -> table.Panel:
+def _table(_: Panel) -> table.Panel:
     hidden = dict.fromkeys(("Time", "Value", "__name__", "job", "namespace"), True)
     made = dashboard.DataTransformerConfig(id_val="organize", options={"excludeByName": hidden})
     return table.Panel().with_transformation(made)
@@ -129,7 +129,12 @@ def _choice(label: str, title: str) -> d.QueryVariable:
     """Values of a label; "All" also matches series that lack it."""
     made = d.QueryVariable(label).label(title).query(f"label_values({_ANCHOR}, {label})").datasource(_SOURCE)
     everything = dashboard.VariableOption(selected=True, text="All", value="$__all")
-    return made.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED).include_all(True).all_value(".*").current(everything)
+    return (
+        made.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .include_all(True)
+        .all_value(".*")
+        .current(everything)
+    )
 
 
 def _rebuildings() -> d.AnnotationQuery:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import promql_parser as promql
-from tests.dashboards.contract import SCRAPED
 
 Labels = frozenset[str]
 _SCALAR = None
@@ -43,7 +42,7 @@ def mistakes(query: str, series: dict[str, Labels]) -> list[str]:
     return wrong
 
 
-def _labels(node: Any, series: dict[str, Labels], wrong: list[str]) -> Labels | None:
+def _labels(node: Any, series: dict[str, Labels], wrong: list[str]) -> Labels | None:  # noqa: PLR0911
     """Labels of a part's result; adds to `wrong` where one is used that is not there."""
     match node:
         case promql.VectorSelector():

@@ -43,7 +43,7 @@ def _unknown(given: Any, kept: Any, where: str) -> Iterator[str]:
             yield f"{where} is {given!r}, read as {kept!r}"
 
 
-def _wrong(value: Any, hint: Any, where: str) -> Iterator[str]:
+def _wrong(value: Any, hint: Any, where: str) -> Iterator[str]:  # noqa: C901  one case for each kind of type
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in (typing.Any, object):
         if hasattr(value, "to_json"):  # options and custom parts of a panel's own type

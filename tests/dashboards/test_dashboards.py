@@ -44,7 +44,10 @@ def _panel(data: dict[str, Any]) -> dict[str, Any]:
         (lambda d: _panel(d)["gridPos"].update(w="wide"), "is 'wide', no int"),
         (lambda d: _panel(d)["options"].update(colorMode="loud"), "is 'loud', no BigValueColorMode"),
         (lambda d: _panel(d)["fieldConfig"]["defaults"].update(limit=1), "has no field limit"),
-        (lambda d: _panel(d).update(transformations=[{"idd": "organize", "id": "organize", "options": {}}]), "has no field idd"),
+        (
+            lambda d: _panel(d).update(transformations=[{"idd": "organize", "id": "organize", "options": {}}]),
+            "has no field idd",
+        ),
         (lambda d: d["templating"]["list"][0].update(type="guess"), "is 'guess', no VariableType"),
     ],
 )
@@ -82,5 +85,8 @@ def test_what_is_chosen_is_used() -> None:
     for path in DASHBOARDS:
         for panel in panels(path):
             for target in panel["targets"]:
-                selectors, chosen = target["expr"].count("{"), target["expr"].count('{namespace=~"$namespace",job=~"$job"')
+                selectors, chosen = (
+                    target["expr"].count("{"),
+                    target["expr"].count('{namespace=~"$namespace",job=~"$job"'),
+                )
                 assert selectors == chosen > 0, target["expr"]

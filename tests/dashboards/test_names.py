@@ -33,10 +33,16 @@ def test_choices_name_what_there_is() -> None:
         ("sum by (role) (trireme_stage_up)", "nothing has the label role to group by"),
         ("sum by (stage) (sum by (node) (trireme_stage_up))", "nothing has the label stage to group by"),
         ("sum without (node) (trireme_stage_up)", "`without` cannot be checked: name the labels that are kept"),
-        ("histogram_quantile(0.9, rate(trireme_step_duration_seconds_sum[1m]))", "histogram_quantile of what has no label le"),
+        (
+            "histogram_quantile(0.9, rate(trireme_step_duration_seconds_sum[1m]))",
+            "histogram_quantile of what has no label le",
+        ),
         ("trireme_stage_up / trireme_pipeline_ready", "the sides of / never meet: they differ in ['node', 'stage']"),
         ("trireme_stage_up * on (ip) group_left trireme_stage_info", "a side of * has no label ip"),
-        ("trireme_stage_up and ignoring (node) trireme_stage_up", "`ignoring` cannot be checked: name the labels to meet on"),
+        (
+            "trireme_stage_up and ignoring (node) trireme_stage_up",
+            "`ignoring` cannot be checked: name the labels to meet on",
+        ),
         ('label_replace(trireme_stage_up, "a", "$1", "node", "(.*)")', "labels that are made up cannot be checked"),
     ],
 )  # fmt: skip
@@ -57,7 +63,7 @@ def test_the_page_is_read_whole() -> None:
 
 
 def test_most_of_what_is_exported_is_shown() -> None:
-    """A metric that nothing asks for is one that nobody looks at. The exception is there to be joined with Ray's own."""
+    """A metric that nothing asks for is one nobody looks at. The exception is to be joined with Ray's own."""
     asked = {name for each in _SHOWN + _RULES for name, _ in promql.selectors(promql.parsed(each.query))}
     unseen = {each.name for each in metrics() if not asked & {name for name, _ in each.series()}}
     assert unseen == {"trireme_ray_node_info"}

@@ -1,4 +1,4 @@
-"""Every query of every panel, read out of the JSON, has data in a real Prometheus that scrapes a cluster which works and
+"""Every query of every panel, read out of the JSON, has data in a real Prometheus that scrapes a cluster at work that
 loses stages meanwhile; and two alerts fire for real, with the rules as they are.
 """
 
@@ -33,7 +33,9 @@ _OF_THE_MACHINE = {"trireme_node_energy_joules_total": not any(_RAPL.glob("*/ene
 def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """It has seen the stages idle, then at work, then one of them lost and back."""
     with Prometheus(tmp_path_factory.mktemp("prometheus"), [cluster.metrics]) as started:
-        until(lambda: _last(started, "count(trireme_stage_read_bandwidth_bytes_per_second)") == STAGES, 60, "idle stages")
+        until(
+            lambda: _last(started, "count(trireme_stage_read_bandwidth_bytes_per_second)") == STAGES, 60, "idle stages"
+        )
         cluster.work()
         until(lambda: _last(started, 'trireme_requests_total{code="OK"}') > 5, 120, "answers")
         cluster.kill_a_stage()
