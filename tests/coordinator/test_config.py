@@ -53,8 +53,11 @@ def test_the_process_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch
 def test_every_field_can_come_from_the_environment(field: dataclasses.Field[Any]) -> None:
     texts = {"listen": "h:1", "kv_dtype": "float16", "layout": "packed", "speculation": "off", "name": "x"}
     texts |= {"durability": "required", "metrics_listen": "h:2", "log_format": "json", "log_level": "info"}
+    texts |= {"durability": "required", "reflection": "off", "jwt_algorithms": "RS256", "jwt_issuer": "https://y"}
     text = texts.get(field.name, "true" if isinstance(field.default, bool) else "17")
     pair = {"TRIREME_TLS_CERT": "17", "TRIREME_TLS_KEY": "17"} if field.name.startswith("tls_") else {}
+    if field.name.startswith("jwt_"):
+        pair = {"TRIREME_JWT_ISSUER": "https://x", "TRIREME_JWT_AUDIENCE": "x"}
     config = from_environment({}, pair | {f"TRIREME_{field.name.upper()}": text})
     assert getattr(config, field.name) == type(field.default)(text)
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, fields
 from trireme_proto.errors import ConfigurationError, QuotaExceeded
 from trireme_proto.limits import LIMITS
 
-_MOST = 10**12
+MOST = 10**12
+"""Highest number of a quota."""
 _STREAM_RETRY_SECONDS = 1.0
 
 
@@ -32,8 +33,8 @@ class Quota:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if type(value) is not int or not 0 <= value <= _MOST:
-                raise ConfigurationError(f"A quota of {each.name} must be a whole number from 0 to {_MOST}.")
+            if type(value) is not int or not 0 <= value <= MOST:
+                raise ConfigurationError(f"A quota of {each.name} must be a whole number from 0 to {MOST}.")
 
 
 @dataclass(slots=True)

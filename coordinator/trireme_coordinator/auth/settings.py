@@ -12,11 +12,12 @@ from trireme_coordinator.auth.audit import AuditLog
 from trireme_coordinator.auth.guard import Credentials, Guard
 from trireme_coordinator.auth.jwks import KeySet, reader
 from trireme_coordinator.auth.key_ring import KeyRing
-from trireme_coordinator.auth.quotas import Quota, Quotas
+from trireme_coordinator.auth.quotas import MOST, Quota, Quotas
 from trireme_coordinator.auth.tokens import TokenRules, TokenVerifier
 from trireme_coordinator.options import text
 from trireme_proto.errors import ConfigurationError
 
+_HIGHEST = {"jwt_leeway": 300} | dict.fromkeys(("quota_requests", "quota_tokens", "quota_streams"), MOST)
 REFLECTION = ("key", "open", "off")
 
 
@@ -55,9 +56,9 @@ def check_keys(options: KeysOptions) -> None:
     """ConfigurationError where settings contradict each other or are out of their range."""
     if options.reflection not in REFLECTION:
         raise ConfigurationError(f"reflection is '{options.reflection}'; it must be one of {', '.join(REFLECTION)}.")
-    if not 0 <= options.jwt_leeway <= 300:
-        raise ConfigurationError(f"jwt-leeway is {options.jwt_leeway}; it must be 0 to 300.")
-    default_quota(options)
+    for name, high in _HIGHEST.items():
+        if not 0 <= getattr(options, name) <= high:
+            raise ConfigurationError(f"{name.replace('_', '-')} is {getattr(options, name)}; it must be 0 to {high}.")
     if options.jwt_issuer or options.jwt_audience or options.jwt_jwks:
         _rules(options)
         reader(options.jwt_jwks, options.jwt_issuer)
