@@ -105,7 +105,7 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         reign = Reign(leadership, Succession(cluster, stages, wanted, fresh, say), engine, door)
         stack.push_async_callback(reign.stop)
         await reign.start()  # a mistake shows here
-        telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
+        telemetry = setup_telemetry(settings=config.traces)  # after Ray, as all that has gRPC threads
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
         public = PublicServer(*split_address(config.listen), door)
         stack.push_async_callback(public.stop)

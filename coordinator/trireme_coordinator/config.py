@@ -11,9 +11,10 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from trireme_coordinator.trace_settings import TraceSettings
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 
@@ -31,6 +32,8 @@ _LEAST_KV_TOKENS = 16
 KV_DTYPES = ("float32", "float16", "int8")
 """As in trireme_kernels, which is not imported here because it loads the kernels."""
 SPECULATION = ("auto", "off")
+_GROUPS = {"traces": TraceSettings}
+"""Fields of ServeConfig that are settings of one part, by its own class."""
 DURABILITY = ("best-effort", "required")
 LAYOUTS = ("auto", "2bit", "1.6bit", "packed")
 
@@ -86,6 +89,8 @@ class ServeConfig:
     back; "required" refuses them. Both refuse what needs the store: to continue a session, or to make one by itself."""
     data_dir: str = ""
     """Folder in which the embedded session store keeps its data. Empty: it forgets everything when it ends."""
+    traces: TraceSettings = field(default_factory=TraceSettings)
+    """Given and read field by field, as those above."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -126,7 +131,7 @@ def from_environment(given: Mapping[str, Any], environment: Mapping[str, str] | 
     wrong one.
     """
     environment = os.environ if environment is None else environment
-    fields = {field.name: type(field.default) for field in dataclasses.fields(ServeConfig)}
+    fields = {each.name: type(each.default) for kind in (ServeConfig, *_GROUPS.values()) for each in _plain(kind)}
     values: dict[str, Any] = {}
     for variable, text in environment.items():
         if not variable.startswith(_PREFIX) or variable in _NOT_OURS or _SERVICE_LINK.fullmatch(f"{variable}={text}"):
@@ -135,7 +140,16 @@ def from_environment(given: Mapping[str, Any], environment: Mapping[str, str] | 
         if name not in fields:
             raise ConfigurationError(f"The environment variable {variable} is not known.")
         values[name] = _parse(variable, text, fields[name])
-    return ServeConfig(**(values | {name: value for name, value in given.items() if value is not None}))
+    values |= {name: value for name, value in given.items() if value is not None}
+    for group, kind in _GROUPS.items():
+        own = {each.name for each in _plain(kind)}
+        values[group] = kind(**{name: values.pop(name) for name in own & values.keys()})
+    return ServeConfig(**values)
+
+
+def _plain(kind: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The fields of a settings class that are no group themselves."""
+    return [each for each in dataclasses.fields(kind) if each.default is not dataclasses.MISSING]
 
 
 def check_frames(config: ServeConfig, hidden_size: int) -> None:
@@ -159,6 +173,8 @@ def _parse(variable: str, text: str, kind: type) -> Any:
     if kind is str:
         return text
     try:
-        return int(text)
+        return kind(text)
     except ValueError:
+        if kind is float:
+            raise ConfigurationError(f"The environment variable {variable} is '{text[:40]}', not a number.") from None
         raise ConfigurationError(f"The environment variable {variable} is '{text[:40]}', not a whole number.") from None

@@ -21,6 +21,7 @@ from trireme_coordinator.page_fetching import Choose, PageFetching, quicker
 from trireme_coordinator.pipeline import Pipeline, highest_epoch
 from trireme_coordinator.recovery import Recoveries
 from trireme_coordinator.scheduler import Batch, Finish, PageKeys, Scheduler, SchedulerConfig, Sequence
+from trireme_coordinator.telemetry import StepReport
 from trireme_coordinator.vigilance import Patience
 from trireme_proto.errors import FrameRefused, Internal, PipelineUnavailable, TriremeError
 from trireme_proto.v1 import stage_pb2 as pb
@@ -62,8 +63,10 @@ async def one_more(seen: int) -> int:
 class Listener(Protocol):
     """Told, on the event loop, what happens to its sequence; `finished` or `failed` comes last. Must be quick."""
 
-    def admitted(self) -> None: ...
-    def timed(self, *, prefill: bool, tokens: int, timings: Items[pb.StageTiming]) -> None: ...
+    def admitted(self) -> None:
+        """Its first micro-batch is about to be sent."""
+
+    def timed(self, *, prefill: bool, tokens: int, step: StepReport) -> None: ...
     def token(self, token_id: int) -> Finish | None:
         """A token of the answer. Returns STOP to end it here."""
 
@@ -105,6 +108,11 @@ class Engine:
         self._listeners: dict[Sequence, Listener] = {}
         self._queued: set[Sequence] = set()
         self._wake = asyncio.Event()
+
+    @property
+    def clock(self) -> Callable[[], int]:
+        """The clock by which the scheduler is told the time, nanoseconds."""
+        return self._clock
 
     @property
     def started(self) -> bool:
@@ -263,15 +271,17 @@ class Engine:
         """Takes in one step's result and tells everybody concerned."""
         self._failures = 0
         batch, tokens = self.scheduler.complete(result.step, [(t.slot, t.token_id) for t in result.tokens])
-        self._learn(batch, result.timings)
+        round_ns = self._clock() - self._sent.popleft()
+        self._learn(batch, result.timings, round_ns)
+        stages = self.pipeline.processes if self.pipeline is not None else []
+        step = StepReport(result.timings, result.sent_ns, round_ns, stages)
         for row in batch.rows:
             with self._telling(row.sequence) as listener:
                 if listener is not None:
-                    listener.timed(prefill=row.prefill, tokens=row.count, timings=result.timings)
+                    listener.timed(prefill=row.prefill, tokens=row.count, step=step)
                     self._tell_tokens(row.sequence, listener, tokens.get(row.sequence, []))
 
-    def _learn(self, batch: Batch, timings: Items[pb.StageTiming]) -> None:
-        round_ns = self._clock() - self._sent.popleft()
+    def _learn(self, batch: Batch, timings: Items[pb.StageTiming], round_ns: int) -> None:
         waited = sum(t.wait_ns for t in timings)
         self.scheduler.learn(batch, [t.compute_ns for t in timings], round_ns - waited)
 

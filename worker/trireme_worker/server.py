@@ -8,6 +8,8 @@ which travels up the pipeline, stage by stage, to the coordinator. Knows nothing
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +72,7 @@ class Epoch:
         """The last stage has computed a frame."""
         tokens = [pb.SampledToken(slot=s.slot, position=s.position, token_id=s.token_id) for s in sampled]
         self._tell(
-            pb.StepResult(step=frame.step, tokens=tokens, timings=frame.timings),
+            pb.StepResult(step=frame.step, tokens=tokens, timings=frame.timings, sent_ns=frame.sent_ns),
             pb.StepResult(step=frame.step, tokens=tokens),
         )
 
@@ -109,7 +111,7 @@ class StageService(StageServicer):
         self._epoch.end()
         self._epoch = Epoch(request.epoch, request.next_address, request.last_address)
         await self._in_order(self._stepper.begin, request.epoch, request.stage)
-        return pb.ConfigureResponse()
+        return pb.ConfigureResponse(host=socket.gethostname(), process_id=os.getpid())
 
     async def Forward(self, request_iterator: AsyncIterator[pb.Frame], context: Context) -> pb.ForwardSummary:
         """Computes frames until the sender closes the stream, the epoch ends or something is lost."""

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from trireme_coordinator.commands import trace_options
 from trireme_coordinator.config import ServeConfig, from_environment
 
 
@@ -57,6 +58,9 @@ def serve(
     data_dir: Annotated[
         str | None, typer.Option(help="Where the embedded session store keeps its data. Default: nowhere.")
     ] = None,
+    trace_share: trace_options.Share = None,
+    trace_slow_ms: trace_options.SlowMs = None,
+    trace_buffer_mb: trace_options.BufferMb = None,
 ) -> None:
     """Serve a model over gRPC.
 

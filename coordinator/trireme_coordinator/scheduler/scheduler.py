@@ -101,7 +101,7 @@ class Scheduler:
         """
         if len(self._under_way) > self.config.stages:
             return None
-        self._admit()
+        self._admit(now_ns or 0)
         if now_ns is not None and self.wait_ns(now_ns):
             return None
         rows = self._decode_rows()
@@ -215,13 +215,14 @@ class Scheduler:
 
     # ---------------------------------------------------------------- who runs
 
-    def _admit(self) -> None:
+    def _admit(self, now_ns: int) -> None:
         """Whose turn it is comes first, as long as that one fits."""
         while (first := self.waiting.first()) is not None and self._place(first):
             self._admission.chosen(first.tenant)
             self._admission.charge(first.tenant, first.pending)
             self.waiting.remove(first)
             self.running[first] = None
+            first.placed_ns = now_ns
             self._priorities[first.priority] += 1
             if not self._restoring.want(first):
                 self._move(first)
