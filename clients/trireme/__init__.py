@@ -54,6 +54,7 @@ from trireme.cluster import (
 )
 from trireme.errors import TriremeError
 from trireme.results import FinishReason, Generation, Session, TokenChunk, Usage
+from trireme.traces import RecentTraces, RequestSpans, Span, SpanProcess, TraceSummary
 
 __all__ = [
     "AsyncClient",
@@ -71,12 +72,17 @@ __all__ = [
     "PlacementFigures",
     "PlacementPreview",
     "PlannedStage",
+    "RecentTraces",
     "Recovery",
+    "RequestSpans",
     "Session",
     "Sessions",
+    "Span",
+    "SpanProcess",
     "Stage",
     "Status",
     "TokenChunk",
+    "TraceSummary",
     "TriremeError",
     "Usage",
     "errors",

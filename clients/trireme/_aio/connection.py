@@ -20,11 +20,13 @@ from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.cluster_pb2_grpc import ClusterStub
 from trireme_proto.v1.inference_pb2_grpc import InferenceStub
 from trireme_proto.v1.sessions_pb2_grpc import SessionsStub
+from trireme_proto.v1.traces_pb2_grpc import TracesStub
 
 if TYPE_CHECKING:  # these exist for the type checker alone
     from trireme_proto.v1.cluster_pb2_grpc import ClusterAsyncStub
     from trireme_proto.v1.inference_pb2_grpc import InferenceAsyncStub
     from trireme_proto.v1.sessions_pb2_grpc import SessionsAsyncStub
+    from trireme_proto.v1.traces_pb2_grpc import TracesAsyncStub
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -39,6 +41,7 @@ class Link:
     inference: InferenceAsyncStub
     sessions: SessionsAsyncStub
     cluster: ClusterAsyncStub
+    traces: TracesAsyncStub
 
 
 class Connection:
@@ -105,7 +108,7 @@ class Connection:
 
 def _link(target: str) -> Link:
     channel = grpc.aio.insecure_channel(target, _transport.options(target))
-    return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel))
+    return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel), TracesStub(channel))
 
 
 def raise_if_own_task_goes_on() -> None:

@@ -16,6 +16,7 @@ from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.cluster_pb2_grpc import ClusterStub
 from trireme_proto.v1.inference_pb2_grpc import InferenceStub
 from trireme_proto.v1.sessions_pb2_grpc import SessionsStub
+from trireme_proto.v1.traces_pb2_grpc import TracesStub
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -36,6 +37,7 @@ class Link:
     inference: InferenceStub
     sessions: SessionsStub
     cluster: ClusterStub
+    traces: TracesStub
 
 
 class Connection:
@@ -92,4 +94,4 @@ class Connection:
 
 def _link(target: str) -> Link:
     channel = grpc.insecure_channel(target, _transport.options(target))
-    return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel))
+    return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel), TracesStub(channel))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trireme.cli import bench, chat, demo, generate, sessions, status
+from trireme.cli import bench, chat, demo, generate, sessions, status, trace
 from trireme.cli.lazy import LazyGroup
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("status")(status.status)
+app.command("trace")(trace.trace)
 app.add_typer(sessions.app, name="sessions")
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")

@@ -254,7 +254,10 @@ def test_spans_go_over_http_where_that_is_asked_for(name, path):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         given = path.removesuffix("/v1/traces")
-        environment = {name: f"http://127.0.0.1:{server.server_port}{given}", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+        environment = {
+            name: f"http://127.0.0.1:{server.server_port}{given}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        }
         telemetry = setup_telemetry(settings=ALL, environment=environment)
         some_request(telemetry)
         telemetry.close()
@@ -285,7 +288,9 @@ def test_what_finds_no_room_is_lost_whole_and_counted():
             return SpanExportResult.SUCCESS
 
     delivery = Delivery(Held())
-    spans = [ReadableSpan(str(n), SpanContext(1, n + 1, is_remote=False, trace_flags=TraceFlags(1))) for n in range(600)]
+    spans = [
+        ReadableSpan(str(n), SpanContext(1, n + 1, is_remote=False, trace_flags=TraceFlags(1))) for n in range(600)
+    ]
     for _ in range(20):
         delivery.offer(spans)
     assert delivery.counts().lost == 7 * 600  # 13 times 600 is the most that 8192 have room for
