@@ -74,7 +74,8 @@ def _line(row: Row) -> str:
     name = f'<span class="name" style="padding-left:{1.1 * row.depth:.4g}em">{escape(span.name)}</span>'
     time = f'<span class="time">{milliseconds(span.duration_ns)}</span>'
     where = f"left:{100 * row.begin:.5g}%;width:{100 * (row.end - row.begin):.5g}%"
-    bar = f'<span class="lane"><span class="bar {row.kind}" style="{where}">{_parts(row)}</span></span>'
+    kind = f"{row.kind} parted" if row.parts else row.kind
+    bar = f'<span class="lane"><span class="bar {kind}" style="{where}">{_parts(row)}</span></span>'
     return f"<details><summary>{name}{time}{bar}</summary>\n{_details(row)}</details>"
 
 

@@ -23,7 +23,9 @@ class Row:
     kind: str
     """"phase", "stage", "recovery" or "error"."""
     parts: Mapping[str, float]
-    """Of a stage: shares of wire, wait and compute in their sum; empty for others."""
+    """Of a stage: shares of wire, wait and compute in its span's time; what is missing to 1 was another stage's turn.
+    Empty for others.
+    """
     note: str
     """What the span says besides, in a few words."""
 
@@ -69,8 +71,8 @@ def _kind(span: Span) -> str:
 
 def _parts(span: Span) -> dict[str, float]:
     times = {name: _number(span.attributes.get(key)) for name, key in _PARTS.items()}
-    whole = sum(times.values())
-    return {name: time / whole for name, time in times.items()} if whole > 0 else {}
+    whole = max(sum(times.values()), span.duration_ns / 1e6)
+    return {name: time / whole for name, time in times.items()} if whole > 0 and any(times.values()) else {}
 
 
 def _note(span: Span) -> str:
@@ -97,7 +99,7 @@ def _note(span: Span) -> str:
 def _stage_note(span: Span) -> str:
     get = span.attributes.get
     times = {name: _number(get(key)) for name, key in (_PARTS | _SPLIT).items() if key in span.attributes}
-    whole = sum(times.get(name, 0.0) for name in _PARTS) or 1.0
+    whole = max(sum(times.get(name, 0.0) for name in _PARTS), span.duration_ns / 1e6) or 1.0
     said = [f"{name} {time / whole:.0%}" for name, time in times.items() if name in _PARTS]
     split = [f"{name} {time / whole:.0%}" for name, time in times.items() if name in _SPLIT]
     text = ", ".join(said) + (f" ({', '.join(split)})" if split else "")

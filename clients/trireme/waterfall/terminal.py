@@ -10,6 +10,7 @@ from trireme.waterfall.rows import Row, milliseconds, rows
 
 _COLOURS = {"phase": "blue", "stage": "green", "recovery": "magenta", "error": "red"}
 _PART_COLOURS = {"wire": "yellow", "wait": "bright_black", "compute": "green"}
+_PART_CHARACTERS = {"wire": "░", "wait": "▒", "compute": "█"}
 _BAR = 40
 _MOST = 200
 """Lines; `--html` and `--json` have all of them."""
@@ -40,11 +41,9 @@ def _bar(row: Row) -> Text:
     if not row.parts:
         return bar.append("█" * width, style=_COLOURS[row.kind])
     done, share = 0, 0.0
-    for part, size in row.parts.items():  # the characters of the parts add up to the bar
+    for part, size in row.parts.items():  # the characters of the parts add up to their share of the bar
         share += size
         upto = round(share * width)
-        bar.append(
-            ("▒" if part == "wait" else "░" if part == "wire" else "█") * (upto - done), style=_PART_COLOURS[part]
-        )
+        bar.append(_PART_CHARACTERS[part] * (upto - done), style=_PART_COLOURS[part])
         done = upto
-    return bar
+    return bar.append("·" * (width - done), style="bright_black")

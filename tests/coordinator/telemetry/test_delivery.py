@@ -28,7 +28,6 @@ from trireme_coordinator.telemetry.tree import COORDINATOR_SERVICE, STAGE_SERVIC
 from trireme_coordinator.trace_settings import TraceSettings
 from trireme_proto.errors import ConfigurationError
 
-
 ALL = TraceSettings(trace_share=1.0)
 SERVICES = (COORDINATOR_SERVICE, STAGE_SERVICE)
 
@@ -230,7 +229,7 @@ def test_another_protocol_is_refused_and_not_ignored(name):
 class OverHttp(BaseHTTPRequestHandler):
     """Remembers what is posted, on its server."""
 
-    def do_POST(self) -> None:  # noqa: N802  the library's name
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.posts.append((self.path, pb.ExportTraceServiceRequest.FromString(body)))
         self.send_response(200)
