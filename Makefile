@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test check format proto golden fault chart chart-run chart-golden image-check image-lock bench bench-70b bench-peers bench-serve clean
+.PHONY: help demo test check format proto golden fault chart chart-run chart-golden image-check image-lock bench bench-70b bench-faults bench-peers bench-serve clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -101,13 +101,21 @@ bench-serve: $(VENV)/test  ## what the service adds: one stream over gRPC beside
 	@test -d build/2b4t || $(BIN)/trireme synth build/2b4t --shape 2b4t
 	$(BIN)/trireme bench overhead build/2b4t --threads 1 --json > benchmarks/overhead-1.json
 	$(BIN)/trireme bench pipeline --stages 4 --streams 4 --json > benchmarks/pipeline-4.json
-	$(BIN)/trireme bench pipeline --stages 16 --streams 17 --json > benchmarks/pipeline-16.json
+	$(BIN)/trireme bench pipeline --stages 16 --streams 17 --prompt 0 --load-seconds 0 --json > benchmarks/pipeline-16.json
 	$(BIN)/trireme bench scheduler --json > benchmarks/scheduler.json
 	@$(BIN)/python -m trireme_worker.bench.page benchmarks/README.md
 
 bench-70b: $(VENV)/test  ## a 70B pack over two stages on this machine, beside its plan (writes 17.4 GB, needs 20 GB of memory; 6 minutes)
 	@test -d build/70b || $(BIN)/trireme synth build/70b --shape 70b
-	$(BIN)/trireme bench plan build/70b --stages 2 --prompt 32 --tokens 32 --json > benchmarks/plan-70b.json
+	$(BIN)/trireme bench plan build/70b --stages 2 --prompt 32 --tokens 16 --rounds 12 --json > benchmarks/plan-70b.json
+	@$(BIN)/python -m trireme_worker.bench.page benchmarks/README.md
+
+bench-faults: $(VENV)/test  ## workers, coordinators and Redis killed under running streams (20 minutes; `make fault` is the soak)
+	$(BIN)/trireme bench recovery --kills 200 --json > benchmarks/recovery-200.json
+	$(BIN)/trireme bench failover --kills 50 --json > benchmarks/failover-50.json
+	$(BIN)/trireme bench redis --json > benchmarks/redis-faults.json
+	$(BIN)/trireme bench resume 2b4t --json > benchmarks/resume-2b4t.json
+	$(BIN)/trireme bench resume 2b4t --kv int8 --json > benchmarks/resume-2b4t-int8.json
 	@$(BIN)/python -m trireme_worker.bench.page benchmarks/README.md
 
 clean:           ## remove what the other commands made

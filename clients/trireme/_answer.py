@@ -5,12 +5,12 @@ Pure bookkeeping: it gets messages and a clock, and knows nothing of gRPC, threa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from trireme import _replies
 from trireme.results import FinishReason, Generation, TokenChunk, Usage
-from trireme_proto.errors import Internal
+from trireme_proto.errors import Internal, RequestSuperseded
 from trireme_proto.v1 import inference_pb2 as inference
 
 
@@ -25,6 +25,7 @@ class Answer:
         self._first: tuple[float, int] | None = None  # arrival of the first tokens, and how many they were
         self._last = self._called
         self._resumed, self._at_head = False, True
+        self._repeat: Repeat | None = None
         self.head: inference.GenerateResponse | None = None
         """The first message: it carries the ids and the seed."""
         self.finish_reason: FinishReason | None = None
@@ -45,10 +46,13 @@ class Answer:
         """The text so far."""
         return "".join(self._texts)
 
-    def attempt(self) -> None:
-        """What comes next is from a new call: its first message tells which answer it goes on with."""
+    def attempt(self, *, anew: bool = False) -> None:
+        """What comes next is from a new call: its first message tells which answer it goes on with. `anew`: the answer
+        comes from its beginning.
+        """
         self._resumed = self.head is not None
         self._at_head = True
+        self._repeat = Repeat(self.token_ids, self.text) if anew else None
 
     def take(self, message: inference.GenerateResponse) -> TokenChunk | None:
         """Checks and keeps a message; None where there is nothing in it to deliver. Raises Internal."""
@@ -57,6 +61,8 @@ class Answer:
         if self._at_head:
             self._at_head = False
             self._check_head(message)
+        if self._repeat is not None:
+            message = self._repeat.rest(message)
         if self._resumed and self._has(message):
             return None
         if message.index != len(self._token_ids):
@@ -126,6 +132,34 @@ class Answer:
         if not later:
             since, later = self._called, count
         return later / max(self._last - since, 1e-9)
+
+
+class Repeat:
+    """An answer that comes again from its beginning: takes away what was delivered before, which must be the same."""
+
+    def __init__(self, token_ids: Sequence[int], text: str) -> None:
+        self._token_ids, self._text = token_ids, text
+        self._count, self._texts = 0, ""
+
+    def rest(self, message: inference.GenerateResponse) -> inference.GenerateResponse:
+        """What is new in a message; no token and no text where nothing is. Raises RequestSuperseded."""
+        known, ids = self._token_ids[self._count :][: len(message.token_ids)], message.token_ids
+        before, self._texts = len(self._texts), self._texts + message.text
+        differs = (message.index, tuple(ids[: len(known)])) != (self._count, tuple(known))
+        self._count += len(ids)
+        ended = message.HasField("finish_reason") and self._count < len(self._token_ids)
+        if differs or ended or not _agree(self._texts, self._text):
+            raise RequestSuperseded("The server no longer knew this request, and its answer is another one by now.")
+        new = inference.GenerateResponse()
+        new.CopyFrom(message)
+        new.index += len(known)
+        del new.token_ids[: len(known)]
+        new.text = self._texts[max(before, len(self._text)) :]
+        return new
+
+
+def _agree(a: str, b: str) -> bool:
+    return a.startswith(b) or b.startswith(a)
 
 
 class AnswerView:

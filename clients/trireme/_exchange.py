@@ -17,6 +17,7 @@ from trireme._addresses import Addresses
 from trireme._answer import Answer
 from trireme._retry import Pursuit, RetryPolicy
 from trireme.results import TokenChunk
+from trireme_proto.errors import RequestNotFound
 from trireme_proto.v1 import inference_pb2 as inference
 
 
@@ -42,6 +43,7 @@ class Exchange:
         ends = None if timeout is None else clock() + timeout
         self._policy = RetryPolicy(retries, ends, patience, len(addresses.targets))
         self._pursuit = Pursuit(self._policy, reached=addresses.reached)
+        self._forgotten = False
 
     def remaining(self) -> float | None:
         """Seconds that an attempt may take; None where there is no deadline."""
@@ -49,13 +51,16 @@ class Exchange:
 
     def request(self) -> inference.GenerateRequest:
         """What to send now: the request as it was, or the rest of its answer."""
-        self.answer.attempt()
+        forgotten, self._forgotten = self._forgotten, False
+        self.answer.attempt(anew=forgotten)
         head = self.answer.head
         if head is None:
             return self._request
         rest = inference.GenerateRequest()
         rest.CopyFrom(self._request)
-        rest.session_id, rest.resume_index = head.session_id, self.answer.count
+        rest.session_id = head.session_id
+        if not forgotten:
+            rest.resume_index = self.answer.count
         if head.HasField("seed"):
             rest.sampling.seed = head.seed
         return rest
@@ -74,7 +79,12 @@ class Exchange:
             return None
         begun = self.answer.head is not None
         error = _failures.typed(failure, target=str(self._addresses), timeout=self._timeout, begun=begun)
+        if begun and self._pursuit.lost and isinstance(error, RequestNotFound):
+            # The server was lost before the store heard of the request. Nobody generates it: it is generated again,
+            # from its seed, and the answer must begin with what was delivered.
+            self._forgotten = True
+            return 0.0
         wait = self._pursuit.wait_after(error, self._clock(), begun=begun)
         if wait is None:
-            raise error from failure
+            raise _failures.last(error, self._timeout, late=self._pursuit.late) from failure
         return wait

@@ -28,6 +28,13 @@ def typed(error: grpc.RpcError, *, target: str, timeout: float | None, begun: bo
     return own or status.from_grpc(error)
 
 
+def last(error: TriremeError, timeout: float | None, *, late: bool) -> TriremeError:
+    """What to raise of a call that is not made again. `late`: only because its deadline comes first."""
+    if not late or timeout is None:
+        return error
+    return DeadlineExceeded(f"No complete answer came within the timeout of {timeout:g} s. {error.message}")
+
+
 def _transport_failure(code: grpc.StatusCode, target: str, timeout: float | None, begun: bool) -> TriremeError | None:
     match code:
         case grpc.StatusCode.UNAVAILABLE if begun:

@@ -42,6 +42,6 @@ class Question:
             return None
         wait = self._pursuit.wait_after(error, self._clock())
         if wait is None:
-            raise error from failure
+            raise _failures.last(error, self._timeout, late=self._pursuit.late) from failure
         self._addresses.leave(place)
         return wait

@@ -82,6 +82,8 @@ class Pursuit:
         """`reached`: whether any server has answered this client before. Where none has, each address is tried once."""
         self.lost = False
         """Whether the call was lost at least once: what it asked for may have been done."""
+        self.late = False
+        """Whether a lost call is not made again because the deadline comes before the next attempt."""
         self._policy, self._reached, self._jitter = policy, reached, jitter
         self._refusals = self._losses = 0
         self._since = math.inf
@@ -114,4 +116,6 @@ class Pursuit:
         if nobody or now - self._since >= self._policy.patience:
             return None
         self.lost = True
-        return self._policy.wait_elsewhere(self._losses, error, now, self._jitter())
+        wait = self._policy.wait_elsewhere(self._losses, error, now, self._jitter())
+        self.late = wait is None
+        return wait

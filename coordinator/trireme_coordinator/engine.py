@@ -1,7 +1,7 @@
 """The loop: schedule -> send -> collect, over a pipeline that is rebuilt when a stage is lost.
 
-Owns the scheduler and the pipeline's lifetime. Knows nothing of gRPC requests, sessions or text: a listener is told of
-each token and says whether the answer goes on.
+Owns the scheduler and the pipeline's lifetime. Knows nothing of gRPC requests, sessions or text: a listener
+(`listeners.py`) is told of each token and says whether the answer goes on.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as Items
-from contextlib import contextmanager
-from typing import Never, Protocol
+from typing import Never
 
-from trireme_coordinator.loss import REPLACED, Cause, StageLoss, StageLost
+from trireme_coordinator.launching import Discard, Launch, NextEpoch, keep, one_more
+from trireme_coordinator.listeners import FAULT, Listener, Listeners
+from trireme_coordinator.loss import REPLACED, Cause, StageLost
 from trireme_coordinator.page_fetching import Choose, PageFetching, quicker
 from trireme_coordinator.pipeline import Pipeline, highest_epoch
 from trireme_coordinator.recovery import Recoveries
-from trireme_coordinator.scheduler import Batch, Finish, PageKeys, Scheduler, SchedulerConfig, Sequence
+from trireme_coordinator.scheduler import Batch, PageKeys, Scheduler, SchedulerConfig, Sequence
 from trireme_coordinator.telemetry import StepReport
 from trireme_coordinator.vigilance import Patience
 from trireme_proto.errors import FrameRefused, Internal, PipelineUnavailable, TriremeError
@@ -35,44 +36,7 @@ _LONGEST_PAUSE = 256
 _LAUNCH_PAUSE_SECONDS = 0.25
 _LONGEST_LAUNCH_PAUSE = 16
 """Times `_LAUNCH_PAUSE_SECONDS`, as above."""
-_MOST_SETBACKS = 5
-"""Times that a sequence starts over without one token in between, before it is given up."""
 _STOPPING = "The server is stopping."
-_FAULT = "Something went wrong in the server; its log says what."
-
-Launch = Callable[[], Awaitable[list[str]]]
-"""Makes sure that all stages run; returns their addresses in pipeline order. PipelineUnavailable if it cannot."""
-
-Discard = Callable[[Items[StageLoss]], Awaitable[None]]
-"""Told which stages are lost before the next launch: a process that is frozen, hung or gone must not be used again."""
-
-
-async def _keep(_: Items[StageLoss]) -> None:
-    """Whoever launches finds out by himself."""
-
-
-NextEpoch = Callable[[int], Awaitable[int]]
-"""The epoch to begin, above the highest one that was seen. A TriremeError where there must be none."""
-
-
-async def one_more(seen: int) -> int:
-    """The next epoch of a coordinator that no other can follow."""
-    return seen + 1
-
-
-class Listener(Protocol):
-    """Told, on the event loop, what happens to its sequence; `finished` or `failed` comes last. Must be quick."""
-
-    def admitted(self) -> None:
-        """Its first micro-batch is about to be sent."""
-
-    def timed(self, *, prefill: bool, tokens: int, step: StepReport) -> None: ...
-    def token(self, token_id: int) -> Finish | None:
-        """A token of the answer. Returns STOP to end it here."""
-
-    def finished(self, reason: Finish) -> None: ...
-    def failed(self, error: TriremeError) -> None:
-        """The answer ends here, with an error. Must not raise."""
 
 
 class Engine:
@@ -89,7 +53,7 @@ class Engine:
         *,
         keys: PageKeys | None = None,
         choose: Choose = quicker,
-        discard: Discard = _keep,
+        discard: Discard = keep,
         next_epoch: NextEpoch = one_more,
     ) -> None:
         """`keys`: the stages have a page store, in which pages go by these; `choose`: when they are fetched."""
@@ -105,9 +69,8 @@ class Engine:
         self._failures = 0  # of the pipeline since it last completed a step
         self._sent: deque[int] = deque()  # when the micro-batches under way were handed to the pipeline
         self._started = self._ended = False
-        self._listeners: dict[Sequence, Listener] = {}
-        self._queued: set[Sequence] = set()
         self._wake = asyncio.Event()
+        self._listeners = Listeners(self.scheduler, self._wake.set)
 
     @property
     def clock(self) -> Callable[[], int]:
@@ -124,23 +87,19 @@ class Engine:
         if self._ended:
             raise PipelineUnavailable(_STOPPING)
         self.scheduler.submit(sequence)
-        self._listeners[sequence] = listener
-        self._queued.add(sequence)
+        self._listeners.add(sequence, listener)
         self._wake.set()
 
     def drop(self, sequence: Sequence) -> None:
         """Ends work on a sequence and frees what it holds on every stage; nothing happens where it has ended
         already.
         """
-        if self._listeners.pop(sequence, None) is not None:
-            self._queued.discard(sequence)
-            self.scheduler.drop(sequence)
-            self._wake.set()
+        self._listeners.drop(sequence)
 
     def leave(self, error: TriremeError) -> None:
         """Ends every sequence with this error, at the token where it is, and takes no more of them."""
         self._ended = True
-        self._fail_all(error)
+        self._listeners.fail_all(error)
 
     def reopen(self) -> None:
         """Takes sequences again, for the next `run`."""
@@ -171,9 +130,11 @@ class Engine:
             self.scheduler.restart()
 
     def _bring_back(self) -> None:
-        """The one place where the keys and values of running sequences come back: computed again, from their tokens."""
+        """The one place where the keys and values of running sequences come back: computed again from their tokens, or
+        fetched from the page store where there is one and that is quicker.
+        """
         self.scheduler.restart()
-        self._give_up_hopeless()
+        self._listeners.give_up_hopeless()
 
     async def _run_epoch(self) -> None:
         """Builds the pipeline and serves until it breaks."""
@@ -196,7 +157,7 @@ class Engine:
             await self._lost(Cause.ENDED)
         except Exception:  # the one task that serves everybody: it must not die, nor leave anybody waiting for ever
             log.exception("the engine failed in a way that it should not have")
-            self._fail_all(Internal(_FAULT))
+            self._listeners.fail_all(Internal(FAULT))
         finally:
             self._not_ready()
             self.pipeline = None
@@ -246,7 +207,7 @@ class Engine:
         while True:
             self._wake.clear()
             while (batch := self._scheduled(pages)) is not None:
-                self._tell_admitted(batch)
+                self._listeners.tell_admitted(batch)
                 self._sent.append(self._clock())
                 await pipeline.send(batch)
             await self._woken(self.scheduler.wait_ns(self._clock()))
@@ -276,56 +237,8 @@ class Engine:
         stages = self.pipeline.processes if self.pipeline is not None else []
         step = StepReport(result.timings, result.sent_ns, round_ns, stages)
         for row in batch.rows:
-            with self._telling(row.sequence) as listener:
-                if listener is not None:
-                    listener.timed(prefill=row.prefill, tokens=row.count, step=step)
-                    self._tell_tokens(row.sequence, listener, tokens.get(row.sequence, []))
+            self._listeners.tell_step(row, tokens.get(row.sequence, []), step)
 
     def _learn(self, batch: Batch, timings: Items[pb.StageTiming], round_ns: int) -> None:
         waited = sum(t.wait_ns for t in timings)
         self.scheduler.learn(batch, [t.compute_ns for t in timings], round_ns - waited)
-
-    def _tell_tokens(self, sequence: Sequence, listener: Listener, tokens: list[int]) -> None:
-        for n, token_id in enumerate(tokens, 1):
-            if (reason := listener.token(token_id)) is not None:
-                self.scheduler.finish(sequence, reason, unread=len(tokens) - n)
-                break
-        if sequence.finish is not None:
-            self.drop(sequence)
-            listener.finished(sequence.finish)
-
-    def _tell_admitted(self, batch: Batch) -> None:
-        for row in batch.rows:
-            if row.sequence in self._queued:
-                self._queued.remove(row.sequence)
-                with self._telling(row.sequence) as listener:
-                    if listener is not None:
-                        listener.admitted()
-
-    @contextmanager
-    def _telling(self, sequence: Sequence) -> Iterator[Listener | None]:
-        """The sequence's listener, unless it was dropped. What goes wrong in it ends this one sequence."""
-        listener = self._listeners.get(sequence)
-        try:
-            yield listener
-        except Exception as error:  # one request's trouble must not become everybody's
-            if not isinstance(error, TriremeError):
-                log.exception("a request failed in a way that it should not have")
-            self.drop(sequence)
-            if listener is not None:
-                listener.failed(error if isinstance(error, TriremeError) else Internal(_FAULT))
-
-    def _give_up_hopeless(self) -> None:
-        """A sequence on which the pipeline breaks again and again must not keep it from everybody else."""
-        for sequence in [s for s in self._listeners if s.setbacks >= _MOST_SETBACKS]:
-            log.error("a request is given up: the pipeline was lost %d times while it ran", sequence.setbacks)
-            self._fail(sequence, PipelineUnavailable("The stages were lost again and again while this request ran."))
-
-    def _fail_all(self, error: TriremeError) -> None:
-        for sequence in list(self._listeners):
-            self._fail(sequence, error)
-
-    def _fail(self, sequence: Sequence, error: TriremeError) -> None:
-        listener = self._listeners[sequence]
-        self.drop(sequence)
-        listener.failed(error)

@@ -16,6 +16,7 @@ bytes of them can stand for gigabytes.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ _HIGHEST: Mapping[str, float] = {
 _NEEDED = ("name", "ram_gb", "read_gb_s", "int8_gmac_s")
 _MAX_NAME = 128
 _SHOWN = 40
+_EXPONENT = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?[eE][+]?(?P<exponent>[0-9]{1,2})")
 _HUGE = 1 << 64
 
 
@@ -154,8 +156,17 @@ def _number(where: str, name: str, value: object) -> Any:
     whole = name == "cores"
     good = (type(value) is float and not whole and math.isfinite(value)) or (type(value) is int and abs(value) < _HUGE)
     if not good:
-        raise ConfigurationError(f"{where}: {name} is {_shown(value)}, not a {'whole ' if whole else ''}number.")
+        kind = "whole number" if whole else "number"
+        raise ConfigurationError(f"{where}: {name} is {_shown(value)}, not a {kind}{_plain(value)}.")
     return value
+
+
+def _plain(value: object) -> str:
+    """What to write in place of such as 1e3, which YAML 1.1 reads as text."""
+    match = _EXPONENT.fullmatch(value) if isinstance(value, str) else None
+    return (
+        f": write {float(match[0]):.15g} without quotes or exponent" if match and int(match["exponent"]) <= 12 else ""
+    )
 
 
 def _shown(value: object) -> str:

@@ -281,7 +281,7 @@ async def test_a_lost_connection_is_said_too(do, server):
         await asyncio.to_thread(server.stop)
         return await stream.result()
 
-    with pytest.raises(errors.ServerUnreachable, match=r"connection to .* was lost"):
+    with pytest.raises(errors.DeadlineExceeded, match=r"within the timeout of 1 s\. The connection to .* was lost"):
         await do(act)
 
 

@@ -125,6 +125,24 @@ async def test_a_seed_that_the_server_drew_is_kept(call, pair):
     assert len(stream.token_ids) == 9
 
 
+NO_RECORD = errors.RequestNotFound("There is no record of this request.")
+
+
+@pytest.mark.parametrize("after", [0, 1, 5, 63, 64])
+async def test_a_request_that_the_store_never_heard_of_is_generated_again(call, pair, undisturbed, after):
+    """The server was lost after it had begun to answer and before anything was stored."""
+    pair[0].lose_next(after=after)
+    if after:
+        pair[1].fail_next(NO_RECORD)
+    chunks, stream = await call(english)
+    assert ids_and_text(chunks) == (undisturbed.token_ids, undisturbed.text)
+    assert [chunk.index for chunk in chunks if chunk.token_ids] == list(range(64))
+    assert (stream.finish_reason, stream.usage) == (undisturbed.finish_reason, undisturbed.usage)
+    again = [*pair[0].calls, *pair[1].calls]
+    assert [sent.request.HasField("resume_index") for sent in again].count(True) == bool(after)
+    assert len({sent.request.request_id for sent in again}) == 1
+
+
 async def test_a_refused_resumption_is_tried_again(call, pair, undisturbed):
     pair[0].lose_next(after=4)
     pair[1].fail_next(errors.SessionBusy("Still running elsewhere.", retry_after=0.01))

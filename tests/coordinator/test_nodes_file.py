@@ -57,6 +57,8 @@ def test_a_file_with_and_without_what_may_be_left_out() -> None:
         (one(GOOD.replace("8,", "0,")), "node 1 ('a'): ram_gb is 0; it must be above 0, up to 1e+06."),
         (one(GOOD.replace("20.5", "1e99")), "node 1 ('a'): read_gb_s is '1e99', not a number."),
         (one(GOOD.replace("20.5", "1.0e+99")), "node 1 ('a'): read_gb_s is 1e+99; it must be above 0, up to 100000."),
+        (one(GOOD.replace("20.5", "1e3")), "node 1 ('a'): read_gb_s is '1e3', not a number: write 1000 without"),
+        (one(GOOD.replace("20.5", "2.5E1")), "node 1 ('a'): read_gb_s is '2.5E1', not a number: write 25 without"),
         (one(GOOD.replace("20.5", ".nan")), "node 1 ('a'): read_gb_s is nan, not a number."),
         (one(GOOD.replace("20.5", ".inf")), "node 1 ('a'): read_gb_s is inf, not a number."),
         (one(GOOD.replace("20.5", "true")), "node 1 ('a'): read_gb_s is True, not a number."),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from tests.support.web import served
 
-from trireme_coordinator import app
 from trireme_coordinator.config import ServeConfig, from_environment
+from trireme_coordinator.connecting import open_pack
 from trireme_coordinator.placement import Node, place
+from trireme_coordinator.sizing import settings_of
 from trireme_worker.pack import default_pack
 
 
@@ -20,7 +21,7 @@ def packs(tmp_path, monkeypatch):
 def launched(config, pack):
     """Settings that the stages of `config` are started with."""
     placed = place([1] * pack.config.layers, 1, [Node("id", "name", "address")], config.stages)
-    settings = app._settings(config, pack, None)
+    settings = settings_of(config, pack, None)
     return [settings(stage, "host") for stage in placed]
 
 
@@ -28,7 +29,7 @@ async def test_a_url(packs):
     pytest.importorskip("aiohttp")
     with served(default_pack()) as web:
         said, config = [], ServeConfig(pack=web.url, stages=2)
-        pack = await app._pack(config, said.append)
+        pack = await open_pack(config, said.append)
         assert not [name for name, _ in web.asked if name.endswith(".safetensors")]
     assert pack.path == packs / pack.sha256
     assert pack.tokenizer_path().is_file()
@@ -38,7 +39,7 @@ async def test_a_url(packs):
 
 async def test_a_folder(packs):
     for config in (ServeConfig(), ServeConfig(pack=str(default_pack()))):
-        pack = await app._pack(config, pytest.fail)
+        pack = await open_pack(config, pytest.fail)
         assert [settings.pack for settings in launched(config, pack)] == [str(default_pack())]
     assert not packs.exists()
 

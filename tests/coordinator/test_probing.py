@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tests.coordinator.placement.models import model
 
-from trireme_coordinator.app import _place, _place_on
 from trireme_coordinator.config import ServeConfig
 from trireme_coordinator.placement import Node
+from trireme_coordinator.placing import place_evenly, place_on
 from trireme_coordinator.probing import alike, machine_of, named, place_measured
 from trireme_proto.errors import PipelineUnavailable
 from trireme_worker.pack import Pack, default_pack
@@ -57,7 +57,7 @@ class Cluster:
 
 def placed_on(cluster: Any, stages: int) -> tuple[list[tuple[str, int]], list[str]]:
     pack, said = Pack.open(default_pack(), verify=False), []
-    placed = _place_on(ServeConfig(stages=stages), pack, cluster, cluster.nodes(), model(6, context=256), said.append)
+    placed = place_on(ServeConfig(stages=stages), pack, cluster, cluster.nodes(), model(6, context=256), said.append)
     return [(p.node.name, len(p.layers)) for p in placed], said
 
 
@@ -80,7 +80,7 @@ def test_unlike_machines_are_measured_and_used_by_what_they_can_do() -> None:
 def test_else_they_are_used_evenly(nodes, found, stages, measurements) -> None:
     cluster = Cluster(nodes, found)
     placed, said = placed_on(cluster, stages)
-    evenly = _place(ServeConfig(stages=stages), Pack.open(default_pack(), verify=False), nodes)
+    evenly = place_evenly(ServeConfig(stages=stages), Pack.open(default_pack(), verify=False), nodes)
     assert placed == [(p.node.name, len(p.layers)) for p in evenly]
     assert cluster.measurements == measurements
     if found is None:

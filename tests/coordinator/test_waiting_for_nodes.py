@@ -7,9 +7,9 @@ from typing import cast
 
 import pytest
 
-from trireme_coordinator import app
 from trireme_coordinator.config import ServeConfig, from_environment
 from trireme_coordinator.placement import Node
+from trireme_coordinator.placing import wanted_nodes
 from trireme_coordinator.ray_cluster import RayCluster
 from trireme_proto.errors import ConfigurationError
 
@@ -36,7 +36,7 @@ def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_waits_until_all_are_there_and_says_so_once_for_each() -> None:
     said: list[str] = []
-    nodes = await app._nodes(ServeConfig(ray_nodes=3), cast("RayCluster", Joining()), said.append)
+    nodes = await wanted_nodes(ServeConfig(ray_nodes=3), cast("RayCluster", Joining()), said.append)
     assert len(nodes) == 3
     assert said == [f"Waiting for Ray nodes: {n} of 3 are there" for n in range(3)]
 

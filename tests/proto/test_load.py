@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from trireme_proto.errors import ConfigurationError
-from trireme_proto.load import Mix, Objective, Percentiles, Record, StageUse, figures, poisson, sequence
+from trireme_proto.load import Mix, Objective, Percentiles, Record, StageUse, figures, nearest_rank, poisson, sequence
 
 
 def test_a_mix_is_drawn_in_its_proportions():
@@ -89,6 +89,12 @@ def test_figures_by_hand():
     assert found.requests_per_s == pytest.approx(2 / 5)
     assert found.goodput_per_s == pytest.approx(1 / 5)  # the first alone: 150 ms a token
     assert (found.utilisation, found.bubble) == (pytest.approx(0.6), pytest.approx(0.4))
+
+
+def test_any_percentile_by_nearest_rank():
+    values = [float(n) for n in range(1, 21)]
+    assert [nearest_rank(values, q) for q in (0, 5, 50, 95, 96, 100)] == [1.0, 1.0, 10.0, 19.0, 20.0, 20.0]
+    assert nearest_rank([3.0], 95) == 3.0
 
 
 def test_percentiles_are_nearest_ranks():

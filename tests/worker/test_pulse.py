@@ -63,7 +63,7 @@ async def test_an_answer_does_not_wait_for_the_computation() -> None:
                 return await StageStub(channel).Pulse(pb.PulseRequest(), timeout=60)
 
             assert not (await pulse()).busy
-            working = service._compute.submit(service._counted, stand_still, (), {})
+            working = service._compute.in_order(stand_still)
 
             async def busy() -> bool:
                 return (await pulse()).busy
@@ -72,7 +72,7 @@ async def test_an_answer_does_not_wait_for_the_computation() -> None:
             first, second = await pulse(), await pulse()
             assert first.progress == second.progress
             hold.set()
-            working.result()
+            await working
             after = await pulse()
             assert not after.busy
             assert after.progress > first.progress

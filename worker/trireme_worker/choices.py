@@ -17,7 +17,7 @@ class Choices:
     """The token that each slot was given last."""
 
     def __init__(self) -> None:
-        self._step = 0  # of the last result with tokens
+        self._step = 0  # of the last result, which may have sampled nothing
         self._latest: dict[int, tuple[int, pb.SampledToken]] = {}
         self._news = asyncio.Event()
 

@@ -7,7 +7,6 @@ business.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,6 +14,7 @@ from time import monotonic
 
 from trireme import AsyncClient, AsyncGenerationStream, Generation
 from trireme_proto.errors import TriremeError
+from trireme_proto.load import nearest_rank
 
 _PROMPT = "Once upon a time"
 _AFTERMATH_SECONDS = 0.5
@@ -73,16 +73,16 @@ class Readers:
 
     def figures(self, kills: Sequence[float]) -> Figures:
         """Of kills at these times of the clock."""
-        gaps = sorted(gap_at(kill, times) for kill in kills for times in self.arrivals)
+        gaps = sorted(gap_at(kill, times) for kill in kills for times in self.arrivals) or [0.0]
         return Figures(
             kills=len(kills),
             streams=self.streams,
             answers=self.answers,
             wrong=self.wrong,
             failed=len(self.errors),
-            gap_p50_s=percentile(gaps, 0.5),
-            gap_p95_s=percentile(gaps, 0.95),
-            gap_max_s=percentile(gaps, 1.0),
+            gap_p50_s=nearest_rank(gaps, 50),
+            gap_p95_s=nearest_rank(gaps, 95),
+            gap_max_s=gaps[-1],
         )
 
     def _stream(self, seed: int) -> AsyncGenerationStream:
@@ -104,8 +104,3 @@ class Readers:
 def gap_at(kill: float, times: Sequence[float]) -> float:
     """The longest time without a token that began before the kill's aftermath was over, and ended after the kill."""
     return max((b - a for a, b in pairwise(times) if a < kill + _AFTERMATH_SECONDS and b > kill), default=0.0)
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """By nearest rank; 0 where there is nothing."""
-    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else 0.0

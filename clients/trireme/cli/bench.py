@@ -20,6 +20,8 @@ from trireme.cli import options, output
 from trireme.cli import overhead as costs
 from trireme.cli.bench_failover import failover
 from trireme.cli.bench_plan import plan
+from trireme.cli.bench_redis import redis
+from trireme.cli.bench_tracing import tracing
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 from trireme_proto.load import Mix, Objective
@@ -107,6 +109,8 @@ def overhead(
 
 app.command()(plan)
 app.command()(failover)
+app.command()(tracing)
+app.command()(redis)
 
 
 async def _measure(target: str | None, plan: Plan, timeout: float | None) -> tuple[list[Run], bool]:  # noqa: ASYNC109
@@ -162,6 +166,7 @@ def _progress() -> Iterator[Report]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
-    with Progress(*columns, console=Console(stderr=True, markup=False), transient=True) as bar:
+    console = Console(stderr=True, markup=False)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("asking the server", total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total or None, description=what)

@@ -85,6 +85,11 @@ class ServerProcess:
                 """Into the last lines."""
             raise self._ended("by itself")
 
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
     def kill(self) -> None:
         """As a crash: no signal that could be caught. Leaving the `with` block afterwards does no harm."""
         self._process.kill()

@@ -94,7 +94,9 @@ def sink() -> Iterator[tuple[Sink, str]]:
         server.stop(None).wait()
 
 
-def measure(pack: Path | None, stages: int, threads: int, tokens: int, rounds: int, share: float | None, say: Say) -> TracingCost:
+def measure(
+    pack: Path | None, stages: int, threads: int, tokens: int, rounds: int, share: float | None, say: Say
+) -> TracingCost:
     """`share`: of requests that are delivered; None: the default. ConfigurationError where answers are too short."""
     options = ["--threads", str(threads), *([str(pack)] if pack else [])]
     traced = [] if share is None else ["--trace-share", str(share)]

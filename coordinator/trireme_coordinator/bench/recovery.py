@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
-import numpy as np
 import psutil
 
 from trireme_coordinator.app import Running, running
@@ -26,6 +25,7 @@ from trireme_coordinator.scheduler import Finish, SamplingParams
 from trireme_coordinator.scheduler import Sequence as Request
 from trireme_coordinator.telemetry import StepReport
 from trireme_proto.errors import PipelineUnavailable, TriremeError
+from trireme_proto.load import nearest_rank
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _ROUND_SECONDS = 120.0
@@ -239,5 +239,5 @@ def _result(
 
 
 def _spread(seconds: Sequence[float]) -> Spread:
-    p50, p95 = np.percentile(seconds, (50, 95))
-    return Spread(float(p50), float(p95), max(seconds))
+    ordered = sorted(seconds)
+    return Spread(nearest_rank(ordered, 50), nearest_rank(ordered, 95), ordered[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,7 +38,8 @@ def bench_recovery(
     if how not in SIGNALS:
         raise ConfigurationError(f"how is '{how}'; it must be {' or '.join(SIGNALS)}.")
     plan = Plan(kills=kills, stages=stages, streams=streams, tokens=tokens, how=how, seed=seed)
-    with Console(stderr=True, markup=False).status("starting") as status:
+    # Ray prints on standard output that a worker died: that is the figures' own.
+    with redirect_stdout(sys.stderr), Console(stderr=True, markup=False).status("starting") as status:
         result = asyncio.run(measure(plan, status.update))
     if as_json:
         sys.stdout.write(json.dumps(result.as_json()) + "\n")

@@ -2,7 +2,8 @@
 
 Beside the lease, which expires by itself, lies the highest fencing token ever given out: whoever takes the lease gets a
 higher one, and an owner whose lease expired unnoticed has it back as long as nobody else was given one. When to ask is
-`leadership.py`'s business. Every call is one optimistic transaction, bounded in time; no scripting.
+`leadership.py`'s business. Every call is one optimistic transaction, bounded in time; no scripting. It has a client
+of its own: `RedisLink` leaves Redis alone for a while after a failure, but a lease that is not renewed is lost.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -85,6 +86,11 @@ class RedisLink:
 def unavailable(message: str = "The session store does not answer.") -> SessionStoreUnavailable:
     """The error for a Redis that is of no use right now."""
     return SessionStoreUnavailable(message, retry_after=_RETRY_AFTER)
+
+
+async def awaited(answer: Any) -> Any:
+    """The answer to a command. redis types one client for both kinds of use, so that nothing is known of it here."""
+    return await answer
 
 
 def _pool(url: str, timeout_seconds: float) -> BlockingConnectionPool:

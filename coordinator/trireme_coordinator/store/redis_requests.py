@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from redis.asyncio.client import Pipeline
 
@@ -24,6 +23,7 @@ from trireme_coordinator.store.records import (
     checked_position,
     not_found,
 )
+from trireme_coordinator.store.redis_link import awaited
 from trireme_coordinator.store.redis_store import RedisSessionStore
 from trireme_coordinator.store.requests import (
     LEASE_SECONDS,
@@ -84,7 +84,7 @@ class RedisRequestStore(RedisSessionStore):
                 raise _somebody_began()
             key = layout.tokens_key(session_id)
             whole = start.keep == record.token_count
-            held = await _got(pipe.getrange(key, 0, start.keep * layout.TOKEN_BYTES - 1)) if start.keep else b""
+            held = await awaited(pipe.getrange(key, 0, start.keep * layout.TOKEN_BYTES - 1)) if start.keep else b""
             pipe.multi()  # type: ignore[no-untyped-call]
             if not whole:
                 self._set_tokens(pipe, session_id, held)
@@ -123,8 +123,8 @@ class RedisRequestStore(RedisSessionStore):
 
         async def change(pipe: Pipeline, record: SessionRecord) -> SessionRecord:
             kept = checked_position(at, record.token_count) * layout.TOKEN_BYTES
-            raw = await _got(pipe.getrange(key, 0, kept - 1)) if kept else b""
-            fields = await _got(pipe.hgetall(requests))
+            raw = await awaited(pipe.getrange(key, 0, kept - 1)) if kept else b""
+            fields = await awaited(pipe.hgetall(requests))
             pipe.multi()  # type: ignore[no-untyped-call]
             self._set_tokens(pipe, session_id, raw)
             if fields:
@@ -152,7 +152,7 @@ class RedisRequestStore(RedisSessionStore):
         return {session_id for session_id, found in zip(session_ids, owners, strict=True) if found not in mine}
 
     async def _current_fence(self, pipe: Pipeline, session_id: str) -> int:
-        return _fence({_FENCE: await _got(pipe.hget(layout.requests_key(session_id), _FENCE.decode()))})
+        return _fence({_FENCE: await awaited(pipe.hget(layout.requests_key(session_id), _FENCE.decode()))})
 
     def _put_records(
         self, pipe: Pipeline, session_id: str, put: Sequence[RequestRecord], fence: int, forget: Sequence[str] = ()
@@ -181,8 +181,3 @@ def _fence(requests: Mapping[bytes, bytes | None]) -> int:
 
 def _somebody_began() -> SessionBusy:
     return SessionBusy("Another request is running on this session; wait until it ends.", retry_after=0.1)
-
-
-async def _got(answer: Any) -> Any:
-    """The answer to a command, of which redis says no type."""
-    return await answer

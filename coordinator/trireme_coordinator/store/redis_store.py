@@ -33,7 +33,7 @@ from trireme_coordinator.store.records import (
     not_found,
     utc_now,
 )
-from trireme_coordinator.store.redis_link import RedisLink, unavailable
+from trireme_coordinator.store.redis_link import RedisLink, awaited, unavailable
 from trireme_coordinator.store.splice import fresh_tokens
 from trireme_proto.errors import SessionStoreUnavailable, TriremeError
 from trireme_proto.limits import LIMITS
@@ -96,7 +96,7 @@ class RedisSessionStore:
         key = layout.session_key(checked_id(record.session_id))
         async with self._link.answering(), self._client.pipeline(transaction=True) as pipe:
             await pipe.watch(key)
-            if not await _awaited(pipe.hgetall(key)):
+            if not await awaited(pipe.hgetall(key)):
                 pipe.multi()  # type: ignore[no-untyped-call]
                 with suppress(WatchError):  # somebody else has just made it
                     await self._put(pipe, replace(record, last_used=self._clock()), b"")
@@ -144,7 +144,7 @@ class RedisSessionStore:
 
         async def change(pipe: Pipeline, record: SessionRecord) -> SessionRecord:
             kept = checked_position(at, record.token_count) * layout.TOKEN_BYTES
-            raw = await _awaited(pipe.getrange(key, 0, kept - 1)) if kept else b""
+            raw = await awaited(pipe.getrange(key, 0, kept - 1)) if kept else b""
             pipe.multi()  # type: ignore[no-untyped-call]
             self._set_tokens(pipe, session_id, raw)
             return replace(record, token_count=at, missing=0)
@@ -196,7 +196,7 @@ class RedisSessionStore:
         """Whether Redis answers, or did so when it was last asked a moment ago."""
         try:
             async with self._link.answering():
-                return bool(await _awaited(self._client.ping()))
+                return bool(await awaited(self._client.ping()))
         except SessionStoreUnavailable:
             return False
 
@@ -224,7 +224,7 @@ class RedisSessionStore:
         await pipe.watch(layout.session_key(session_id), key)
         record = await self._record(pipe, session_id)
         check_pack(record.pack_sha256, self._model)
-        if await _awaited(pipe.strlen(key)) != record.token_count * layout.TOKEN_BYTES:
+        if await awaited(pipe.strlen(key)) != record.token_count * layout.TOKEN_BYTES:
             raise _TornReadError
         changed = replace(await change(pipe, record), last_used=self._clock())
         self._write(pipe, changed)
@@ -238,7 +238,7 @@ class RedisSessionStore:
         held, overlap = record.token_count, list[int]()
         if (count := min(held - expected_count, len(token_ids))) > 0:
             start, end = expected_count * layout.TOKEN_BYTES, (expected_count + count) * layout.TOKEN_BYTES
-            raw = await _awaited(pipe.getrange(layout.tokens_key(record.session_id), start, end - 1))
+            raw = await awaited(pipe.getrange(layout.tokens_key(record.session_id), start, end - 1))
             overlap = layout.unpack_tokens(raw, count, self._model.vocabulary)
         return fresh_tokens(held, expected_count, token_ids, overlap, self._model.vocabulary)
 
@@ -257,7 +257,7 @@ class RedisSessionStore:
             pipe.delete(layout.tokens_key(session_id))
 
     async def _record(self, client: Redis | Pipeline, session_id: str) -> SessionRecord:
-        fields = await _awaited(client.hgetall(layout.session_key(session_id)))
+        fields = await awaited(client.hgetall(layout.session_key(session_id)))
         if not fields:
             raise not_found()
         return layout.from_hash(session_id, fields)
@@ -277,7 +277,7 @@ class RedisSessionStore:
         """The index by last use, `count` entries at a time, from the score of `before` on."""
         offset, top = 0, "+inf" if before is None else str(before[0])
         while True:
-            entries = await _awaited(
+            entries = await awaited(
                 self._client.zrange(
                     layout.INDEX_USED, top, "-inf", desc=True, byscore=True, offset=offset, num=count, withscores=True
                 )
@@ -298,7 +298,7 @@ class RedisSessionStore:
     async def _prune(self) -> None:
         now = layout.micros(self._clock() - _SKEW)
         await self._forget(
-            await _awaited(
+            await awaited(
                 self._client.zrange(layout.INDEX_EXPIRES, "-inf", str(now), byscore=True, offset=0, num=_PRUNE)
             )
         )
@@ -319,8 +319,3 @@ def _listed(raw_id: bytes, fields: Any) -> SessionRecord | None:
         return layout.from_hash(session_id, fields) if isinstance(fields, dict) else None
     except TriremeError:
         return None
-
-
-async def _awaited(answer: Any) -> Any:
-    """The answer to a command. redis types one client for both kinds of use, so that nothing is known of it here."""
-    return await answer

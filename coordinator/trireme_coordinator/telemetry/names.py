@@ -42,6 +42,8 @@ ERROR_TYPE = "error.type"
 GRPC_STATUS = "rpc.grpc.status_code"
 
 STAGE = "trireme.stage"
+NODE = "trireme.node"
+PROCESS = "trireme.process_id"
 FIRST_LAYER = "trireme.first_layer"
 END_LAYER = "trireme.end_layer"
 FRAMES = "trireme.frames"

@@ -17,9 +17,10 @@ def add_stages(phase: SpanTree, log: StepLog, layers: Layers) -> None:
     """One span a stage, and one more where its process was another after a recovery."""
     for sums in log.sums:
         for index in range(len(sums.times)):
-            attributes = _place(index, layers) | _sums(sums, index)
+            process = _process(sums.stages, index)
+            attributes = _place(index, layers, process) | _sums(sums, index)
             first, last = int(sums.first[index]), int(sums.last[index])
-            phase.child(f"stage {index}", first, last, attributes, _process(sums.stages, index))
+            phase.child(f"stage {index}", first, last, attributes, process)
 
 
 def add_chunks(phase: SpanTree, log: StepLog) -> None:
@@ -51,15 +52,19 @@ def add_steps(phase: SpanTree, log: StepLog, layers: Layers, most: int) -> None:
 def _add_stage(span: SpanTree, step: LaidOut, index: int, layers: Layers) -> None:
     began, wired, waited, done = (int(edge) for edge in step.edges[3 * index : 3 * index + 4])
     parts = {names.WIRE_MS: wired - began, names.WAIT_MS: waited - wired, names.COMPUTE_MS: done - waited}
-    attributes = _place(index, layers) | {name: ns / 1e6 for name, ns in parts.items()}
-    span.child(f"stage {index}", began, done, attributes, _process(step.stages, index))
+    process = _process(step.stages, index)
+    attributes = _place(index, layers, process) | {name: ns / 1e6 for name, ns in parts.items()}
+    span.child(f"stage {index}", began, done, attributes, process)
 
 
-def _place(index: int, layers: Layers) -> dict[str, Value]:
-    if index >= len(layers):
-        return {names.STAGE: index}
-    first, end = layers[index]
-    return {names.STAGE: index, names.FIRST_LAYER: first, names.END_LAYER: end}
+def _place(index: int, layers: Layers, process: Process) -> dict[str, Value]:
+    """Which stage, on which machine: here too, as not every backend shows resources."""
+    found: dict[str, Value] = {names.STAGE: index}
+    if process.host:
+        found |= {names.NODE: process.host, names.PROCESS: process.process_id}
+    if index < len(layers):
+        found[names.FIRST_LAYER], found[names.END_LAYER] = layers[index]
+    return found
 
 
 def _sums(sums: StageSums, index: int) -> dict[str, Value]:

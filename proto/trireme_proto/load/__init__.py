@@ -10,7 +10,7 @@ Pure: no clock, no network, no printing.
 """
 
 from trireme_proto.load.arrivals import Arrival, poisson, sequence
-from trireme_proto.load.figures import Figures, Objective, Percentiles, Record, StageUse, figures
+from trireme_proto.load.figures import Figures, Objective, Percentiles, Record, StageUse, figures, nearest_rank
 from trireme_proto.load.mix import Mix
 from trireme_proto.load.words import lines
 
@@ -24,6 +24,7 @@ __all__ = [
     "StageUse",
     "figures",
     "lines",
+    "nearest_rank",
     "poisson",
     "sequence",
 ]

@@ -107,10 +107,13 @@ class Percentiles:
     @classmethod
     def of(cls, values: Sequence[float]) -> Percentiles:
         """The percentiles of some values."""
-        if not values:
-            return cls()
         ordered = sorted(values)
-        return cls(*(ordered[max(0, math.ceil(q * len(ordered) / 100) - 1)] for q in (50, 90, 99)))
+        return cls(*(nearest_rank(ordered, q) for q in (50, 90, 99))) if ordered else cls()
+
+
+def nearest_rank(ordered: Sequence[float], percent: float) -> float:
+    """The percentile of values in rising order, one of them at least: the least that so many percent do not exceed."""
+    return ordered[max(0, math.ceil(percent * len(ordered) / 100) - 1)]
 
 
 @dataclass(frozen=True, slots=True)

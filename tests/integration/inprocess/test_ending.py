@@ -195,6 +195,6 @@ async def test_the_self_test_of_an_engine_that_ends(pack: Pack) -> None:
         local.engine.scheduler.budget.reserve(local.engine.scheduler.budget.pages)  # nothing can run
         test = asyncio.ensure_future(one_token(local.engine))
         await asyncio.sleep(0)  # it has submitted its request now
-        local.engine._fail_all(Overloaded("for the test"))
+        local.engine._listeners.fail_all(Overloaded("for the test"))
         with pytest.raises(StartupError, match="for the test"):
             await test

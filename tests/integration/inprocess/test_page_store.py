@@ -254,7 +254,8 @@ async def test_a_caller_who_leaves_while_pages_are_read_leaves_none_behind(pack:
 async def test_steps_that_are_sent_ahead_save_what_is_known(pack: Pack, store: StoreSettings) -> None:
     """The last token of a page may be one that the coordinator does not know yet."""
     async with local_pipeline(pack, 1, store=store, choose=always, speculation=False) as local:
-        local.engine.scheduler.config = dataclasses.replace(local.engine.scheduler.config, ahead=True)
+        rows = local.engine.scheduler._rows
+        rows._config = dataclasses.replace(rows._config, ahead=True)
         local.engine.scheduler.cost.gap = 0.5
         first = await local.submit(PROMPT, 60, sampled(2), session="s").done()
         await stored(local)

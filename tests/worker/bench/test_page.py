@@ -57,7 +57,7 @@ def test_the_service_stands_beside_the_bare_loop(tmp_path):
 def test_a_plan_stands_beside_its_deployment(tmp_path):
     result = {
         "model": "m", "stages": 2, "prompt": 32, "tokens_per_s": 2.04, "read_gb_s": 31.9, "limit_tokens_per_s": 2.24,
-        "of_limit": 0.91, "planned_tokens_per_s": 2.01, "tokens_per_s_error": -0.0147, "ttft_s": 6.1,
+        "of_limit": 0.91, "planned_tokens_per_s": 2.01, "tokens_per_s_error": -0.0147, "ttft_s": 6.1, "read_drift": 1.1,
         "planned_ttft_s": 6.0, "ttft_error": 0.02, "bytes_per_token": 14.2e9, "of_fp16": 0.102,
         "rss_bytes": [7.7e9, 8.4e9], "start_s": 28.7,
     }  # fmt: skip
@@ -102,3 +102,31 @@ def test_the_command_rewrites_the_page(tmp_path):
     (tmp_path / "page.md").write_text(PAGE.format("decode: a.json"))
     main(tmp_path / "page.md")
     assert "| 41.3 |" in (tmp_path / "page.md").read_text()
+
+
+def test_killed_workers_and_coordinators_share_a_table(tmp_path):
+    times = {"recovery_s": {"p50": 1.0, "p95": 1.5}, "detection_s": {"p50": 0.01, "p95": 0.024}}
+    counts = {"kills": 2, "answers": 8, "exact": 8, "failed": 0}
+    worker = counts | times | {"lost_tokens": 0, "duplicated_tokens": 0, "other_tokens": 0}
+    row = "| worker | 2 | 8 of 8 exact, 0 failed; 0 lost, 0 twice, 0 other | 1.00 / 1.50 s | 0.01 / 0.02 s |"
+    assert row in page(tmp_path, "lost", worker)
+    coordinator = counts | {"wrong": 1, "gap_p50_s": 2.0, "gap_p95_s": 2.25}
+    assert "| leading coordinator | 2 | 7 of 8 exact, 0 failed | 2.00 / 2.25 s |  |" in page(
+        tmp_path, "lost", coordinator
+    )
+
+
+def test_disturbed_tokens_stand_beside_calm_ones(tmp_path):
+    calm = {"tokens": 10, "p50_s": 0.002, "p99_s": 0.004, "longest_s": 0.01}
+    found = {"kills": 2, "freezes": 3, "calm": calm, "killed": calm | {"p99_s": 0.005}, "frozen": calm}
+    text = page(tmp_path, "redis", found)
+    assert "| killed 2x | 10 | 2.0 ms | 5.0 ms | 10.0 ms | +25.0% |" in text
+    assert "| frozen 3x | 10 | 2.0 ms | 4.0 ms | 10.0 ms | +0.0% |" in text
+
+
+def test_restored_stands_beside_prefilled(tmp_path):
+    found = {
+        "model": "m", "tokens": 2000, "kv_dtype": "int8", "bytes": 79.2e6, "ttft_prefill_s": 13.0,
+        "ttft_restore_s": 0.25, "speedup": 52.0,
+    }  # fmt: skip
+    assert "| m | 2000 | int8 | 79 MB | 13.00 s | 0.25 s | 52.0 |" in page(tmp_path, "resume", found)

@@ -175,6 +175,12 @@ def test_what_is_there_is_not_overwritten(tmp_path):
         synthesis.synthesise("8b", tmp_path / "mine")
 
 
+def test_a_path_below_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(ConfigurationError, match=r"^'pack' cannot be made: 'mine' is a file, not a folder$"):
+        synthesis.synthesise("8b", tmp_path / "mine" / "pack")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing_behind(tmp_path, monkeypatch, number):
     def signalled(*_arguments):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trireme_worker.bench.page_faults import FAULT_KINDS
 from trireme_worker.bench.page_service import SERVICE_KINDS
 
 Result = Mapping[str, Any]
@@ -80,6 +81,7 @@ _KINDS: Mapping[str, tuple[list[str], Callable[[Result], Iterable[list[str]]]]] 
     ),
     "prefill": (["shape", "threads", "tokens", "tokens/s", "of dot peak"], _prefill),
     **SERVICE_KINDS,
+    **FAULT_KINDS,
     "peers": (
         ["shape", "", "threads", "sequences", "positions", "trireme", "TQ2_0", "over TQ2_0"],
         _peers,

@@ -20,6 +20,7 @@ def plan(r: Result) -> Iterable[list[str]]:
     memory = " + ".join(f"{each / 1e9:.1f}" for each in r["rss_bytes"])
     yield ["tokens/s of one stream over gRPC", f"{r['tokens_per_s']:.2f}"]
     yield ["limit: read bandwidth by bytes a token", f"{r['read_gb_s']:.1f} GB/s: {r['limit_tokens_per_s']:.2f}"]
+    yield ["highest of the probes by the lowest", f"{r['read_drift']:.2f}"]
     yield ["of the limit", f"{r['of_limit']:.2f}"]
     yield ["planned, error", f"{r['planned_tokens_per_s']:.2f}, {r['tokens_per_s_error']:+.1%}"]
     yield [f"first token of a prompt of {r['prompt']}, s", f"{r['ttft_s']:.2f}"]

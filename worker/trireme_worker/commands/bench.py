@@ -194,6 +194,7 @@ def progress() -> Iterator[Report]:
 
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
     console = Console(stderr=True, markup=False)
-    with ended_by_signals(), Progress(*columns, console=console, transient=True) as bar:
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with ended_by_signals(), bars as bar:
         task = bar.add_task("starting", total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)

@@ -35,7 +35,9 @@ def convert(
     from trireme_worker.convert import convert as convert_checkpoint
 
     columns = TextColumn("Converting"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with ended_by_signals(), Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with ended_by_signals(), bars as bar:
         task = bar.add_task("convert", total=None)
         made = convert_checkpoint(
             src,

@@ -29,7 +29,8 @@ def fetch(
 
     wanted = None if layers is None else _range(layers)
     columns = TextColumn("Fetching"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("fetch", total=None)
         made = fetch_pack(
             source,

@@ -32,7 +32,9 @@ def synth(
     from trireme_worker.synth import synthesise
 
     columns = TextColumn("Writing"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with ended_by_signals(), Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with ended_by_signals(), bars as bar:
         task = bar.add_task("synth", total=None)
         made = synthesise(
             shape,

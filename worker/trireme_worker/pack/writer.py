@@ -68,6 +68,8 @@ def check_destination(path: Path) -> None:
         raise _cannot_write(path, fault) from fault
     if not free:
         raise ConfigurationError(f"{place(path)} exists already: name a folder that does not")
+    if not (above := next(each for each in path.absolute().parents if each.exists())).is_dir():
+        raise ConfigurationError(f"{place(path)} cannot be made: {place(above)} is a file, not a folder")
 
 
 def _cannot_write(path: Path, fault: OSError) -> ConfigurationError:
