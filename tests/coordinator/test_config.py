@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trireme_coordinator.config import ServeConfig, check_frames, from_environment, split_address
+from trireme_coordinator.trace_settings import TraceSettings
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 
@@ -45,7 +46,23 @@ def test_the_process_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch
     assert from_environment({}).slots == 7
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(ServeConfig), ids=lambda f: f.name)
+PLAIN = [field for field in dataclasses.fields(ServeConfig) if field.default is not dataclasses.MISSING]
+
+
+def test_settings_of_traces_come_from_everywhere() -> None:
+    config = from_environment({"trace_buffer_mb": 3}, {"TRIREME_TRACE_SHARE": "0.25", "TRIREME_TRACE_BUFFER_MB": "9"})
+    assert config.traces == TraceSettings(trace_share=0.25, trace_slow_ms=2000, trace_buffer_mb=3)
+    with pytest.raises(ConfigurationError, match=r"^trace-share is 2\.0; it must be 0 to 1\.$"):
+        from_environment({}, {"TRIREME_TRACE_SHARE": "2"})
+    with pytest.raises(
+        ConfigurationError, match=r"^The environment variable TRIREME_TRACE_SHARE is 'x', not a number\.$"
+    ):
+        from_environment({}, {"TRIREME_TRACE_SHARE": "x"})
+    with pytest.raises(ConfigurationError, match="trace-slow-ms is -1"):
+        TraceSettings(trace_slow_ms=-1)
+
+
+@pytest.mark.parametrize("field", PLAIN, ids=lambda f: f.name)
 def test_every_field_can_come_from_the_environment(field: dataclasses.Field[Any]) -> None:
     texts = {"listen": "h:1", "kv_dtype": "float16", "layout": "packed", "speculation": "off", "name": "x"}
     texts["durability"] = "required"

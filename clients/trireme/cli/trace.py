@@ -12,6 +12,7 @@ import typer
 from trireme import Client, RecentTraces, RequestSpans, waterfall
 from trireme.cli import options, output
 from trireme.waterfall.rows import milliseconds
+from trireme.waterfall.terminal import plain
 
 
 def trace(
@@ -54,9 +55,8 @@ def _list(recent: RecentTraces, *, as_json: bool) -> None:
         first = milliseconds(each.first_token_ns) if each.first_token_ns else "-"
         began = output.moment(datetime.fromtimestamp(each.start_ns / 1e9, UTC))
         counts = str(each.completion_tokens), str(each.recoveries)
-        made.add_row(
-            each.trace_id, began, each.outcome, milliseconds(each.duration_ns), first, *counts, each.kept or "-"
-        )
+        named = plain(each.trace_id), began, plain(each.outcome)
+        made.add_row(*named, milliseconds(each.duration_ns), first, *counts, plain(each.kept) or "-")
     output.write_table(made)
     if recent.delivering:
         output.note(f"{recent.spans_delivered} spans delivered to the collector, {recent.spans_lost} lost")
@@ -66,8 +66,8 @@ def _show(request: RequestSpans) -> None:
     s = request.summary
     first = f"first token after {milliseconds(s.first_token_ns)}, " if s.first_token_ns else ""
     output.note(
-        f"request {s.request_id}: {s.outcome}, {s.prompt_tokens} prompt and {s.completion_tokens} answer tokens, "
-        f"{first}{milliseconds(s.duration_ns)} in all, {s.recoveries} recoveries"
+        f"request {plain(s.request_id)}: {plain(s.outcome)}, {s.prompt_tokens} prompt and {s.completion_tokens} answer"
+        f" tokens, {first}{milliseconds(s.duration_ns)} in all, {s.recoveries} recoveries"
     )
     output.write_table(waterfall.table(request))
 

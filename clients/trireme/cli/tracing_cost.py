@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -34,7 +35,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TracingCost:
-    """The field names are the JSON keys. Each figure is the median over the rounds; `off` and `on` are turns of one run.
+    """The field names are the JSON keys. A figure is the median over the rounds; `off` and `on` are turns of one run.
 
     tokens_per_s      of one stream, from its first token to its last
     itl_p99_ms        99th percentile of the time between two tokens of an answer
@@ -130,7 +131,7 @@ def _turn(client: Client, tokens: int) -> _Turn:
             times += [perf_counter()] * len(chunk.token_ids)
     if len(times) < _LEAST:
         raise ConfigurationError(f"an answer has {len(times)} tokens; {_LEAST} are needed for a figure")
-    gaps = sorted(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+    gaps = sorted(later - earlier for earlier, later in pairwise(times))
     return _Turn((len(times) - 1) / (times[-1] - times[0]), 1e3 * gaps[min(len(gaps) - 1, int(0.99 * len(gaps)))])
 
 

@@ -11,6 +11,7 @@ from trireme.waterfall.rows import Row, milliseconds, rows
 _COLOURS = {"phase": "blue", "stage": "green", "recovery": "magenta", "error": "red"}
 _PART_COLOURS = {"wire": "yellow", "wait": "bright_black", "compute": "green"}
 _PART_CHARACTERS = {"wire": "░", "wait": "▒", "compute": "█"}
+_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
 _BAR = 40
 _MOST = 200
 """Lines; `--html` and `--json` have all of them."""
@@ -25,11 +26,16 @@ def table(request: RequestSpans) -> Table:
     made.add_column(overflow="fold")
     found = rows(request)
     for row in found[:_MOST]:
-        name = Text("  " * row.depth + row.span.name, style="bold" if not row.depth else "")
-        made.add_row(name, milliseconds(row.span.duration_ns), _bar(row), row.note)
+        name = Text("  " * row.depth + plain(row.span.name), style="bold" if not row.depth else "")
+        made.add_row(name, milliseconds(row.span.duration_ns), _bar(row), plain(row.note))
     if len(found) > _MOST:
         made.add_row(f"and {len(found) - _MOST} more", "", "", "")
     return made
+
+
+def plain(text: str) -> str:
+    """Text from a server, without what could steer the terminal."""
+    return text.translate(_CONTROLS)
 
 
 def _bar(row: Row) -> Text:

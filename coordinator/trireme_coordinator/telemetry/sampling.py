@@ -12,7 +12,7 @@ share     drawn by the trace id, so that all coordinators draw alike
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 
@@ -71,6 +71,6 @@ class TailSampling:
     def _slowest(seen: deque[float], seconds: float) -> bool:
         if not seconds:
             return False
-        place = bisect_right(sorted(seen), seconds) if len(seen) >= _ENOUGH else 0
+        place = bisect_left(sorted(seen), seconds) if len(seen) >= _ENOUGH else 0
         seen.append(seconds)
         return place > (1 - _SLOWEST) * len(seen)
