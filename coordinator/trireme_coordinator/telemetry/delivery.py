@@ -117,7 +117,7 @@ class Delivery:
     def close(self) -> None:
         """Delivers what is left, within a few seconds, and stops. Blocks."""
         self._exporter.close()
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
         passed = self._exporter.delivered + self._exporter.failed
         self._dropped += max(0, self._offered - passed)
         self._offered = passed

@@ -168,7 +168,8 @@ def _edges(times: Int, arrived: Int, sent: Sequence[int], rounds: Sequence[int])
     ends = arrived - np.clip(arrived - done, 0, np.maximum(np.array(rounds, np.int64) - total, 0))
     edges = np.zeros((len(times), flat.shape[1] + 1), np.int64)
     np.cumsum(flat, axis=1, out=edges[:, 1:])
-    return edges + (ends - total)[:, None]
+    edges += (ends - total)[:, None]
+    return edges
 
 
 def _own(times: Int, edges: Int, before: Int) -> Int:
