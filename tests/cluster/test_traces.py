@@ -102,7 +102,9 @@ def check_tree(found: dict[str, list[Seen]], processes: list[int]) -> None:
     paths |= {f"generate/{phase}/stage {i}" for phase in ("prefill", "decode") for i in range(STAGES)}
     assert set(found) == paths
     root, by_phase = found["generate"][0], {phase: found[f"generate/{phase}"][0] for phase in phases}
-    assert sum(by_phase[phase].ms for phase in ("queue", "prefill", "decode")) == pytest.approx(root.ms, rel=0.02)
+    assert sum(by_phase[phase].ms for phase in ("admit", "queue", "prefill", "decode")) == pytest.approx(
+        root.ms, rel=0.02
+    )
     assert len(found["generate/prefill/chunk"]) > 1
     for phase in ("prefill", "decode"):
         for index, stage in enumerate(stages_of(found, f"generate/{phase}")):

@@ -150,14 +150,14 @@ def check(found: dict[str, list[dict[str, Any]]]) -> None:
     wanted |= {f"generate/{phase}/stage {i}" for phase in ("prefill", "decode") for i in range(STAGES)}
     expect(set(found) == wanted, f"the tree has other spans: {sorted(set(found) ^ wanted)}")
     root, decode = found["generate"][0], found["generate/decode"][0]
-    phases = sum(milliseconds(found[f"generate/{phase}"][0]) for phase in ("queue", "prefill", "decode"))
-    expect(abs(phases / milliseconds(root) - 1) < 0.02, f"queue + prefill + decode are {phases:.1f} ms")
+    phases = sum(milliseconds(found[f"generate/{phase}"][0]) for phase in ("admit", "queue", "prefill", "decode"))
+    expect(abs(phases / milliseconds(root) - 1) < 0.02, f"admit + queue + prefill + decode are {phases:.1f} ms")
     stages = [found[f"generate/decode/stage {i}"][0]["attributes"] for i in range(STAGES)]
     parts = sum(stage[f"trireme.{part}_ms"] for stage in stages for part in ("wire", "wait", "compute"))
     whole = parts + decode["attributes"]["trireme.coordinator_ms"]
     expect(abs(whole / milliseconds(decode) - 1) < 0.05, f"the stages add up to {whole:.1f} ms")
     expect(len({stage["trireme.process_id"] for stage in stages}) == STAGES, "the stages are one process")
-    print(f"queue + prefill + decode: {phases / milliseconds(root):.2%} of the request")
+    print(f"admit + queue + prefill + decode: {phases / milliseconds(root):.2%} of the request")
     print(f"wire + wait + compute of the stages: {parts / milliseconds(decode):.2%} of decode, with the")
     print(f"coordinator's turns {whole / milliseconds(decode):.2%}")
 
