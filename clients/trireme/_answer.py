@@ -104,9 +104,12 @@ class Answer:
         """A call that resumes must have found the same request."""
         if self.head is None or not self._resumed:
             return
-        for name in ("session_id", "request_id", "seed"):
+        names = ("request_id", "seed") if self._repeat is not None else ("session_id", "request_id", "seed")
+        for name in names:
             if getattr(message, name) != getattr(self.head, name):
                 raise Internal(f"The server went on with another answer: its {name} differs.")
+        if self._repeat is not None:
+            self.head = message  # the session may be another one
 
     def _has(self, message: inference.GenerateResponse) -> bool:
         """Whether these tokens were all delivered before the loss. Raises Internal where they were others."""

@@ -17,7 +17,7 @@ from trireme._addresses import Addresses
 from trireme._answer import Answer
 from trireme._retry import Pursuit, RetryPolicy
 from trireme.results import TokenChunk
-from trireme_proto.errors import RequestNotFound
+from trireme_proto.errors import RequestNotFound, SessionNotFound, TriremeError
 from trireme_proto.v1 import inference_pb2 as inference
 
 
@@ -44,6 +44,9 @@ class Exchange:
         self._policy = RetryPolicy(retries, ends, patience, len(addresses.targets))
         self._pursuit = Pursuit(self._policy, reached=addresses.reached)
         self._forgotten = False
+        """Whether no server knows the request of which a part was delivered."""
+        self._unmade = False
+        """Whether no server knows the session either that was made for it."""
 
     def remaining(self) -> float | None:
         """Seconds that an attempt may take; None where there is no deadline."""
@@ -58,9 +61,10 @@ class Exchange:
             return self._request
         rest = inference.GenerateRequest()
         rest.CopyFrom(self._request)
-        rest.session_id = head.session_id
         if not forgotten:
-            rest.resume_index = self.answer.count
+            rest.session_id, rest.resume_index = head.session_id, self.answer.count
+        elif not self._unmade:
+            rest.session_id = head.session_id
         if head.HasField("seed"):
             rest.sampling.seed = head.seed
         return rest
@@ -79,12 +83,18 @@ class Exchange:
             return None
         begun = self.answer.head is not None
         error = _failures.typed(failure, target=str(self._addresses), timeout=self._timeout, begun=begun)
-        if begun and self._pursuit.lost and isinstance(error, RequestNotFound):
+        if begun and self._pursuit.lost and self._is_forgotten(error):
             # The server was lost before the store heard of the request. Nobody generates it: it is generated again,
             # from its seed, and the answer must begin with what was delivered.
-            self._forgotten = True
+            self._forgotten, self._unmade = True, isinstance(error, SessionNotFound)
             return 0.0
         wait = self._pursuit.wait_after(error, self._clock(), begun=begun)
         if wait is None:
             raise _failures.last(error, self._timeout, late=self._pursuit.late) from failure
         return wait
+
+    def _is_forgotten(self, error: TriremeError) -> bool:
+        """A session that the caller named must be there; one that was made for this request need not."""
+        return isinstance(error, RequestNotFound) or (
+            isinstance(error, SessionNotFound) and not self._request.session_id
+        )

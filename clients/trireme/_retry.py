@@ -28,6 +28,7 @@ from trireme_proto.errors import (
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+_MOMENT = 0.01
 
 
 def limit(timeout: float | None, default: float | None) -> float | None:
@@ -67,9 +68,16 @@ class RetryPolicy:
         """Seconds to wait after the `losses`-th loss in a row (1, 2, ...). `jitter`: 0 to 1, for pauses that differ."""
         rounds, further = divmod(losses, self.addresses)
         if further:
-            return self._in_time(0.0, now)
+            return self._fitted(0.0, now)
         pause = min(_FIRST_PAUSE * 2.0 ** min(rounds - 1, 10), _LONGEST_PAUSE)
-        return self._in_time(max(pause, min(error.retry_after or 0.0, _LONGEST_PAUSE)) * (1 + jitter) / 2, now)
+        return self._fitted(max(pause, min(error.retry_after or 0.0, _LONGEST_PAUSE)) * (1 + jitter) / 2, now)
+
+    def _fitted(self, wait: float, now: float) -> float | None:
+        """Shorter where it would last beyond the deadline, as long as there is a moment left."""
+        if self.ends is None:
+            return wait
+        left = self.ends - now
+        return None if left < _MOMENT else min(wait, left / 2)
 
     def _in_time(self, wait: float, now: float) -> float | None:
         return None if self.ends is not None and now + wait >= self.ends else wait

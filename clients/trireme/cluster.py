@@ -71,7 +71,8 @@ class Recovery:
 
     cause: str
     """"dead": the process was gone; "silent": nothing came from it, frozen or cut off; "hung": it answered, but its
-    computation did not get on; "refused": it refused a frame; "ended": it ended its call, but lived."""
+    computation did not get on; "cut": frames of the stage before did not reach it; "refused": it refused a frame;
+    "ended": it ended its call, but lived."""
     stages: tuple[int, ...]
     """That were lost."""
     method: str

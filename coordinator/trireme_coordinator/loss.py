@@ -3,6 +3,7 @@
 dead      its process is gone: the connection is refused or was reset
 silent    nothing comes from it: it is frozen, or cut off
 hung      it answers, but what it computes does not get on
+cut       it answers and computes nothing, as what the stage before it sends does not arrive
 refused   it refused a frame, or the new epoch; its process lives on
 ended     it ended its call without saying why; its process lives on
 """
@@ -25,11 +26,12 @@ class Cause(StrEnum):
     DEAD = "dead"
     SILENT = "silent"
     HUNG = "hung"
+    CUT = "cut"
     REFUSED = "refused"
     ENDED = "ended"
 
 
-REPLACED = frozenset({Cause.DEAD, Cause.SILENT, Cause.HUNG})
+REPLACED = frozenset({Cause.DEAD, Cause.SILENT, Cause.HUNG, Cause.CUT})
 """Causes after which the stage's process is not used any more."""
 
 

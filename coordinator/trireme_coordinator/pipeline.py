@@ -49,10 +49,11 @@ class Pipeline:
         self._channels: list[grpc.aio.Channel] = []
         self._forward: ForwardCall | None = None
         self._results: Any = None
+        self._under_way = 0
 
     async def __aenter__(self) -> Self:
         self._channels = [grpc.aio.insecure_channel(a, CHANNEL_OPTIONS) for a in self.addresses]
-        self._watch = Watch(self._channels, self._patience)
+        self._watch = Watch(self._channels, self._patience, lambda: self._under_way > 0)
         try:
             await first_to_end(self._attached(), self._watch.lost())
         except BaseException:
@@ -68,12 +69,14 @@ class Pipeline:
     async def send(self, batch: Batch) -> None:
         """Hands a micro-batch to the first stage. Raises as `lost`."""
         await self._sender().send(frame_of(batch, self.epoch))
+        self._under_way += 1
 
     async def receive(self) -> pb.StepResult:
         """The next step's result. Raises as `lost`."""
         with contextlib.suppress(grpc.aio.AioRpcError):
             result = await self._results.read()
             if isinstance(result, pb.StepResult):
+                self._under_way -= 1
                 return result
         with contextlib.suppress(TimeoutError):  # what the first stage says of the loss comes a moment later
             await asyncio.wait_for(self.lost(), _EXPLAIN_SECONDS)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
-from trireme_coordinator.loss import StageLoss
+from trireme_coordinator.loss import Cause, StageLoss
 from trireme_coordinator.placement import Node, Placed, relocate
 from trireme_coordinator.ray_cluster import Settings
+from trireme_proto.errors import PipelineUnavailable
 
 
 class Workers(Protocol):
@@ -31,6 +33,7 @@ class Stages:
         """In pipeline order; the same list always."""
         self._workers, self._settings, self._needed = workers, settings, needed
         self._complete = False
+        self._cut: set[int] = set()
 
     def assign(self, placed: Sequence[Placed], *, run: bool = False) -> None:
         """The stages from now on. `run`: they were started before, so that one without a process is a lost one."""
@@ -45,14 +48,23 @@ class Stages:
 
     async def discard(self, losses: Sequence[StageLoss]) -> None:
         """The processes of these stages are not used again."""
+        self._cut |= {loss.stage for loss in losses if loss.cause is Cause.CUT}
         await asyncio.to_thread(self._workers.discard, [loss.stage for loss in losses])
 
     def _launch(self) -> list[str]:
         missing = self._workers.missing(self.placed) if self._complete else []
         if missing:
-            self.placed[:] = relocate(
-                self.placed, missing, self._workers.living(), [self._needed(s) for s in self.placed]
-            )
+            self.placed[:] = self._relocated(missing, self._workers.living())
         addresses = self._workers.launch(self.placed, self._settings)
         self._complete = True
+        self._cut.clear()
         return addresses
+
+    def _relocated(self, missing: Sequence[int], nodes: Sequence[Node]) -> list[Placed]:
+        """A stage that was cut off from its neighbour goes to another node, where there is room on one."""
+        needed = [self._needed(stage) for stage in self.placed]
+        cut_off = {self.placed[i].node.node_id for i in self._cut}
+        if cut_off:
+            with suppress(PipelineUnavailable):
+                return relocate(self.placed, missing, [n for n in nodes if n.node_id not in cut_off], needed)
+        return relocate(self.placed, missing, nodes, needed)

@@ -2,7 +2,8 @@
 
 Pure: no clock, no network. A stage is hung when its progress stands still while it computes, for longer than it ever
 took while it got on. A verdict may be wrong (a disk that is slow, a machine that is full): then the same stage would be
-restarted for ever, so each verdict doubles its patience for a while.
+restarted for ever, so each verdict doubles its patience for a while. The same goes for frames between stages: where
+some are under way and no stage has anything to do, one of them does not arrive.
 """
 
 from __future__ import annotations
@@ -62,3 +63,41 @@ class Stillness:
             return False
         self.patience.condemned(now)
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What one stage last said of itself."""
+
+    steps: int = 0
+    progress: int = 0
+    busy: bool = False
+
+
+@dataclass
+class Flow:
+    """All stages of one epoch, from their answers."""
+
+    stages: int
+    patience: Patience
+    since: float
+    _still: Stillness = field(init=False)
+    _pulses: list[Pulse] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._still = Stillness(self.patience, self.since)
+        self._pulses = [Pulse()] * self.stages
+
+    def take(self, now: float, stage: int, pulse: Pulse, *, under_way: bool) -> int | None:
+        """An answer of one stage; the stage that frames do not reach, where there is one.
+
+        It is the first that has computed less than the one before it. Where all have computed as much, the first one
+        waits for what the last one chose, or nothing comes back from it: either way the last one is to be replaced.
+        """
+        self._pulses[stage] = pulse
+        waiting = under_way and not any(each.busy for each in self._pulses)
+        progress = tuple(n for each in self._pulses for n in (each.steps, each.progress))
+        if not self._still.take(now, busy=waiting, progress=progress):
+            return None
+        pairs = zip(self._pulses, self._pulses[1:], strict=False)
+        return next((i for i, (a, b) in enumerate(pairs, 1) if b.steps < a.steps), self.stages - 1)

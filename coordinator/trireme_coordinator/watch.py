@@ -8,28 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Never
 
 import grpc
 
 from trireme_coordinator.loss import Cause, StageLoss, StageLost
-from trireme_coordinator.vigilance import PERIOD_S, SILENT_S, Patience, Stillness
+from trireme_coordinator.vigilance import PERIOD_S, SILENT_S, Flow, Patience, Pulse, Stillness
 from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import StageStub
 from trireme_worker.concurrency import first_to_end
 
+_BETWEEN = -1
+"""In place of a stage's number: the patience with what is on its way between stages."""
 _OWN_PAUSE_S = 0.25
 """A question that took so much longer than its deadline says that we ourselves stood still."""
 
 
 class Watch:
-    """Over the stages behind `channels`, in pipeline order, of one epoch."""
+    """Over the stages behind `channels`, in pipeline order, of one epoch. `under_way`: whether frames were sent whose
+    results have not come.
+    """
 
-    def __init__(self, channels: Sequence[grpc.aio.Channel], patience: dict[int, Patience]) -> None:
+    def __init__(
+        self,
+        channels: Sequence[grpc.aio.Channel],
+        patience: dict[int, Patience],
+        under_way: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._under_way = under_way
         self._stubs = [StageStub(channel) for channel in channels]
         self._alive = [time.monotonic()] * len(self._stubs)
         self._still = [Stillness(patience.setdefault(i, Patience()), self._alive[i]) for i in range(len(self._stubs))]
+        self._flow = Flow(len(self._stubs), patience.setdefault(_BETWEEN, Patience()), time.monotonic())
 
     async def lost(self) -> Never:
         """Waits for the first verdict; StageLost with all stages that are lost by then."""
@@ -69,7 +80,10 @@ class Watch:
         if self._still[stage].take(now, busy=answer.busy, progress=progress):
             return StageLoss(stage, Cause.HUNG, now - before)
         self._alive[stage] = now
-        return answer
+        cut = self._flow.take(
+            now, stage, Pulse(answer.steps, answer.progress, answer.busy), under_way=self._under_way()
+        )
+        return answer if cut is None else StageLoss(cut, Cause.CUT, now - before)
 
     def _loss(self, stage: int, cause: Cause) -> StageLoss:
         return StageLoss(stage, cause, time.monotonic() - self._alive[stage])

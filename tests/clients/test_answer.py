@@ -78,3 +78,14 @@ def test_time_left_never_falls_below_zero():
     assert RetryPolicy(2, 103.0).remaining(100.0) == 3.0
     assert RetryPolicy(2, 99.0).remaining(100.0) == 0.0
     assert RetryPolicy(2, None).remaining(100.0) is None
+
+
+def test_a_lost_call_is_tried_until_its_deadline():
+    """The pauses shrink before it, so that no server that comes back in time is missed."""
+    policy, now, waits = RetryPolicy(0, ends=10.0, patience=60.0), 9.0, []
+    while (wait := policy.wait_elsewhere(len(waits) + 8, errors.ServerUnreachable("gone"), now, 1.0)) is not None:
+        waits.append(wait)
+        now += wait
+    assert 9.98 < now < 10.0
+    assert all(0.004 < wait <= 0.5 for wait in waits)
+    assert len(waits) < 10

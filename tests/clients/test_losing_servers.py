@@ -143,6 +143,29 @@ async def test_a_request_that_the_store_never_heard_of_is_generated_again(call, 
     assert len({sent.request.request_id for sent in again}) == 1
 
 
+NO_SESSION = errors.SessionNotFound("There is no such session.")
+
+
+@pytest.mark.parametrize("after", [1, 5, 64])
+async def test_a_new_session_that_the_store_never_heard_of_is_made_again(call, pair, undisturbed, after):
+    pair[0].lose_next(after=after)
+    pair[1].fail_next(NO_SESSION)
+    chunks, stream = await call(english)
+    assert ids_and_text(chunks) == (undisturbed.token_ids, undisturbed.text)
+    assert stream.finish_reason == undisturbed.finish_reason
+    last = max((*pair[0].calls, *pair[1].calls), key=lambda sent: not sent.request.session_id)
+    assert last.request.session_id == ""
+    assert pair[0].store.get(stream.session_id).requests
+
+
+async def test_a_session_that_the_caller_named_must_be_there(call, pair):
+    session = await call(lambda client: client.sessions.create())
+    pair[0].lose_next(after=3)
+    pair[1].fail_next(NO_SESSION)
+    with pytest.raises(errors.SessionNotFound):
+        await call(lambda client: client.generate(**ENGLISH, session=session.session_id))
+
+
 async def test_a_refused_resumption_is_tried_again(call, pair, undisturbed):
     pair[0].lose_next(after=4)
     pair[1].fail_next(errors.SessionBusy("Still running elsewhere.", retry_after=0.01))

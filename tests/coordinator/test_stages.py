@@ -85,3 +85,18 @@ async def test_a_first_launch_that_fails_moves_nothing(workers: Workers, stages:
     with pytest.raises(PipelineUnavailable):
         await stages.launch()
     assert [p.node.name for p in stages.placed] == ["n0", "n1"]
+
+
+async def test_a_stage_that_is_cut_off_from_its_neighbour_moves(workers: Workers, stages: Stages) -> None:
+    await stages.launch()
+    await stages.discard([StageLoss(1, Cause.CUT, 0.0)])
+    assert await stages.launch() == ["10.0.0.0:1", "10.0.0.2:1"]
+    await lose(stages, 1)
+    assert await stages.launch() == ["10.0.0.0:1", "10.0.0.2:1"]  # a loss of another kind is made good where it was
+
+
+async def test_it_stays_where_no_other_node_has_room(workers: Workers, stages: Stages) -> None:
+    await stages.launch()
+    workers.nodes = NODES[:2]
+    await stages.discard([StageLoss(1, Cause.CUT, 0.0)])
+    assert await stages.launch() == ["10.0.0.0:1", "10.0.0.1:1"]

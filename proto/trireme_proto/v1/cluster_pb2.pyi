@@ -118,7 +118,7 @@ class Recovery(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     cause: _builtins.str
     """"dead": the process is gone; "silent": nothing comes from it, frozen or cut off; "hung": it answers, but its computation
-    does not get on; "refused": it refused a frame; "ended": it ended its call, but lives.
+    does not get on; "cut": frames of the stage before do not reach it; "refused": it refused a frame; "ended": it ended its call, but lives.
     """
     method: _builtins.str
     """"kept": all processes live on; "restarted": lost stages were, on their nodes; "moved": at least one to another node."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 from tests.support.by_hand import answer_by_hand
@@ -11,6 +12,8 @@ from tests.support.pipeline import GREEDY, LocalPipeline, local_pipeline, sample
 from tests.support.waiting import eventually
 
 from trireme_coordinator.loss import Cause, Method
+from trireme_proto.v1 import stage_pb2 as pb
+from trireme_worker import frame_flow, link
 from trireme_worker.pack import Pack
 from trireme_worker.stage import StageModel
 
@@ -84,6 +87,44 @@ async def test_a_long_computation_that_gets_on_is_left_alone(
         hook.let_go.set()
         assert await answer.done() == undisturbed[0]
         assert (local.engine.epoch, local.discarded) == (1, [])
+
+
+class Cut:
+    """Frames to one address are sent and do not arrive."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.address = ""
+        cut, real = self, link.forward_to
+
+        @asynccontextmanager
+        async def forward_to(address: str, epoch: int) -> AsyncIterator[link.ForwardCall]:
+            async with real(address, epoch) as call:
+                send = call.send
+
+                async def lossy(frame: pb.Frame) -> None:
+                    if address != cut.address:
+                        await send(frame)
+
+                monkeypatch.setattr(call, "send", lossy)
+                yield call
+
+        monkeypatch.setattr(frame_flow, "forward_to", forward_to)
+
+
+@pytest.mark.parametrize("after", [0, 5], ids=["in-prefill", "in-decode"])
+async def test_frames_that_do_not_arrive(
+    pack: Pack, undisturbed: list[list[int]], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Both stages live and answer the coordinator; only what one sends to the other is lost."""
+    cut = Cut(monkeypatch)
+    async with local_pipeline(pack, 3, chunk=7) as local:
+        answers = [local.submit(p, ANSWER, how) for p, how in zip(PROMPTS, HOW, strict=True)]
+        await answers[0].until(lambda a: a.prefilled > 0 and len(a.tokens) >= after)
+        cut.address = local.stages[2].address
+        assert [await answer.done() for answer in answers] == undisturbed
+        (event,) = local.engine.recoveries.events
+        assert (event.cause, event.stages, event.method) == (Cause.CUT, (2,), Method.RESTARTED)
+        assert [(loss.stage, loss.cause) for loss in local.discarded] == [(2, Cause.CUT)]
 
 
 async def _lose(local: LocalPipeline, way: str, stages: list[int]) -> None:
