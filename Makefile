@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test security hosts check format proto golden fault helm helm-run helm-golden image-check image-lock image-sbom dashboards dashboards-write dashboards-setup bench bench-70b bench-faults bench-peers bench-serve clean
+.PHONY: help demo test security hosts check format proto golden fault trace-backend helm helm-run helm-golden image-check image-lock image-sbom dashboards dashboards-write dashboards-setup bench bench-70b bench-faults bench-peers bench-serve clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,6 +58,11 @@ hosts: $(VENV)/test    ## `trireme up` and `down` on real SSH servers, Ray nodes
 fault: $(VENV)/test    ## inject faults into a real cluster for MINUTES=60 with SEED=1, and check that no answer shows it
 	$(BIN)/python -m tests.fault --minutes $(MINUTES) --seed $(SEED) --nodes 4 --stages 3 --coordinators 2 --clients 8 \
 	  --report benchmarks/fault-soak.json
+
+trace-backend: $(VENV)/test  ## a request over three stages in a real tracing backend (installs Arize Phoenix: 800 MB)
+	@test -x $(VENV)-phoenix/bin/python || $(PYTHON) -m venv $(VENV)-phoenix
+	@$(VENV)-phoenix/bin/python -m pip install --quiet --disable-pip-version-check arize-phoenix==20.26.1
+	$(BIN)/python -m tests.traces.backend $(VENV)-phoenix/bin/phoenix
 
 proto: $(VENV)/test    ## regenerate the gRPC code
 	$(BIN)/python proto/generate.py
@@ -142,4 +147,4 @@ bench-faults: $(VENV)/test  ## workers, coordinators and Redis killed under runn
 	@$(BIN)/python -m trireme_worker.bench.page benchmarks/README.md
 
 clean:           ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-golden build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-golden $(VENV)-phoenix build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

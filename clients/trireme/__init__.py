@@ -55,6 +55,7 @@ from trireme.cluster import (
 from trireme.errors import TriremeError
 from trireme.profiles import Profile, ProfiledStage
 from trireme.results import FinishReason, Generation, Session, TokenChunk, Usage
+from trireme.traces import RecentTraces, RequestSpans, Span, SpanProcess, TraceSummary
 
 __all__ = [
     "AsyncClient",
@@ -74,12 +75,17 @@ __all__ = [
     "PlannedStage",
     "Profile",
     "ProfiledStage",
+    "RecentTraces",
     "Recovery",
+    "RequestSpans",
     "Session",
     "Sessions",
+    "Span",
+    "SpanProcess",
     "Stage",
     "Status",
     "TokenChunk",
+    "TraceSummary",
     "TriremeError",
     "Usage",
     "errors",

@@ -16,6 +16,7 @@ from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import cluster_pb2 as cluster
 from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1 import sessions_pb2 as sessions
+from trireme_proto.v1 import traces_pb2 as traces
 
 DELETED = sessions.DeleteSessionResponse()
 
@@ -33,6 +34,7 @@ def generate(
     ignore_eos: bool | None,
     request_id: str | None,
     priority: int | None,
+    trace_steps: bool | None = None,
 ) -> inference.GenerateRequest:
     """The request of one generation. Raises InvalidRequest, PromptTooLong."""
     request = inference.GenerateRequest(
@@ -48,6 +50,7 @@ def generate(
         stop=[_text("stop", text) for text in ((stop,) if isinstance(stop, str) else stop)],
         ignore_eos=ignore_eos,
         priority=_unsigned("priority", priority, 32),
+        trace_steps=trace_steps,
     )
     if isinstance(prompt, str):
         request.text = _text("prompt", prompt)
@@ -130,6 +133,16 @@ def preview_placement(
         prompt_tokens=_unsigned("prompt_tokens", prompt_tokens, 32) or 0,
         context_tokens=_unsigned("context_tokens", context_tokens, 32) or 0,
     )
+
+
+def list_traces(limit: int | None) -> traces.ListTracesRequest:
+    """The recent requests. Raises InvalidRequest."""
+    return traces.ListTracesRequest(limit=_unsigned("limit", limit, 32))
+
+
+def get_trace(which: str) -> traces.GetTraceRequest:
+    """One trace. Raises InvalidRequest."""
+    return traces.GetTraceRequest(id=_text("id", which))
 
 
 def _unsigned(name: str, value: int | None, bits: int) -> int | None:

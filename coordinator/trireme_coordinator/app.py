@@ -117,7 +117,7 @@ async def running(config: ServeConfig, say: Say) -> AsyncIterator[Running]:
         wanted = Wanted(settings, config.stages, pack.config.layers, shared=shared(config))
         reign = Reign(leadership, Succession(cluster, stages, wanted, fresh, say), engine, door)
         stack.push_async_callback(reign.stop)
-        telemetry = setup_telemetry()  # after Ray, as all that has gRPC threads
+        telemetry = setup_telemetry(settings=config)  # after Ray, as all that has gRPC threads
         stack.push_async_callback(asyncio.to_thread, telemetry.close)
         what = Observed(
             *(engine, stages.placed, telemetry, writer, leadership, door, pack),

@@ -16,6 +16,7 @@ from typing import Any
 
 from trireme_coordinator.auth.settings import KeysOptions, check_keys
 from trireme_coordinator.tls_options import TlsOptions, check_tls
+from trireme_coordinator.trace_settings import TraceSettings, check_traces
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
 from trireme_worker.logs import FORMATS, LEVELS
@@ -41,7 +42,7 @@ LAYOUTS = ("auto", "2bit", "1.6bit", "packed")
 
 
 @dataclass(frozen=True, slots=True)
-class ServeConfig(TlsOptions, KeysOptions):
+class ServeConfig(TlsOptions, KeysOptions, TraceSettings):
     """Settings of `trireme serve`."""
 
     pack: str = ""
@@ -132,6 +133,7 @@ class ServeConfig(TlsOptions, KeysOptions):
         split_address(self.listen)
         check_tls(self)
         check_keys(self)
+        check_traces(self)
         split_address(self.metrics_listen or self.listen)
         _check_choice("log-format", self.log_format, FORMATS)
         _check_choice("log-level", self.log_level, LEVELS)
@@ -147,7 +149,7 @@ def from_environment(given: Mapping[str, Any], environment: Mapping[str, str] | 
     wrong one.
     """
     environment = os.environ if environment is None else environment
-    fields = {field.name: type(field.default) for field in dataclasses.fields(ServeConfig)}
+    fields = {each.name: type(each.default) for each in dataclasses.fields(ServeConfig)}
     values: dict[str, Any] = {}
     for variable, text in environment.items():
         if not variable.startswith(_PREFIX) or variable in _NOT_OURS or _SERVICE_LINK.fullmatch(f"{variable}={text}"):
@@ -182,8 +184,10 @@ def _parse(variable: str, text: str, kind: type) -> Any:
     if kind is bool:
         return _flag(variable, text)
     try:
-        return int(text)
+        return kind(text)
     except ValueError:
+        if kind is float:
+            raise ConfigurationError(f"The environment variable {variable} is '{text[:40]}', not a number.") from None
         raise ConfigurationError(f"The environment variable {variable} is '{text[:40]}', not a whole number.") from None
 
 

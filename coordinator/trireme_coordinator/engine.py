@@ -23,6 +23,7 @@ from trireme_coordinator.page_fetching import Choose, PageFetching, quicker
 from trireme_coordinator.pipeline import Pipeline, highest_epoch
 from trireme_coordinator.recovery import Recoveries
 from trireme_coordinator.scheduler import Batch, PageKeys, Scheduler, SchedulerConfig, Sequence
+from trireme_coordinator.telemetry import StepReport
 from trireme_coordinator.vigilance import Patience
 from trireme_proto.errors import FrameRefused, Internal, PipelineUnavailable, TriremeError
 from trireme_proto.v1 import stage_pb2 as pb
@@ -77,6 +78,11 @@ class Engine:
         self._started = self._ended = False
         self._wake = asyncio.Event()
         self._listeners = Listeners(self.scheduler, self._wake.set)
+
+    @property
+    def clock(self) -> Callable[[], int]:
+        """The clock by which the scheduler is told the time, nanoseconds."""
+        return self._clock
 
     @property
     def started(self) -> bool:
@@ -235,8 +241,10 @@ class Engine:
         batch, tokens = self.scheduler.complete(result.step, [(t.slot, t.token_id) for t in result.tokens])
         sent_ns, now_ns = self._sent.popleft(), self._clock()
         self._learn(batch, result.timings, now_ns - sent_ns)
+        stages = self.pipeline.processes if self.pipeline is not None else []
+        step = StepReport(result.timings, result.sent_ns, now_ns - sent_ns, stages)
         for row in batch.rows:
-            self._listeners.tell_step(row, tokens.get(row.sequence, []), result.timings)
+            self._listeners.tell_step(row, tokens.get(row.sequence, []), step)
         self.meter.stepped(batch, len(result.tokens), tokens, result.timings, sent_ns, now_ns)
 
     def _learn(self, batch: Batch, timings: Items[pb.StageTiming], round_ns: int) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Items
 from contextlib import contextmanager
 from typing import Protocol
 
 from trireme_coordinator.scheduler import Batch, Finish, Row, Scheduler, Sequence
+from trireme_coordinator.telemetry import StepReport
 from trireme_proto.errors import Internal, PipelineUnavailable, TriremeError
-from trireme_proto.v1 import stage_pb2 as pb
 from trireme_worker.logs import about
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ class Listener(Protocol):
     """Told, on the event loop, what happens to its sequence; `finished` or `failed` comes last. Must be quick."""
 
     def admitted(self) -> None: ...
-    def timed(self, *, prefill: bool, tokens: int, timings: Items[pb.StageTiming]) -> None: ...
+    def timed(self, *, prefill: bool, tokens: int, step: StepReport) -> None: ...
     def token(self, token_id: int) -> Finish | None:
         """A token of the answer. Returns STOP to end it here."""
 
@@ -71,11 +70,11 @@ class Listeners:
                     if listener is not None:
                         listener.admitted()
 
-    def tell_step(self, row: Row, tokens: list[int], timings: Items[pb.StageTiming]) -> None:
+    def tell_step(self, row: Row, tokens: list[int], step: StepReport) -> None:
         """A row has been computed, and these tokens of the answer came of it."""
         with self._telling(row.sequence) as listener:
             if listener is not None:
-                listener.timed(prefill=row.prefill, tokens=row.count, timings=timings)
+                listener.timed(prefill=row.prefill, tokens=row.count, step=step)
                 self._tell_tokens(row.sequence, listener, tokens)
 
     def give_up_hopeless(self) -> None:

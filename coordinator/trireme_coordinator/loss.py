@@ -62,6 +62,8 @@ class Method(StrEnum):
     """Lost stages were started again on their nodes."""
     MOVED = "moved"
     """At least one on another node."""
+    UNFINISHED = "unfinished"
+    """It is not back yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class RecoveryEvent:
     """Running requests that it interrupted."""
     tokens: int
     """Tokens of theirs whose keys and values were lost."""
+    at_ns: int = 0
+    """When it was complete again, nanoseconds since 1970."""
 
     def __str__(self) -> str:
         which = ", ".join(map(str, self.stages)) or "none"

@@ -82,18 +82,19 @@ class PageFetching:
             task.add_done_callback(self._tasks.discard)
 
     async def _get(self, wanted: Wanted) -> None:
-        started, fetch, pages, found, size = time.perf_counter(), 0, 0, 0, 0
+        started, fetch, pages, found, size, reading_s = time.perf_counter(), 0, 0, 0, 0, 0.0
         try:
             answers = await self._stages.find_pages(wanted.keys, _FIND_SECONDS)
             found = min(answer.pages for answer in answers)
             seconds = self._choose(answers, found, self._scheduler.cost.slowest_prefill_ns) if found else 0.0
             if seconds and wanted.current:
-                fetch = next(self._numbers)
+                fetch, asked = next(self._numbers), time.perf_counter()
                 held = await self._stages.fetch_pages(fetch, wanted.first_page, wanted.keys[:found], seconds)
                 pages, size = min(answer.pages for answer in held), sum(answer.bytes for answer in held)
+                reading_s = time.perf_counter() - asked
         except PipelineUnavailable as error:
             log.warning("KV pages are computed again: %s", error.message)
         finally:
-            outcome = Restored(found, pages, size, time.perf_counter() - started)
+            outcome = Restored(found, pages, size, time.perf_counter() - started, reading_s)
             self._scheduler.fetched(wanted, fetch, pages, outcome)
             self._tell()

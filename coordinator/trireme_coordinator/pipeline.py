@@ -16,6 +16,7 @@ from typing import Any, Never, Self, TypeVar
 import grpc
 
 from trireme_coordinator.scheduler import Batch, SamplingParams
+from trireme_coordinator.telemetry import STAGE_SERVICE, Process
 from trireme_coordinator.vigilance import Patience
 from trireme_coordinator.watch import Watch
 from trireme_proto.errors import PipelineUnavailable
@@ -49,6 +50,8 @@ class Pipeline:
         self._patience = {} if patience is None else patience
         self._watch = Watch([], {})
         self.addresses, self._opened = list(addresses), opened
+        self.processes: list[Process] = []
+        """Of the stages, in pipeline order; as they name themselves."""
         self._channels: list[grpc.aio.Channel] = []
         self._forward: ForwardCall | None = None
         self._results: Any = None
@@ -138,11 +141,12 @@ class Pipeline:
     async def _attach(self) -> None:
         """From the last stage to the first, so that each finds its next one at the new epoch."""
         stubs = [StageStub(channel) for channel in self._channels]
-        following = [*self.addresses[1:], ""]
+        following, configured = [*self.addresses[1:], ""], list[pb.ConfigureResponse]()
         for i in reversed(range(len(stubs))):
             last = self.addresses[-1] if i == 0 and len(stubs) > 1 else ""
             request = pb.ConfigureRequest(epoch=self.epoch, stage=i, next_address=following[i], last_address=last)
-            await stubs[i].Configure(request, timeout=_CONNECT_SECONDS)
+            configured.insert(0, await stubs[i].Configure(request, timeout=_CONNECT_SECONDS))
+        self.processes = [_process(i, each) for i, each in enumerate(configured)]
         self._results = stubs[-1].Results(pb.ResultsRequest(epoch=self.epoch))
         await asyncio.wait_for(self._results.initial_metadata(), _CONNECT_SECONDS)
         self._forward = ForwardCall(self._channels[0], self.epoch)
@@ -202,6 +206,11 @@ def frame_of(batch: Batch, epoch: int) -> pb.Frame:
         save=[pb.Save(slot=s.slot, first_page=s.first_page, keys=s.keys) for s in batch.save],
         sent_ns=time.time_ns(),
     )
+
+
+def _process(stage: int, named: pb.ConfigureResponse) -> Process:
+    instance = f"stage-{stage}@{named.host}:{named.process_id}"
+    return Process(STAGE_SERVICE, instance, named.host, named.process_id)
 
 
 def _sampling(params: SamplingParams) -> pb.RowSampling:

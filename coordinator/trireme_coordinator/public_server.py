@@ -25,6 +25,7 @@ from trireme_coordinator.service.profiling import Profiler
 from trireme_coordinator.service.requests import Bounds
 from trireme_coordinator.service.session_service import SessionsService
 from trireme_coordinator.service.sessions import SessionGate
+from trireme_coordinator.service.traces import TracesService
 from trireme_coordinator.telemetry import Telemetry
 from trireme_coordinator.text import TextCodec
 from trireme_proto.certificates import CertificateFiles, server_credentials
@@ -34,12 +35,13 @@ from trireme_proto.v1 import cluster_pb2
 from trireme_proto.v1.cluster_pb2_grpc import add_ClusterServicer_to_server
 from trireme_proto.v1.inference_pb2_grpc import add_InferenceServicer_to_server
 from trireme_proto.v1.sessions_pb2_grpc import add_SessionsServicer_to_server
+from trireme_proto.v1.traces_pb2_grpc import add_TracesServicer_to_server
 from trireme_worker.pack import Pack
 
 LIVENESS = "liveness"
 """Name that the health service answers SERVING for whenever it answers at all, a complete pipeline or not: what a
 supervisor asks before it restarts this process."""
-_SERVICES = ("trireme.v1.Inference", "trireme.v1.Sessions", "trireme.v1.Cluster")
+_SERVICES = ("trireme.v1.Inference", "trireme.v1.Sessions", "trireme.v1.Cluster", "trireme.v1.Traces")
 _OPTIONS = [
     ("grpc.max_receive_message_length", LIMITS.message_bytes),
     ("grpc.so_reuseport", 0),  # a busy port is an error, not a second server that takes half of the calls
@@ -150,6 +152,7 @@ class PublicServer:
         add_InferenceServicer_to_server(inference, self._server)
         add_SessionsServicer_to_server(SessionsService(gate, engine), self._server)
         add_ClusterServicer_to_server(cluster, self._server)
+        add_TracesServicer_to_server(TracesService(telemetry), self._server)
         add_HealthServicer_to_server(self._health, self._server)
         if self._reflection:
             names = (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from trireme_coordinator.loss import RECOVERIES, Cause, RecoveryEvent, StageLoss, method_of
+from trireme_coordinator.loss import RECOVERIES, Cause, Method, RecoveryEvent, StageLoss, method_of
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class _Open:
 class Recoveries:
     """Remembers the last `RECOVERIES` events. `count`: all of them; `trouble`: why the pipeline is not complete."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, time_ns: Callable[[], int] = time.time_ns) -> None:
         self.count = 0
         self.tallies: Counter[tuple[str, ...]] = Counter()
         """Of all recoveries, by cause and method."""
@@ -39,7 +39,7 @@ class Recoveries:
         """Of all recoveries: milliseconds of detection and rebuild, sequences, tokens."""
         self.events: deque[RecoveryEvent] = deque(maxlen=RECOVERIES)
         self.trouble = "The stages are starting."
-        self._clock = clock
+        self._clock, self._time_ns = clock, time_ns
         self._addresses: list[str] = []
         self._open: _Open | None = None
 
@@ -53,6 +53,14 @@ class Recoveries:
         if self._open is not None:
             self._open.stages |= {loss.stage for loss in losses}
 
+    def recent(self) -> list[RecoveryEvent]:
+        """The events; one that is under way is the last of them."""
+        if (begun := self._open) is None:
+            return list(self.events)
+        stages, rebuild_s = tuple(sorted(begun.stages)), self._clock() - begun.began
+        figures = begun.detection_s, rebuild_s, begun.sequences, begun.tokens
+        return [*self.events, RecoveryEvent(begun.cause, stages, Method.UNFINISHED, *figures, self._time_ns())]
+
     def complete(self, addresses: Sequence[str]) -> None:
         """The pipeline stands, with its stages at these addresses (HOST:PORT)."""
         if (begun := self._open) is not None:
@@ -64,6 +72,7 @@ class Recoveries:
                 rebuild_s=self._clock() - begun.began,
                 sequences=begun.sequences,
                 tokens=begun.tokens,
+                at_ns=self._time_ns(),
             )
             self.events.append(event)
             self._add(event)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence as Items
 
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.scheduler import Finish, SamplingParams, Sequence
+from trireme_coordinator.telemetry import StepReport
 from trireme_proto.errors import StartupError, TriremeError
-from trireme_proto.v1 import stage_pb2 as pb
 
 _SECONDS = 60.0
 
@@ -22,7 +21,7 @@ class _Waiter:
     def admitted(self) -> None:
         pass
 
-    def timed(self, *, prefill: bool, tokens: int, timings: Items[pb.StageTiming]) -> None:
+    def timed(self, *, prefill: bool, tokens: int, step: StepReport) -> None:
         pass
 
     def token(self, token_id: int) -> Finish | None:  # noqa: ARG002

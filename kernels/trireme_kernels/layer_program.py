@@ -123,6 +123,14 @@ class LayerProgram:
         """Changes several times a layer while `run` gets on; to be looked at from another thread."""
         return int(self._sync[PULSE])
 
+    @property
+    def attention_share(self) -> float:
+        """How much of the last `run` was rope, cache and attention, as the calling thread saw it, 0 to 1; 0 where the
+        CPU has no counter that a program may read.
+        """
+        whole = int(self._command[steps.ALL_CYCLES])
+        return int(self._command[steps.ATTENTION_CYCLES]) / whole if whole > 0 else 0.0
+
     def close(self) -> None:
         """End the threads.  More than once is harmless."""
         with self._running:

@@ -29,7 +29,7 @@ from trireme_kernels.packing import BLOCK_BYTES
 from trireme_kernels.quantise import quantise_row
 from trireme_kernels.rotary import rotate_head
 from trireme_kernels.simd import bytes_at, floats_at, int8s_at, int32s_at, prefetch
-from trireme_kernels.threads import COMMAND, advance, barrier, change, share, wait_while
+from trireme_kernels.threads import COMMAND, advance, barrier, change, cycles, share, wait_while
 from trireme_kernels.tile_sums import AHEAD
 
 Numbers: TypeAlias = npt.NDArray[Any]
@@ -44,7 +44,8 @@ LAYER_FIELDS = 13
 STOP, TOKENS, HIDDEN, SLOT, POSITION, TABLE, TABLE_COLS, LONGEST, ROWS = range(9)
 QKV_ROWS, ATTENDED, GATED, Q, SCALE, TOTAL = range(9, 15)
 SCRATCH, SCRATCH_BYTES = 15, 16  # memory of thread 0, and the distance to that of the next
-COMMAND_FIELDS = 17
+ALL_CYCLES, ATTENTION_CYCLES = 24, 25  # written by thread 0, on a cache line of their own: what it spent on what
+COMMAND_FIELDS = 26
 
 
 class Sizes(NamedTuple):
@@ -124,10 +125,12 @@ def work(
             return
         me = _thread(rank, threads, sync, command, n)
         batch = _batch(command, n, rank)
+        began, attended = cycles(), 0
         for i in range(layers.shape[0]):
-            _attention_half(n, layers[i], eps, cos, sin, like, batch, me)
+            attended += _attention_half(n, layers[i], eps, cos, sin, like, batch, me)
             _ffn_half(n, layers[i], eps, batch, me)
         if rank == 0:
+            command[ALL_CYCLES], command[ATTENTION_CYCLES] = cycles() - began, attended
             return
 
 
@@ -177,15 +180,19 @@ def _batch(command: I64, n: Sizes, rank: int) -> Batch:
 @inlined
 def _attention_half(
     n: Sizes, layer: I64, eps: np.float32, cos: F32, sin: F32, like: Numbers, batch: Batch, me: Thread
-) -> None:
+) -> int:
+    """Returns the cycles that this thread spent on rope, cache and attention, waiting for the others included."""
     width = n.heads * n.head_dim
     _warm(n, layer, runtime(QKV), me)
     _quantise(batch.hidden, n.hidden, layer[ATTENTION_NORM], eps, batch.x, n.matrices[2], me)
     _linear(n, layer, runtime(QKV), batch.x, batch.qkv, 32 * n.matrices[0], runtime(STORE), me)
+    began = cycles()
     _attend(n, layer, cos, sin, like, batch, me)
+    attended = cycles() - began
     _warm(n, layer, runtime(OUTPUT), me)
     _quantise(batch.attended, width, layer[ATTENTION_SUB_NORM], eps, batch.x, n.matrices[5], me)
     _linear(n, layer, runtime(OUTPUT), batch.x, batch.hidden, n.hidden, runtime(ADD), me)
+    return attended
 
 
 @inlined

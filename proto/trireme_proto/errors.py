@@ -11,6 +11,7 @@ Messages are one clear sentence for a person; they never hold a path, an address
     |   `-- ArchiveDamaged        INVALID_ARGUMENT     what is to be imported is no exported session, or was changed
     |-- SessionNotFound           NOT_FOUND            no such session, or it has expired
     |-- RequestNotFound           NOT_FOUND            there is no record of a request that is to be resumed
+    |-- TraceNotFound             NOT_FOUND            the trace of a request is not kept, or not any more
     |-- SessionBusy               FAILED_PRECONDITION  another request is running on the session
     |-- RequestSuperseded         FAILED_PRECONDITION  the session has gone on since the request was interrupted
     |-- StreamTakenOver           ABORTED              the same request was sent again; the newer call gets the answer
@@ -100,6 +101,12 @@ class RequestNotFound(TriremeError):
     """There is no record of a request that is to be resumed: it never arrived, or it is too long ago."""
 
     code, reason = StatusCode.NOT_FOUND, "REQUEST_NOT_FOUND"
+
+
+class TraceNotFound(TriremeError):
+    """The trace is not kept, or not any more, or another coordinator has it."""
+
+    code, reason = StatusCode.NOT_FOUND, "TRACE_NOT_FOUND"
 
 
 class SessionBusy(TriremeError):

@@ -59,6 +59,10 @@ class Limits:
     """KV pages that a stage has read from the page store and holds for frames to come."""
     fetch_seconds: int = 30
     """Longest time that reading pages from the page store may take."""
+    trace_spans: int = 16_384
+    """Most spans of one request's trace; what is beyond is counted in it."""
+    trace_list: int = 1000
+    """Most traces in one listing."""
     manifest_bytes: int = 16 << 20
     """Largest manifest (trireme.json) or safetensors header of a pack or checkpoint."""
     nodes_file_bytes: int = 256 << 10

@@ -49,11 +49,24 @@ def test_the_process_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch
     assert from_environment({}).slots == 7
 
 
+def test_settings_of_traces_come_from_everywhere() -> None:
+    config = from_environment({"trace_buffer_mb": 3}, {"TRIREME_TRACE_SHARE": "0.25", "TRIREME_TRACE_BUFFER_MB": "9"})
+    assert (config.trace_share, config.trace_slow_ms, config.trace_buffer_mb) == (0.25, 2000, 3)
+    with pytest.raises(ConfigurationError, match=r"^trace-share is 2\.0; it must be 0 to 1\.$"):
+        from_environment({}, {"TRIREME_TRACE_SHARE": "2"})
+    with pytest.raises(
+        ConfigurationError, match=r"^The environment variable TRIREME_TRACE_SHARE is 'x', not a number\.$"
+    ):
+        from_environment({}, {"TRIREME_TRACE_SHARE": "x"})
+    with pytest.raises(ConfigurationError, match="trace-slow-ms is -1"):
+        ServeConfig(trace_slow_ms=-1)
+
+
 @pytest.mark.parametrize("field", dataclasses.fields(ServeConfig), ids=lambda f: f.name)
 def test_every_field_can_come_from_the_environment(field: dataclasses.Field[Any]) -> None:
     texts = {"listen": "h:1", "kv_dtype": "float16", "layout": "packed", "speculation": "off", "name": "x"}
     texts |= {"durability": "required", "metrics_listen": "h:2", "log_format": "json", "log_level": "info"}
-    texts |= {"durability": "required", "reflection": "off", "jwt_algorithms": "RS256", "jwt_issuer": "https://y"}
+    texts |= {"trace_share": "0.5", "reflection": "off", "jwt_algorithms": "RS256", "jwt_issuer": "https://y"}
     text = texts.get(field.name, "true" if isinstance(field.default, bool) else "17")
     pair = {"TRIREME_TLS_CERT": "17", "TRIREME_TLS_KEY": "17"} if field.name.startswith("tls_") else {}
     if field.name.startswith("jwt_"):

@@ -12,6 +12,7 @@ from trireme_coordinator.scheduler import Finish
 from trireme_coordinator.service.generation import Generation, SessionLog
 from trireme_coordinator.service.outbox import Outbox, Piece, message
 from trireme_coordinator.store import End, RequestRecord
+from trireme_coordinator.telemetry import StepReport
 from trireme_coordinator.text import StopMatcher, TextStream
 from trireme_proto.errors import Internal, InvalidRequest, StreamTakenOver
 from trireme_proto.v1 import inference_pb2 as pb
@@ -40,6 +41,7 @@ def decode(ids: list[int]) -> str:
     return bytes(ids).decode(errors="replace")
 
 
+STEP = StepReport(())
 RECORD = RequestRecord("r", "a" * 64, 5, 7, 77)
 
 
@@ -250,15 +252,15 @@ async def test_a_newer_reader_takes_over(late: bool) -> None:
 async def test_the_trace_hears_of_each_phase() -> None:
     made = Made()
     made.generation.admitted()
-    made.generation.timed(prefill=True, tokens=2, timings=())
+    made.generation.timed(prefill=True, tokens=2, step=STEP)
     made.say("a")
-    made.generation.timed(prefill=False, tokens=1, timings=())
+    made.generation.timed(prefill=False, tokens=1, step=STEP)
     made.say("b")
     assert made.trace.told == [
-        ("admitted", ((0, 6),)),
-        ("step", "prefill", (), 2),
+        ("admitted", ((0, 6),), None),
+        ("step", "prefill", STEP, 2),
         ("first_token",),
-        ("step", "decode", (), 1),
+        ("step", "decode", STEP, 1),
     ]
 
 

@@ -54,6 +54,7 @@ def test_variables_are_settings(name: str) -> None:
 def test_the_charts_defaults_are_the_coordinators() -> None:
     config = from_environment({}, find(render(), "ConfigMap", "trireme")["data"])
     names = ("prefill_chunk", "kv_dtype", "layout", "speculation", "slots", "queue", "session_ttl", "durability")
+    names += ("trace_share", "trace_slow_ms", "trace_buffer_mb")
     assert [getattr(config, name) for name in names] == [getattr(ServeConfig(), name) for name in names]
 
 
@@ -69,12 +70,16 @@ def test_the_charts_defaults_are_the_coordinators() -> None:
         ("slots", "slots"),
         ("queue", "queue"),
         ("sessionTtl", "session_ttl"),
+        ("share", "trace_share"),
+        ("slowMs", "trace_slow_ms"),
+        ("bufferMb", "trace_buffer_mb"),
     ],
 )
 def test_what_the_schema_lets_through_the_coordinator_takes(value: str, field: str, bound: str) -> None:
     schema = chart().schema
     assert schema is not None
-    number = schema["properties"]["coordinator"]["properties"][value][bound]
+    part = "telemetry" if field.startswith("trace_") else "coordinator"
+    number = schema["properties"][part]["properties"][value][bound]
     if (value, number) not in {("stages", 0), ("threads", 0)}:  # 0: the chart computes it
         ServeConfig(**{field: number})
     if bound == "maximum" and value != "kvTokens":

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from trireme_coordinator.scheduler import Finish
+from trireme_coordinator.telemetry import StepReport
 from trireme_proto.errors import TriremeError
 from trireme_proto.v1 import stage_pb2 as pb
 
@@ -30,8 +31,8 @@ class Answer:
     def admitted(self) -> None:
         self.events.append("admitted")
 
-    def timed(self, *, prefill: bool, tokens: int, timings: Sequence[pb.StageTiming]) -> None:
-        self.timings.append(timings)
+    def timed(self, *, prefill: bool, tokens: int, step: StepReport) -> None:
+        self.timings.append(step.timings)
         if prefill:
             self.prefilled += tokens
         else:

@@ -44,7 +44,9 @@ class Epoch:
         tokens = [pb.SampledToken(slot=s.slot, position=s.position, token_id=s.token_id) for s in sampled]
         if self.chosen is not None:
             self.chosen.put_nowait(pb.StepResult(step=frame.step, tokens=tokens))
-        self.results.put_nowait(pb.StepResult(step=frame.step, tokens=tokens, timings=frame.timings))
+        self.results.put_nowait(
+            pb.StepResult(step=frame.step, tokens=tokens, timings=frame.timings, sent_ns=frame.sent_ns)
+        )
 
     async def over(self) -> Never:
         """PipelineUnavailable when the epoch ends."""

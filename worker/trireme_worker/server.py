@@ -8,6 +8,8 @@ of layers or kernels.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Never
@@ -65,7 +67,7 @@ class StageService(StageServicer):
         self._epoch.end()
         self._epoch = Epoch(request.epoch, request.next_address, request.last_address)
         await self._compute.in_order(self._stepper.begin, request.epoch, request.stage)
-        return pb.ConfigureResponse()
+        return pb.ConfigureResponse(host=socket.gethostname(), process_id=os.getpid())
 
     async def Forward(self, request_iterator: AsyncIterator[pb.Frame], context: Context) -> pb.ForwardSummary:
         """Computes frames until the sender closes the stream, the epoch ends or something is lost."""

@@ -5,6 +5,7 @@ Owns weights, KV cache and threads; decides nothing and knows nothing of frames,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from itertools import count
 
@@ -19,6 +20,7 @@ from trireme_worker.head import OutputHead
 from trireme_worker.kv_cache import KVCache, pages_for
 from trireme_worker.pack import LayerWeights, Pack, ProgressCallback
 from trireme_worker.pack.files import ignore_progress
+from trireme_worker.step_times import StepTimes
 from trireme_worker.team import Team
 
 Float = NDArray[np.float32]
@@ -54,6 +56,8 @@ class StageModel:
         report: ProgressCallback = ignore_progress,
     ) -> None:
         config = pack.config
+        self.times = StepTimes()
+        """What `forward` and `sample` spent on what; whoever calls them may put a new one here before."""
         self.config, self.layers, self.threads = config, layers, threads
         self.first, self.last = layers.start == 0, layers.stop == config.layers
         self._team = Team(threads)
@@ -100,7 +104,9 @@ class StageModel:
 
     def forward(self, batch: Batch, hidden: Float) -> Float:
         """Applies the layers to `hidden` in place and returns it; keys and values go where `reserve` made room."""
+        began = time.perf_counter_ns()
         self._program.run(hidden, self.kv.table, batch.slots(), batch.positions())
+        self.times.layers(time.perf_counter_ns() - began, self._program.attention_share)
         return hidden
 
     @property
@@ -139,9 +145,14 @@ class StageModel:
 
     def _chosen(self, wanted: Sequence[tuple[int, Row, int]], at: int, hidden: Float) -> list[Sampled]:
         ends, rows, positions = zip(*wanted[at : at + ROWS_OF_LOGITS], strict=True)
+        began = time.perf_counter_ns()
         logits = self._output().largest(hidden[list(ends)], [_logits_that_count(row) for row in rows])
         self._chunks += 1
-        return [_choose(*each) for each in zip(rows, positions, logits, strict=True)]
+        computed = time.perf_counter_ns()
+        chosen = [_choose(*each) for each in zip(rows, positions, logits, strict=True)]
+        self.times.head_ns += computed - began
+        self.times.sample_ns += time.perf_counter_ns() - computed
+        return chosen
 
     def _output(self) -> OutputHead:
         if self._head is None:

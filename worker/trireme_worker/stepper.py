@@ -20,6 +20,7 @@ from trireme_worker import frames
 from trireme_worker.batch import Batch, Restore, Sampled, Save
 from trireme_worker.page_store import PageStore
 from trireme_worker.stage import StageModel
+from trireme_worker.step_times import StepTimes
 
 
 @dataclass
@@ -67,12 +68,17 @@ class Stepper:
         `arrived_ns`: time.time_ns() when the frame came in.
         """
         started = time.time_ns()
+        times = self.model.times = StepTimes()
         sampled = self._compute(frame)
         done = time.time_ns()
         frame.timings.add(
             wire_ns=max(0, arrived_ns - frame.sent_ns),
             wait_ns=max(0, started - arrived_ns),
             compute_ns=max(0, done - started),
+            linear_ns=times.linear_ns,
+            attention_ns=times.attention_ns,
+            head_ns=times.head_ns,
+            sample_ns=times.sample_ns,
         )
         frame.sent_ns = done
         self.progress.steps += 1

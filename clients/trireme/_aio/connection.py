@@ -23,11 +23,13 @@ from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.cluster_pb2_grpc import ClusterStub
 from trireme_proto.v1.inference_pb2_grpc import InferenceStub
 from trireme_proto.v1.sessions_pb2_grpc import SessionsStub
+from trireme_proto.v1.traces_pb2_grpc import TracesStub
 
 if TYPE_CHECKING:  # these exist for the type checker alone
     from trireme_proto.v1.cluster_pb2_grpc import ClusterAsyncStub
     from trireme_proto.v1.inference_pb2_grpc import InferenceAsyncStub
     from trireme_proto.v1.sessions_pb2_grpc import SessionsAsyncStub
+    from trireme_proto.v1.traces_pb2_grpc import TracesAsyncStub
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -42,6 +44,7 @@ class Link:
     inference: InferenceAsyncStub
     sessions: SessionsAsyncStub
     cluster: ClusterAsyncStub
+    traces: TracesAsyncStub
 
 
 class Connection:
@@ -137,7 +140,7 @@ def _link(target: str, certificates: Certificates | None) -> Link:
         channel = grpc.aio.insecure_channel(target, options)
     else:
         channel = grpc.aio.secure_channel(target, channel_credentials(certificates), options)
-    return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel))
+    return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel), TracesStub(channel))
 
 
 def raise_if_own_task_goes_on() -> None:

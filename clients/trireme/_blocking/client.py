@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from trireme import _replies, _requests
+from trireme import _replies, _requests, _trace_replies
 from trireme._blocking.connection import Connection
 from trireme._blocking.stream import GenerationStream
 from trireme._security import File, security
 from trireme.cluster import NodeSpec, PlacementPreview, Status
 from trireme.profiles import Profile
 from trireme.results import Session
+from trireme.traces import RecentTraces, RequestSpans
 
 
 class Client:
@@ -73,6 +74,7 @@ class Client:
         ignore_eos: bool | None = None,
         request_id: str | None = None,
         priority: int | None = None,
+        trace_steps: bool | None = None,
         timeout: float | None = None,
     ) -> GenerationStream:
         """Continues the prompt (text, or token ids taken as they are) and returns the answer as a stream.
@@ -87,6 +89,7 @@ class Client:
         ignore_eos: go on past the model's end of text.
         request_id: the caller's name for the request in logs and traces.
         priority: 0 to 9, else 5; among one's own requests higher ones go first.
+        trace_steps: every decode step becomes a span of the request's trace.
         """
         request = _requests.generate(
             prompt,
@@ -100,6 +103,7 @@ class Client:
             ignore_eos=ignore_eos,
             request_id=request_id,
             priority=priority,
+            trace_steps=trace_steps,
         )
         return GenerationStream(self._connection, request, timeout=timeout, retries=self._retries)
 
@@ -140,6 +144,16 @@ class Client:
         request = _requests.preview_placement(nodes, prompt_tokens, context_tokens)
         reply = self._connection.unary(lambda link: link.cluster.PreviewPlacement, request, timeout)
         return _replies.placement(reply)
+
+    def traces(self, limit: int | None = None, *, timeout: float | None = None) -> RecentTraces:
+        """The last requests that the server answered, up to 1000 (else 20), and how long they took."""
+        request = _requests.list_traces(limit)
+        return _trace_replies.recent(self._connection.unary(lambda link: link.traces.ListTraces, request, timeout))
+
+    def trace(self, which: str, *, timeout: float | None = None) -> tuple[RequestSpans, ...]:
+        """Where the time of a trace's requests went; `which`: its id, or that of one request. Raises TraceNotFound."""
+        request = _requests.get_trace(which)
+        return _trace_replies.requests(self._connection.unary(lambda link: link.traces.GetTrace, request, timeout))
 
     def close(self) -> None:
         """Cancels what is under way and closes the connection."""

@@ -19,6 +19,7 @@ from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.cluster_pb2_grpc import ClusterStub
 from trireme_proto.v1.inference_pb2_grpc import InferenceStub
 from trireme_proto.v1.sessions_pb2_grpc import SessionsStub
+from trireme_proto.v1.traces_pb2_grpc import TracesStub
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -39,6 +40,7 @@ class Link:
     inference: InferenceStub
     sessions: SessionsStub
     cluster: ClusterStub
+    traces: TracesStub
 
 
 class Connection:
@@ -126,4 +128,4 @@ def _link(target: str, certificates: Certificates | None) -> Link:
         channel = grpc.insecure_channel(target, options)
     else:
         channel = grpc.secure_channel(target, channel_credentials(certificates), options)
-    return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel))
+    return Link(channel, InferenceStub(channel), SessionsStub(channel), ClusterStub(channel), TracesStub(channel))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trireme.cli import bench, chat, demo, generate, profile, sessions, status
+from trireme.cli import bench, chat, demo, generate, profile, sessions, status, trace
 from trireme.cli.lazy import LazyGroup
 from trireme.cli.secured import secured
 
@@ -22,6 +22,7 @@ app.command("generate")(secured(generate.generate))
 app.command("chat")(secured(chat.chat))
 app.command("status")(secured(status.status))
 app.command("profile")(secured(profile.profile))
+app.command("trace")(secured(trace.trace))
 app.add_typer(sessions.app, name="sessions")
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")

@@ -21,6 +21,7 @@ from trireme.cli import overhead as costs
 from trireme.cli.bench_failover import failover
 from trireme.cli.bench_plan import plan
 from trireme.cli.bench_redis import redis
+from trireme.cli.bench_tracing import tracing
 from trireme.cli.secured import secured
 from trireme_proto.errors import ConfigurationError
 from trireme_proto.limits import LIMITS
@@ -110,6 +111,7 @@ def overhead(
 
 app.command()(plan)
 app.command()(failover)
+app.command()(tracing)
 app.command()(redis)
 
 

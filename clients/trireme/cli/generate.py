@@ -24,6 +24,9 @@ def generate(
     seed: options.Seed = None,
     session: options.SessionId = None,
     stop: options.Stop = None,
+    trace_steps: Annotated[
+        bool, typer.Option("--trace-steps", help="Trace every decode step, for `trireme trace`.")
+    ] = False,
     timeout: options.Timeout = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -43,6 +46,7 @@ def generate(
             seed=seed,
             session=session,
             stop=stop or (),
+            trace_steps=trace_steps or None,
             timeout=timeout,
         ) as stream,
     ):

@@ -17,6 +17,7 @@ from trireme.testing.model import FakeModel
 from trireme.testing.requests import Reader, Remembered, content
 from trireme.testing.script import FakeCall, Script
 from trireme.testing.store import Conversation, Lease, Store
+from trireme.testing.traces import FakeTrace, FakeTraces
 from trireme_proto.errors import RequestNotFound, TriremeError
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import inference_pb2 as inference
@@ -29,13 +30,14 @@ Messages = Iterator[inference.GenerateResponse]
 class FakeInference(InferenceServicer):
     """Answers at once, unless the script holds it up."""
 
-    def __init__(self, store: Store, model: FakeModel, script: Script) -> None:
+    def __init__(self, store: Store, model: FakeModel, script: Script, traces: FakeTraces) -> None:
         self.script = script
         self.calls: list[FakeCall] = []
         self.arrival = threading.Condition()
         """Notified with each further one of `calls`."""
         self._store = store
         self._model = model
+        self._kept = traces
         self._numbers, self._traces = count(1), count(1)
 
     def Generate(self, request: inference.GenerateRequest, context: grpc.ServicerContext) -> Messages:
@@ -138,14 +140,17 @@ class FakeInference(InferenceServicer):
 
     def _answer(self, call: FakeCall, session: Conversation, remembered: Remembered, reader: Reader) -> Messages:
         request_id = next(name for name, known in session.requests.items() if known is remembered)
-        index = call.request.resume_index
+        index, trace_id = call.request.resume_index, _trace_id(call, next(self._traces))
         yield inference.GenerateResponse(
             index=index,
             session_id=session.session_id,
             request_id=request_id,
-            trace_id=_trace_id(call, next(self._traces)),
+            trace_id=trace_id,
             seed=remembered.seed,
         )
+        usage = remembered.answer[-1].usage
+        counts = usage.prompt_tokens, usage.completion_tokens
+        self._kept.add(FakeTrace(trace_id, request_id, _parent_id(call), *counts))
         yield from remembered.read(reader, index)
 
 
@@ -157,3 +162,8 @@ def _trace_id(call: FakeCall, number: int) -> str:
     """The caller's, where there is one (W3C: version-traceid-spanid-flags)."""
     parts = call.metadata.get("traceparent", "").split("-")
     return parts[1] if len(parts) == 4 else f"{number:032x}"
+
+
+def _parent_id(call: FakeCall) -> str:
+    parts = call.metadata.get("traceparent", "").split("-")
+    return parts[2] if len(parts) == 4 else ""

@@ -18,12 +18,14 @@ from trireme.testing.model import FakeModel
 from trireme.testing.script import FakeCall, Script, Step
 from trireme.testing.sessions import FakeSessions
 from trireme.testing.store import Store
+from trireme.testing.traces import FakeTraces
 from trireme_proto.errors import TriremeError
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.cluster_pb2_grpc import add_ClusterServicer_to_server
 from trireme_proto.v1.inference_pb2_grpc import add_InferenceServicer_to_server
 from trireme_proto.v1.sessions_pb2_grpc import add_SessionsServicer_to_server
+from trireme_proto.v1.traces_pb2_grpc import add_TracesServicer_to_server
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
@@ -57,7 +59,8 @@ class FakeServer:
         self._script = Script()
         self._model = model or (beside.model if beside else FakeModel())
         self._store = store = Store(clock) if beside is None else beside.store
-        self._inference = FakeInference(store, self._model, self._script)
+        self._traces = FakeTraces(self._script)
+        self._inference = FakeInference(store, self._model, self._script, self._traces)
         self._services = (FakeSessions(store, self._model, self._script), FakeCluster(store, self._model, self._script))
         self._threads = threads
         self._running: tuple[grpc.Server, ThreadPoolExecutor] | None = None
@@ -117,6 +120,7 @@ class FakeServer:
         add_InferenceServicer_to_server(self._inference, server)
         add_SessionsServicer_to_server(self._services[0], server)
         add_ClusterServicer_to_server(self._services[1], server)
+        add_TracesServicer_to_server(self._traces, server)
         self.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         self._running = (server, executor)

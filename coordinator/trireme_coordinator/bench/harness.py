@@ -16,9 +16,9 @@ from trireme_coordinator.engine import Engine
 from trireme_coordinator.placement import partition
 from trireme_coordinator.scheduler import Finish, SamplingParams, SchedulerConfig, Sequence
 from trireme_coordinator.simulation import StageTimes
+from trireme_coordinator.telemetry import StepReport
 from trireme_proto.errors import TriremeError
 from trireme_proto.load import Arrival, Record
-from trireme_proto.v1 import stage_pb2 as pb
 from trireme_proto.v1.stage_pb2_grpc import add_StageServicer_to_server
 from trireme_worker.link import SERVER_OPTIONS
 from trireme_worker.pack import ModelConfig
@@ -120,7 +120,7 @@ class Recorder:
     def admitted(self) -> None:
         """Nothing to note."""
 
-    def timed(self, *, prefill: bool, tokens: int, timings: Items[pb.StageTiming]) -> None:
+    def timed(self, *, prefill: bool, tokens: int, step: StepReport) -> None:
         """Nothing to note."""
 
     def token(self, token_id: int) -> Finish | None:  # noqa: ARG002

@@ -23,9 +23,9 @@ from trireme_coordinator.config import ServeConfig, split_address
 from trireme_coordinator.engine import Engine
 from trireme_coordinator.scheduler import Finish, SamplingParams
 from trireme_coordinator.scheduler import Sequence as Request
+from trireme_coordinator.telemetry import StepReport
 from trireme_proto.errors import PipelineUnavailable, TriremeError
 from trireme_proto.load import nearest_rank
-from trireme_proto.v1 import stage_pb2 as pb
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _ROUND_SECONDS = 120.0
@@ -100,7 +100,7 @@ class _Stream:
         """Its prompt comes next."""
         self._look()
 
-    def timed(self, *, prefill: bool, tokens: int, timings: Sequence[pb.StageTiming]) -> None:
+    def timed(self, *, prefill: bool, tokens: int, step: StepReport) -> None:
         """Nothing to note."""
 
     def token(self, token_id: int) -> Finish | None:

@@ -16,6 +16,7 @@ from trireme_coordinator.commands import metrics_options
 from trireme_coordinator.config import ServeConfig, from_environment
 from trireme_coordinator.options import with_options
 from trireme_coordinator.tls_options import TlsOptions
+from trireme_coordinator.trace_settings import TraceSettings
 from trireme_worker.logs import setup_logs
 
 log = logging.getLogger("trireme")
@@ -23,6 +24,7 @@ log = logging.getLogger("trireme")
 
 @with_options("TLS", TlsOptions)
 @with_options("API keys and tokens", KeysOptions)
+@with_options("Traces", TraceSettings)
 def serve(
     pack: Annotated[
         str | None, typer.Argument(help="Folder or URL of the model pack. Default: the bundled model.")

@@ -24,7 +24,7 @@ from trireme_coordinator.service.door import Door
 from trireme_coordinator.service.profiling import Profiler
 from trireme_coordinator.store import SessionWriter
 from trireme_coordinator.telemetry import Telemetry
-from trireme_coordinator.telemetry.setup import product_version, resource
+from trireme_coordinator.telemetry.naming import product_version, resource
 from trireme_worker.pack import Pack
 
 
@@ -99,6 +99,7 @@ def _sources(
         model=what.pack.config.name,
         version=product_version(),
         pack_sha256=what.pack.sha256,
+        dropped_spans=lambda: what.telemetry.counts().lost,
         others=others,
     )
 

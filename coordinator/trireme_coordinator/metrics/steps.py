@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from trireme_coordinator.metrics.values import HOP_BOUNDS, Bounded, Histogram
 from trireme_coordinator.scheduler import Batch, Sequence
-from trireme_coordinator.telemetry.stages import MOST_STAGES, Timing
+from trireme_coordinator.telemetry.steps import MOST_STAGES, Timing
 from trireme_proto.limits import LIMITS
 
 _DEFAULT_TENANT = "default"

@@ -47,13 +47,14 @@ class Admission:
         sequence.arrival = self._arrivals
         self.waiting.add(sequence, sequence.arrival)
 
-    def admit(self) -> None:
-        """Whose turn it is comes first, as long as that one fits."""
+    def admit(self, now_ns: int = 0) -> None:
+        """Whose turn it is comes first, as long as that one fits. `now_ns`: noted for those who are given a place."""
         while (first := self.waiting.first()) is not None and self._place(first):
             self.shares.chosen(first.tenant)
             self.shares.charge(first.tenant, first.pending)
             self.waiting.remove(first)
             self.running[first] = None
+            first.placed_ns = now_ns
             self._priorities[first.priority] += 1
             if not self._restoring.want(first):
                 self._lanes.move(first)

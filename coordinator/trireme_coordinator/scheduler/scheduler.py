@@ -71,7 +71,7 @@ class Scheduler:
         """
         if len(self._under_way) > self.config.stages:
             return None
-        self._admission.admit()
+        self._admission.admit(now_ns or 0)
         if now_ns is not None and self.wait_ns(now_ns):
             return None
         rows = self._rows.decode(self._decode_batches)

@@ -48,6 +48,8 @@ class Restored:
     """Read by all stages together."""
     seconds: float
     """From the question to the answer."""
+    reading_s: float = 0.0
+    """Of these, reading what was found."""
 
 
 @dataclass(eq=False, slots=True)
@@ -91,6 +93,8 @@ class Sequence:
     """Pages that the stages have been told to keep in the page store, or that came from there."""
     restored: Restored | None = field(default=None, init=False)
     """How its last admission found its pages; None where it did not look for any."""
+    placed_ns: int = field(default=0, init=False)
+    """When it was given a slot, by the clock that `schedule` is told; the last time."""
     setbacks: int = field(default=0, init=False)
     """Times that it had to start over since its last token."""
     trace_id: str = field(default="", init=False)

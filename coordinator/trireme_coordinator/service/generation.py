@@ -11,20 +11,27 @@ from dataclasses import replace
 from trireme_coordinator.scheduler import Finish
 from trireme_coordinator.service.outbox import Outbox
 from trireme_coordinator.store import End, RequestRecord, SessionWriter
-from trireme_coordinator.telemetry import Layers, RequestTrace
+from trireme_coordinator.telemetry import Layers, Lookup, RequestTrace, StepReport
 from trireme_proto.errors import StreamTakenOver, TriremeError
-from trireme_proto.v1 import stage_pb2
 
 
 class Generation:
     """Listens to the engine for one request. The answer goes to one reader at a time, the last one attached."""
 
     def __init__(
-        self, outbox: Outbox, trace: RequestTrace, log: SessionLog, layers: Layers, recalled: Sequence[int] = ()
+        self,
+        outbox: Outbox,
+        trace: RequestTrace,
+        log: SessionLog,
+        layers: Layers,
+        recalled: Sequence[int] = (),
+        looking: Callable[[], Lookup | None] = lambda: None,
     ) -> None:
-        """`recalled`: tokens of the answer that the session and the outbox have already."""
+        """`recalled`: tokens of the answer that the session and the outbox have already. `looking`: how the keys and
+        values of its beginning were found, where that is new.
+        """
         self._outbox, self._trace, self._log, self._layers = outbox, trace, log, layers
-        self._tokens = list(recalled)
+        self._tokens, self._looking = list(recalled), looking
         self._reason: Finish | None = None
         self._error: TriremeError | None = None
         self._started = False
@@ -57,11 +64,13 @@ class Generation:
 
     def admitted(self) -> None:
         """The first micro-batch with this request is on its way."""
-        self._trace.admitted(self._layers)
+        self._trace.admitted(self._layers, self._looking())
 
-    def timed(self, *, prefill: bool, tokens: int, timings: Sequence[stage_pb2.StageTiming]) -> None:
+    def timed(self, *, prefill: bool, tokens: int, step: StepReport) -> None:
         """A step with `tokens` tokens of this request has passed all stages."""
-        self._trace.step("prefill" if prefill else "decode", timings, tokens)
+        if prefill and (lookup := self._looking()) is not None:
+            self._trace.looked_up(step, lookup)
+        self._trace.step("prefill" if prefill else "decode", step, tokens)
 
     def token(self, token_id: int) -> Finish | None:
         """A token of the answer; STOP where a stop text came up with it."""
@@ -74,6 +83,7 @@ class Generation:
 
     def finished(self, reason: Finish) -> None:
         """The answer is complete. What is left of its text may still hold a stop text."""
+        self._trace.complete()
         self._reason = self._outbox.finished(reason)
         self._log.finish(self._reason, len(self._tokens))
 

@@ -46,6 +46,7 @@ class InferenceService(InferenceServicer):
         layers: Layers,
     ) -> None:
         self._codec, self._gate, self._telemetry, self._bounds, self._model = codec, sessions, telemetry, bounds, model
+        self._recoveries = engine.recoveries
         self._opening = Opening(engine, codec, sessions, bounds, eos_token_ids, layers)
 
     @answered
@@ -53,7 +54,13 @@ class InferenceService(InferenceServicer):
         """See the service's definition in inference.proto."""
         asked = requests.read(request, self._bounds)
         trace = self._telemetry.request(
-            context.invocation_metadata() or (), model=self._model, request_id=asked.request_id, sampling=asked.sampling
+            context.invocation_metadata() or (),
+            model=self._model,
+            request_id=asked.request_id,
+            sampling=asked.sampling,
+            max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
+            every_step=request.trace_steps,
+            recoveries=self._recoveries,
         )
         caller = current()
         caller.trace_id = trace.trace_id
@@ -100,8 +107,6 @@ class InferenceService(InferenceServicer):
         usage = reader.usage()
         if reader.sequence is not None:
             trace.guessed(reader.sequence.drafted, reader.sequence.accepted)
-            if (looked := reader.sequence.restored) is not None:
-                trace.restored(looked.found, looked.pages, looked.bytes, looked.seconds)
         trace.finish(
             reason.value,
             prompt_tokens=usage.prompt_tokens,

@@ -18,6 +18,7 @@ from trireme_coordinator.engine import Engine
 from trireme_coordinator.scheduler import Finish, Sequence
 from trireme_coordinator.service import requests
 from trireme_coordinator.service.generation import Generation, SessionLog
+from trireme_coordinator.service.looking import Looking
 from trireme_coordinator.service.outbox import Outbox, beyond
 from trireme_coordinator.service.runs import Reader, Run, usage
 from trireme_coordinator.service.sessions import SessionGate
@@ -203,7 +204,8 @@ class Opening:
         outbox = self._outbox(tokens[: record.answer_start], call)
         stopped = bool(answered) and await asyncio.to_thread(outbox.tokens, answered)
         log = SessionLog(self.gate.writer, session_id, len(tokens))
-        generation = Generation(outbox, call.trace, log, self.layers, answered)
+        looking = Looking(sequence, self.engine.clock).news
+        generation = Generation(outbox, call.trace, log, self.layers, answered, looking)
         run = Run(session_id, record, sequence, generation, log, self.engine, self.gate.release)
         log.cached, log.on_close = run.cached, lambda: self.gate.owner.leave(session_id)
         reader = run.read_by(outbox, call.index)

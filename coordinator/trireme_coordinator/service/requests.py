@@ -54,7 +54,7 @@ def content(request: pb.GenerateRequest) -> str:
     """
     bare = pb.GenerateRequest()
     bare.CopyFrom(request)
-    for name in ("session_id", "request_id", "resume_index"):
+    for name in ("session_id", "request_id", "resume_index", "trace_steps"):
         bare.ClearField(name)
     bare.sampling.ClearField("seed")
     if not bare.sampling.ByteSize():

@@ -84,3 +84,15 @@ sleep_on: Callable[[I32, int, int], None] = inner(_futex_sleep if FUTEX else _no
 """Sleep while sync[word] is `value`, until it is woken; may return early."""
 wake_all: Callable[[I32, int, int], None] = inner(_futex_wake if FUTEX else _no_futex)
 """Wake every thread that sleeps on sync[word]; the last argument is not used."""
+
+
+def _cycles(e: Emitter) -> Any:
+    """Of the time stamp counter; elsewhere reading one may be forbidden to programs."""
+    if platform.machine() == "x86_64":
+        return e.call("llvm.readcyclecounter", ir.IntType(64))
+    return ir.IntType(64)(0)
+
+
+@op(_cycles)
+def cycles() -> int:
+    """A counter of this CPU that grows evenly; always 0 where there is none. About 20 of its ticks to read."""

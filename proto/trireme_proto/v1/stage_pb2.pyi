@@ -61,14 +61,24 @@ Global___ConfigureRequest: _TypeAlias = ConfigureRequest  # noqa: Y015
 
 @_typing.final
 class ConfigureResponse(_message.Message):
+    """Which process the stage is, for those who read traces."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    HOST_FIELD_NUMBER: _builtins.int
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Of the machine."""
+    process_id: _builtins.int
     def __init__(
         self,
+        *,
+        host: _builtins.str = ...,
+        process_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "process_id", b"process_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -353,21 +363,39 @@ class StageTiming(_message.Message):
     WIRE_NS_FIELD_NUMBER: _builtins.int
     WAIT_NS_FIELD_NUMBER: _builtins.int
     COMPUTE_NS_FIELD_NUMBER: _builtins.int
+    LINEAR_NS_FIELD_NUMBER: _builtins.int
+    ATTENTION_NS_FIELD_NUMBER: _builtins.int
+    HEAD_NS_FIELD_NUMBER: _builtins.int
+    SAMPLE_NS_FIELD_NUMBER: _builtins.int
     wire_ns: _builtins.int
     """From the sender's `sent_ns` to arrival. Across machines it contains the difference of their clocks."""
     wait_ns: _builtins.int
     """Between arrival and the start of the computation."""
     compute_ns: _builtins.int
+    linear_ns: _builtins.int
+    """What the computation consists of, as far as it is measured; checks, copies and checksums are not in any of them. 0: not
+    measured. Products with the layers' weights, norms included.
+    """
+    attention_ns: _builtins.int
+    """Attention over the KV cache, rotation and writing to the cache included."""
+    head_ns: _builtins.int
+    """Last stage: the output head."""
+    sample_ns: _builtins.int
+    """Last stage: drawing tokens."""
     def __init__(
         self,
         *,
         wire_ns: _builtins.int = ...,
         wait_ns: _builtins.int = ...,
         compute_ns: _builtins.int = ...,
+        linear_ns: _builtins.int = ...,
+        attention_ns: _builtins.int = ...,
+        head_ns: _builtins.int = ...,
+        sample_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_ns", b"compute_ns", "wait_ns", b"wait_ns", "wire_ns", b"wire_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_ns", b"attention_ns", "compute_ns", b"compute_ns", "head_ns", b"head_ns", "linear_ns", b"linear_ns", "sample_ns", b"sample_ns", "wait_ns", b"wait_ns", "wire_ns", b"wire_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,7 +427,10 @@ class StepResult(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    SENT_NS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
+    sent_ns: _builtins.int
+    """time.time_ns() of the last stage when it was done with the step."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___SampledToken]:
         """1 + `drafts` for each row that asked for sampling, in the order of the rows and of their positions."""
@@ -414,10 +445,11 @@ class StepResult(_message.Message):
         step: _builtins.int = ...,
         tokens: _abc.Iterable[Global___SampledToken] | None = ...,
         timings: _abc.Iterable[Global___StageTiming] | None = ...,
+        sent_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sent_ns", b"sent_ns", "step", b"step", "timings", b"timings", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from trireme_coordinator.telemetry import RequestTrace, Telemetry
+from trireme_coordinator.telemetry import RequestTrace, StepReport, Telemetry
+from trireme_coordinator.telemetry.delivery import Counts, Delivery
+from trireme_coordinator.trace_settings import TraceSettings
 
 MS = 1_000_000
 START = 1_700_000_000 * 1000 * MS
@@ -32,6 +33,30 @@ class Timing:
     wire_ns: int
     wait_ns: int
     compute_ns: int
+    linear_ns: int = 0
+    attention_ns: int = 0
+    head_ns: int = 0
+    sample_ns: int = 0
+
+
+def step(timings, **more) -> StepReport:
+    return StepReport(timings, **more)
+
+
+class AtOnce(Delivery):
+    """Delivers nothing later than now."""
+
+    def __init__(self, exporter: InMemorySpanExporter) -> None:
+        self._memory = exporter
+
+    def offer(self, spans) -> None:
+        self._memory.export(spans)
+
+    def counts(self) -> Counts:
+        return Counts(len(self._memory.get_finished_spans()))
+
+    def close(self) -> None:
+        """Nothing waits."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +68,11 @@ class Sampling:
 
 
 class Recording:
-    def __init__(self) -> None:
+    def __init__(self, settings: TraceSettings | None = None) -> None:
         self.clock = FakeClock()
         self.exporter = InMemorySpanExporter()
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.telemetry = Telemetry(provider, clock=self.clock)
+        settings = settings or TraceSettings(trace_share=1.0)
+        self.telemetry = Telemetry(settings, AtOnce(self.exporter), clock=self.clock)
 
     def request(self, metadata=(), **more) -> RequestTrace:
         return self.telemetry.request(metadata, **({"model": "tiny", "request_id": "r1"} | more))
@@ -84,11 +108,12 @@ def whole_request(recording: Recording, **more) -> RequestTrace:
     chunk = [Timing(1 * MS, 2 * MS, 3 * MS), Timing(1 * MS, 0, 4 * MS)]  # 11 ms in all
     for tokens in (7, 2):
         clock.advance(15)
-        trace.step("prefill", chunk, tokens)
+        trace.step("prefill", step(chunk, round_ns=11 * MS), tokens)
     trace.first_token()
     for _ in range(3):
         clock.advance(5)
-        trace.step("decode", [Timing(MS // 2, 0, 2 * MS), Timing(MS // 2, MS, MS)], 1)
+        trace.step("decode", step([Timing(MS // 2, 0, 2 * MS), Timing(MS // 2, MS, MS)]), 1)
+    trace.complete()
     clock.advance(1)
     trace.finish("length", prompt_tokens=12, completion_tokens=4, cached_tokens=3)
     return trace

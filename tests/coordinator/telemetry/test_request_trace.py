@@ -7,9 +7,10 @@ import asyncio
 import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.trace import SpanKind, StatusCode
-from tests.coordinator.telemetry.recording import MS, Recording, Sampling, Timing, whole_request
+from tests.coordinator.telemetry.recording import MS, Recording, Sampling, Timing, step, whole_request
 
-from trireme_coordinator.telemetry import names
+from trireme_coordinator.telemetry import Lookup, names
+from trireme_coordinator.telemetry.step_log import BUCKETS_MS
 from trireme_proto.errors import Cancelled, DeadlineExceeded, Internal, InvalidRequest, Overloaded, PipelineUnavailable
 from trireme_proto.v1.stage_pb2 import StageTiming
 
@@ -25,14 +26,17 @@ def test_a_request_leaves_this_tree_with_these_times(recording):
     trace = whole_request(recording)
     assert recording.times() == {
         "generate": (0, 59),
-        "generate/tokenize": (0, 2),
+        "generate/admit": (0, 3),
+        "generate/admit/tokenize": (0, 2),
         "generate/queue": (3, 13),
         "generate/prefill": (13, 43),
+        "generate/prefill/chunk": (32, 43),  # the second one
         "generate/prefill/stage 0": (17, 38),  # 28 - 11 to 43 - 5
         "generate/prefill/stage 1": (23, 43),
-        "generate/decode": (43, 59),
+        "generate/decode": (43, 58),
         "generate/decode/stage 0": (43, 55.5),
         "generate/decode/stage 1": (45.5, 58),
+        "generate/deliver": (58, 59),
     }
     assert {f"{span.context.trace_id:032x}" for span in recording.spans.values()} == {trace.trace_id}
 
@@ -58,6 +62,7 @@ def test_the_request_span_says_what_was_asked_in_the_words_of_the_conventions(re
         "gen_ai.usage.output_tokens": 4,
         "gen_ai.usage.cache_read.input_tokens": 3,
         "gen_ai.response.time_to_first_chunk": 0.043,
+        "trireme.recoveries": 0,
     }
 
 
@@ -69,26 +74,40 @@ def test_guesses_are_said_where_there_were_any(recording):
         trace.guessed(1, 1)  # too late
         found = dict(recording.spans["generate"].attributes)
         expected = {"trireme.drafted_tokens": 7, "trireme.accepted_tokens": 5} if drafted else {}
-        assert {name: value for name, value in found.items() if name.startswith("trireme.")} == expected
+        assert {name: value for name, value in found.items() if name.endswith("ed_tokens")} == expected
 
 
 def test_what_came_of_looking_for_pages_is_said(recording):
     trace = recording.request()
-    trace.restored(8, 6, 12345, 0.25)
+    trace.queued()
+    recording.clock.advance(300)
+    trace.admitted(lookup=Lookup(260 * MS, 32, True, 8, 6, 12345, 0.25, 0.2))
     trace.finish("eos", prompt_tokens=1, completion_tokens=1)
-    trace.restored(1, 1, 1, 1.0)  # too late
     found = dict(recording.spans["generate"].attributes)
-    assert {name: value for name, value in found.items() if name.startswith("trireme.")} == {
+    assert {name: value for name, value in found.items() if name.startswith(("trireme.store", "trireme.restore"))} == {
         "trireme.stored_pages": 8,
         "trireme.restored_pages": 6,
         "trireme.restored_bytes": 12345,
         "trireme.restore_ms": 250.0,
     }
+    times = recording.times()
+    assert times["generate/queue/prefix lookup"] == (40, 90)
+    assert times["generate/queue/kv restore"] == (90, 290)
+    assert recording.spans["generate/queue/prefix lookup"].attributes["gen_ai.usage.cache_read.input_tokens"] == 32
+    assert dict(recording.spans["generate/queue/kv restore"].attributes) == {
+        "trireme.restored_pages": 6,
+        "trireme.restored_bytes": 12345,
+    }
 
 
 def test_each_stage_says_where_its_time_went(recording):
     whole_request(recording)
-    assert dict(recording.spans["generate/prefill"].attributes) == {"trireme.frames": 2, "trireme.tokens": 9}
+    assert dict(recording.spans["generate/prefill"].attributes) == {
+        "trireme.frames": 2,
+        "trireme.tokens": 9,
+        "trireme.coordinator_ms": 8.0,  # 13 to 17, 28 to 32
+        "trireme.longest_pause_ms": 15.0,
+    }
     assert dict(recording.spans["generate/prefill/stage 0"].attributes) == {
         "trireme.stage": 0,
         "trireme.first_layer": 0,
@@ -98,6 +117,11 @@ def test_each_stage_says_where_its_time_went(recording):
         "trireme.wire_ms": 2.0,
         "trireme.wait_ms": 4.0,
         "trireme.compute_ms": 6.0,
+        "trireme.ahead_ms": 0.0,
+        "trireme.histogram.bounds_ms": BUCKETS_MS,
+        "trireme.histogram.steps": (0,) * 6 + (2,) + (0,) * 9,
+        "trireme.slowest_ms": 6.0,
+        "trireme.slowest_step": 0,
     }
     decode = recording.spans["generate/decode/stage 1"].attributes
     assert (decode["trireme.frames"], decode["trireme.tokens"]) == (3, 3)
@@ -110,7 +134,7 @@ def test_timings_of_the_wire_format_are_taken_as_they_are(recording):
     trace.queued()
     trace.admitted()
     recording.clock.advance(10)
-    trace.step("prefill", [StageTiming(wire_ns=MS, wait_ns=MS, compute_ns=MS)] * 2, 5)
+    trace.step("prefill", step([StageTiming(wire_ns=MS, wait_ns=MS, compute_ns=MS)] * 2), 5)
     trace.finish("eos", prompt_tokens=5, completion_tokens=0)
     assert recording.spans["generate/prefill/stage 1"].attributes["trireme.compute_ms"] == 1.0
     assert "trireme.first_layer" not in recording.spans["generate/prefill/stage 1"].attributes
@@ -121,7 +145,7 @@ def test_clocks_that_differ_between_machines_do_not_bend_the_tree(recording):
     trace.queued()
     trace.admitted()
     recording.clock.advance(10)
-    trace.step("prefill", [Timing(10**15, 0, 1), Timing(2**63, 0, 1)], 1)
+    trace.step("prefill", step([Timing(10**15, 0, 1), Timing(2**63, 0, 1)], sent_ns=2**63, round_ns=MS), 1)
     trace.first_token()
     trace.finish("eos", prompt_tokens=1, completion_tokens=1)
     for path, (start, end) in recording.times().items():
@@ -129,23 +153,28 @@ def test_clocks_that_differ_between_machines_do_not_bend_the_tree(recording):
     encode_spans(recording.exporter.get_finished_spans())
 
 
-def test_a_prefill_in_the_middle_of_an_answer_is_counted(recording):
+def test_a_prefill_in_the_middle_of_an_answer_is_told_apart(recording):
     trace = recording.request()
     trace.queued()
     trace.admitted()
-    trace.step("prefill", [Timing(1, 1, 1)], 20)
+    one = [Timing(MS, MS, MS)]
+    trace.step("prefill", step(one), 20)
     trace.first_token()
-    trace.step("decode", [Timing(1, 1, 1)], 1)
-    trace.admitted()  # the stages were rebuilt, and all is computed again
-    trace.step("prefill", [Timing(1, 1, 1)], 21)
-    trace.step("decode", [Timing(1, 1, 1)], 1)
+    recording.clock.advance(3)
+    trace.step("decode", step(one), 1)
+    trace.admitted()  # it made way for another one, and all is computed again
+    recording.clock.advance(50)
+    trace.step("prefill", step(one, round_ns=10 * MS), 21)
+    recording.clock.advance(3)
+    trace.step("decode", step(one), 1)
     trace.finish("eos", prompt_tokens=20, completion_tokens=2)
-    spans = recording.spans
-    assert set(spans) >= {"generate/prefill", "generate/decode"}
-    assert len(recording.exporter.get_finished_spans()) == 7
+    spans, times = recording.spans, recording.times()
     assert "trireme.recomputed_tokens" not in spans["generate/prefill"].attributes
-    assert spans["generate/decode"].attributes["trireme.recomputed_tokens"] == 21
-    assert spans["generate/decode"].attributes["trireme.tokens"] == 23
+    decode = spans["generate/decode"].attributes
+    assert (decode["trireme.recomputed_tokens"], decode["trireme.tokens"], decode["trireme.frames"]) == (21, 2, 2)
+    assert decode["trireme.coordinator_ms"] == 0
+    assert times["generate/decode/recompute"] == times["generate/decode/recompute/chunk"] == (43, 53)
+    assert spans["generate/decode/recompute/stage 0"].attributes["trireme.tokens"] == 21
 
 
 def test_requests_at_the_same_time_keep_apart(recording):
@@ -159,9 +188,11 @@ def test_requests_at_the_same_time_keep_apart(recording):
     finished = recording.exporter.get_finished_spans()
     roots = {span.context.span_id: span for span in finished if span.name == "generate"}
     assert len({trace.trace_id for trace in traces}) == len(roots) == 3
+    everybody = {span.context.span_id: span for span in finished}
+    assert len(everybody) == len(finished) == 18
     for span in finished:
         if span.parent is not None:
-            assert roots[span.parent.span_id].context.trace_id == span.context.trace_id
+            assert everybody[span.parent.span_id].context.trace_id == span.context.trace_id
 
 
 def test_the_callers_trace_goes_on(recording):
@@ -224,7 +255,8 @@ def test_a_failure_ends_every_span_and_says_its_kind(recording, error, kind, cod
     assert span.attributes[names.GRPC_STATUS] == code
     assert (span.status.status_code is StatusCode.ERROR) is is_fault
     assert span.events == ()
-    assert recording.times() == {"generate": (0, 4), "generate/tokenize": (0, 0), "generate/queue": (0, 4)}
+    times = {"generate": (0, 4), "generate/admit": (0, 0), "generate/admit/tokenize": (0, 0), "generate/queue": (0, 4)}
+    assert recording.times() == times
 
 
 def test_only_the_first_end_counts(recording, caplog):
@@ -235,8 +267,9 @@ def test_only_the_first_end_counts(recording, caplog):
     trace.tokenized()
     trace.queued()
     trace.admitted()
-    trace.step("decode", [Timing(1, 1, 1)], 1)
+    trace.step("decode", step([Timing(1, 1, 1)]), 1)
     trace.first_token()
+    trace.complete()
     assert len(recording.exporter.get_finished_spans()) == before
     assert names.ERROR_TYPE not in recording.spans["generate"].attributes
     assert caplog.records == []
@@ -255,9 +288,9 @@ def test_the_number_of_stage_spans_is_bounded(recording):
     trace = recording.request()
     trace.queued()
     trace.admitted()
-    trace.step("prefill", [Timing(1, 1, 1)] * 5000, 1)
+    trace.step("prefill", step([Timing(1, 1, 1)] * 5000), 1)
     trace.finish("eos", prompt_tokens=1, completion_tokens=1)
-    assert len(recording.exporter.get_finished_spans()) == 1024 + 4
+    assert len([span for span in recording.exporter.get_finished_spans() if span.name.startswith("stage")]) == 1024
 
 
 CANARY = "canary-4711"
