@@ -20,6 +20,8 @@ RANGES = {
     "kv_store_gb": (0, LIMITS.page_store_gigabytes),
     "slots": (1, LIMITS.frame_rows),
     "queue": (1, LIMITS.concurrent_calls),
+    "trace_slow_ms": (0, 24 * 3600 * 1000),
+    "trace_buffer_mb": (0, 4096),
     "session_ttl": (1, LIMITS.session_ttl_seconds),
     "drain_seconds": (0, 24 * 3600),
     "jwt_leeway": (0, 300),
