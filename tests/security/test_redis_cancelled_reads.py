@@ -19,8 +19,8 @@ READS = 10_000
 AT_ONCE = 50
 SESSIONS = 20
 TURNS = 20
-"""Most turns of the event loop after which a read is cancelled: about as many as a read takes. Not a time: on a busy machine all
-reads would be through by then.
+"""Most turns of the event loop after which a read is cancelled: about as many as a read takes. Not a time: on a busy
+machine all reads would be through by then.
 """
 
 
