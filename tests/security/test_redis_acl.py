@@ -21,7 +21,7 @@ from trireme_worker.page_redis import RedisPages, StoreSettings, shared_secret
 REFUSED = (
     *("EVAL return(1) 0", "EVALSHA 0 0", "SCRIPT LOAD return(1)", "FUNCTION LIST", "FCALL f 0", "FLUSHALL", "FLUSHDB"),
     *("KEYS *", "SCAN 0", "RANDOMKEY", "CONFIG GET *", "CONFIG SET dir /", "SHUTDOWN", "SAVE", "ACL LIST"),
-    *("MODULE LIST", "MONITOR", "CLIENT LIST", "INFO", "SLAVEOF localhost 1", "REPLICAOF localhost 1"),
+    *("MODULE LIST", "MONITOR", "CLIENT LIST", "SLAVEOF localhost 1", "REPLICAOF localhost 1"),
     *("PUBLISH trireme:x y", "SUBSCRIBE trireme:x", "RENAME trireme:a b", "DUMP trireme:a"),
     *("MIGRATE h 1 trireme:a 0 1", "OBJECT HELP"),
 )

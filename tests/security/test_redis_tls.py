@@ -36,7 +36,11 @@ def url(folder: Path) -> Iterator[str]:
 
 async def stores(url: str) -> bool:
     """Whether a session, a lease and the secret of the page store can be kept there."""
-    store, lease = RedisRequestStore(url, MODEL), RedisLease(url, "tls", "me")
+    # long limits: a handshake between threads of a busy machine may take its time
+    store, lease = (
+        RedisRequestStore(url, MODEL, timeout_seconds=20.0),
+        RedisLease(url, "tls", "me", timeout_seconds=20.0),
+    )
     try:
         if not await store.ping():
             with pytest.raises(StartupError):
