@@ -55,8 +55,8 @@ class Watch:
         others = [i for i in range(len(self._stubs)) if known is None or i != known.stage]
         answers = await asyncio.gather(*(self._ask(i) for i in others))
         losses = [answer for answer in (known, *answers) if isinstance(answer, StageLoss)]
-        if losses:
-            raise StageLost(losses)
+        if losses:  # a stage that is lost is reason enough for frames not to arrive
+            raise StageLost([loss for loss in losses if loss.cause is not Cause.CUT] or losses)
         return [answer.epoch for answer in answers if isinstance(answer, pb.PulseResponse)]
 
     async def _one(self, stage: int) -> StageLoss:
