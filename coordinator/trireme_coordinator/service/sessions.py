@@ -12,7 +12,8 @@ from trireme_coordinator.store.records import new_record, utc_now
 from trireme_coordinator.store.requests import Birth
 from trireme_proto.errors import LeaseLost, SessionBusy, SessionNotFound, SessionStoreUnavailable
 
-_SETTLE_SECONDS = 1.0
+_SETTLE_SECONDS = 10.0
+"""How long the end of an answer waits for a store that is slow, not away: the coordinator may die right after it."""
 _FLUSH_SECONDS = 2.0
 """How long a caller waits for a store that is away, before it is told so."""
 

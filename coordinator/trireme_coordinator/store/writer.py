@@ -34,6 +34,8 @@ _SESSION_BYTES = 512
 """What a session in the backlog costs beside its tokens, about."""
 _FAILURES = 4096
 """Most sessions of which a failure is remembered until somebody flushes, or a loss until the store knows it."""
+_LOOK_SECONDS = 0.25
+"""Between two looks at whether the store is away, while somebody waits for it."""
 
 
 @dataclass(slots=True)
@@ -147,14 +149,20 @@ class SessionWriter:
             raise _not_stored()
 
     async def settled(self, session_id: str, seconds: float) -> bool:
-        """Whether all that was put so far is stored within so many seconds; at once where the store is away. Leaves a
-        failure to be told by `flush`.
+        """Whether all that was put so far is stored within so many seconds; no sooner or later than the store is found
+        to be away. Leaves a failure to be told by `flush`.
         """
         if session_id in self._failures or session_id in self._cut:
             return False
         if self._away and session_id in self._backlogs:
             return False
         try:
+            while seconds > _LOOK_SECONDS:
+                if await self._in_time(session_id, _LOOK_SECONDS):
+                    return True
+                if self._away:
+                    return False
+                seconds -= _LOOK_SECONDS
             return await self._in_time(session_id, seconds)
         except TriremeError as error:
             if not isinstance(error, SessionStoreUnavailable) or session_id not in self._backlogs:

@@ -323,6 +323,31 @@ async def test_settled_does_not_wait_for_a_store_that_is_away(store) -> None:
         await writer.close()
 
 
+async def test_settled_gives_up_when_the_store_is_found_to_be_away() -> None:
+    store, asked, go = SlowStore(), asyncio.Event(), asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        await asyncio.Event().wait()
+
+    async def fail(*_: object) -> None:
+        asked.set()
+        await go.wait()
+        raise SessionStoreUnavailable("Away.")
+
+    writer = SessionWriter(store, flush_seconds=0.01, sleep=sleep)
+    record = await store.create()
+    store.append = fail
+    writer.put(record.session_id, 0, [1])
+    await asked.wait()
+    waiting = asyncio.ensure_future(writer.settled(record.session_id, 3600))
+    await asyncio.sleep(0)  # it waits
+    go.set()
+    async with asyncio.timeout(60):
+        assert not await waiting
+    with pytest.raises(SessionStoreUnavailable):
+        await writer.close()
+
+
 async def test_a_session_that_could_not_be_made_is_made_with_its_first_tokens(backend) -> None:
     store, other = backend.store(), backend.store()
     record = new_record("f" * 32, MODEL, backend.clock.now, 77)
