@@ -14,6 +14,7 @@ import grpc
 
 from trireme import _retry, _trace, _transport
 from trireme._addresses import Addresses
+from trireme._lengths import SessionLengths
 from trireme._question import Question
 from trireme_proto.errors import Cancelled
 from trireme_proto.v1 import inference_pb2 as inference
@@ -47,6 +48,7 @@ class Connection:
     def __init__(self, target: str | Sequence[str] | None, timeout: float | None, patience: float) -> None:
         self.addresses = Addresses(_transport.resolve(target))
         self.timeout, self.patience = timeout, patience
+        self.lengths = SessionLengths()
         self._open = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._links: list[Link] = []

@@ -11,6 +11,7 @@ import grpc
 
 from trireme import _retry, _trace, _transport
 from trireme._addresses import Addresses
+from trireme._lengths import SessionLengths
 from trireme._question import Question
 from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1.cluster_pb2_grpc import ClusterStub
@@ -44,6 +45,7 @@ class Connection:
     def __init__(self, target: str | Sequence[str] | None, timeout: float | None, patience: float) -> None:
         self.addresses = Addresses(_transport.resolve(target))
         self.timeout, self.patience = timeout, patience
+        self.lengths = SessionLengths()
         self._closed = threading.Event()
         self._links = list(map(_link, self.addresses.targets))
 
