@@ -15,9 +15,10 @@ import grpc
 from trireme import _failures
 from trireme._addresses import Addresses
 from trireme._answer import Answer
+from trireme._lengths import SessionLengths
 from trireme._retry import Pursuit, RetryPolicy
 from trireme.results import TokenChunk
-from trireme_proto.errors import RequestNotFound, SessionNotFound, TriremeError
+from trireme_proto.errors import RequestNotFound, SessionIncomplete, SessionNotFound, TriremeError
 from trireme_proto.v1 import inference_pb2 as inference
 
 
@@ -32,6 +33,7 @@ class Exchange:
         timeout: float | None,
         retries: int,
         patience: float,
+        lengths: SessionLengths,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """A request without an id gets one that nobody can guess: whoever knows it may resume the answer."""
@@ -39,6 +41,9 @@ class Exchange:
         self._request = inference.GenerateRequest()
         self._request.CopyFrom(request)
         self._request.request_id = request.request_id or secrets.token_hex(16)
+        self._lengths = lengths
+        if (held := lengths.get(request.session_id)) is not None:
+            self._request.session_tokens = held
         self._addresses, self._timeout, self._clock = addresses, timeout, clock
         ends = None if timeout is None else clock() + timeout
         self._policy = RetryPolicy(retries, ends, patience, len(addresses.targets))
@@ -73,7 +78,10 @@ class Exchange:
         """Checks and keeps a message; None where there is nothing new in it. Raises Internal."""
         self._addresses.reached = True
         self._pursuit.progressed()
-        return self.answer.take(message)
+        chunk = self.answer.take(message)
+        if self.answer.head is not None and (usage := self.answer.usage) is not None:
+            self._lengths.note(self.answer.head.session_id, usage.prompt_tokens + usage.completion_tokens)
+        return chunk
 
     def wait_after(self, failure: grpc.RpcError) -> float | None:
         """Seconds to wait before the next attempt; None where the answer was complete already. Raises the typed error
@@ -83,6 +91,8 @@ class Exchange:
             return None
         begun = self.answer.head is not None
         error = _failures.typed(failure, target=str(self._addresses), timeout=self._timeout, begun=begun)
+        if isinstance(error, SessionIncomplete):
+            self._lengths.forget(self._request.session_id)  # the caller knows now: a next request goes on from there
         if begun and self._pursuit.lost and self._is_forgotten(error):
             # The server was lost before the store heard of the request. Nobody generates it: it is generated again,
             # from its seed, and the answer must begin with what was delivered.

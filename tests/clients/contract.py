@@ -240,6 +240,32 @@ class SessionContract(_Connected):
             kept = client.sessions.get(session, include_tokens=True).token_ids
             assert kept == (*tokens[:at], 9, *answer.token_ids)
 
+    def test_a_client_is_told_once_that_a_session_is_shorter_than_it_saw(self, client, target):
+        session, tokens = self._told(client)
+        with Client(target, timeout=60) as other:
+            other.sessions.rewind(session, len(tokens) - 1)
+        with pytest.raises(errors.SessionIncomplete, match=f"holds {len(tokens) - 1} tokens .* ended at {len(tokens)}"):
+            client.generate([9], session=session, max_tokens=8, **GREEDY).result()
+        answer = client.generate([9], session=session, max_tokens=8, **GREEDY).result()
+        assert answer.token_ids == client.generate([*tokens[:-1], 9], max_tokens=8, **GREEDY).result().token_ids
+
+    def test_a_session_goes_on_after_a_stop_text_and_after_an_answer_that_was_left(self, client):
+        session, _ = self._told(client)
+        whole = client.generate([9], session=client.sessions.fork(session).session_id, max_tokens=16, **GREEDY).result()
+        stop = whole.text[len(whole.text) // 2 :][:3]
+        stopped = client.generate([9], session=session, max_tokens=16, stop=stop, **GREEDY).result()
+        assert stopped.finish_reason is FinishReason.STOP
+        client.generate([9], session=session, max_tokens=4, **GREEDY).result()
+        with client.generate([9], session=session, max_tokens=64, **GREEDY) as stream:
+            next(stream)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                client.generate([9], session=session, max_tokens=4, **GREEDY).result()
+                break
+            except errors.SessionBusy:
+                assert time.monotonic() < deadline
+
     def test_what_was_exported_is_imported_as_it_was(self, client):
         session, tokens = self._told(client)
         archive = client.sessions.export(session)

@@ -206,6 +206,7 @@ class AsyncSessions:
     async def delete(self, session_id: str, *, timeout: float | None = None) -> None:
         """Forgets a session. Raises SessionNotFound, SessionBusy."""
         request = _requests.delete_session(session_id)
+        self._connection.lengths.forget(session_id)
         await self._connection.unary(lambda link: link.sessions.Delete, request, timeout, if_gone=_requests.DELETED)
 
     async def fork(self, session_id: str, at: int | None = None, *, timeout: float | None = None) -> Session:
@@ -222,6 +223,7 @@ class AsyncSessions:
         Raises SessionNotFound, SessionBusy; InvalidRequest beyond its end.
         """
         request = _requests.rewind_session(session_id, at)
+        self._connection.lengths.forget(session_id)
         return _replies.session(await self._connection.unary(lambda link: link.sessions.Rewind, request, timeout))
 
     async def export(self, session_id: str, *, timeout: float | None = None) -> bytes:

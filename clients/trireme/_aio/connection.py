@@ -15,6 +15,7 @@ import grpc
 from trireme import _retry, _trace, _transport
 from trireme._addresses import Addresses
 from trireme._authorization import Metadata, authorization
+from trireme._lengths import SessionLengths
 from trireme._question import Question
 from trireme._security import Security
 from trireme_proto.certificates import Certificates, channel_credentials
@@ -65,6 +66,7 @@ class Connection:
         encrypted = security.files is not None
         own = authorization(api_key, self.addresses.targets, encrypted=encrypted, insecure=insecure)
         self._authorization = own.metadata
+        self.lengths = SessionLengths()
         self._open = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._security, self._shown = security, security.current

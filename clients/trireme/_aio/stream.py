@@ -31,7 +31,12 @@ class AsyncGenerationStream(AnswerView):
         seconds = _retry.limit(timeout, connection.timeout)
         self._connection = connection
         self._exchange = Exchange(
-            request, addresses=connection.addresses, timeout=seconds, retries=retries, patience=connection.patience
+            request,
+            addresses=connection.addresses,
+            timeout=seconds,
+            retries=retries,
+            patience=connection.patience,
+            lengths=connection.lengths,
         )
         self._answer = self._exchange.answer
         self._cancelled = asyncio.Event()

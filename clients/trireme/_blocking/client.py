@@ -199,6 +199,7 @@ class Sessions:
     def delete(self, session_id: str, *, timeout: float | None = None) -> None:
         """Forgets a session. Raises SessionNotFound, SessionBusy."""
         request = _requests.delete_session(session_id)
+        self._connection.lengths.forget(session_id)
         self._connection.unary(lambda link: link.sessions.Delete, request, timeout, if_gone=_requests.DELETED)
 
     def fork(self, session_id: str, at: int | None = None, *, timeout: float | None = None) -> Session:
@@ -215,6 +216,7 @@ class Sessions:
         Raises SessionNotFound, SessionBusy; InvalidRequest beyond its end.
         """
         request = _requests.rewind_session(session_id, at)
+        self._connection.lengths.forget(session_id)
         return _replies.session(self._connection.unary(lambda link: link.sessions.Rewind, request, timeout))
 
     def export(self, session_id: str, *, timeout: float | None = None) -> bytes:

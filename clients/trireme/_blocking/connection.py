@@ -12,6 +12,7 @@ import grpc
 from trireme import _retry, _trace, _transport
 from trireme._addresses import Addresses
 from trireme._authorization import Metadata, authorization
+from trireme._lengths import SessionLengths
 from trireme._question import Question
 from trireme._security import Security
 from trireme_proto.certificates import Certificates, channel_credentials
@@ -61,6 +62,7 @@ class Connection:
         encrypted = security.files is not None
         own = authorization(api_key, self.addresses.targets, encrypted=encrypted, insecure=insecure)
         self._authorization = own.metadata
+        self.lengths = SessionLengths()
         self._closed = threading.Event()
         self._security, self._shown = security, security.current
         self._exchange = threading.Lock()

@@ -30,7 +30,12 @@ class GenerationStream(AnswerView):
         seconds = _retry.limit(timeout, connection.timeout)
         self._connection = connection
         self._exchange = Exchange(
-            request, addresses=connection.addresses, timeout=seconds, retries=retries, patience=connection.patience
+            request,
+            addresses=connection.addresses,
+            timeout=seconds,
+            retries=retries,
+            patience=connection.patience,
+            lengths=connection.lengths,
         )
         self._answer = self._exchange.answer
         self._cancelled = threading.Event()

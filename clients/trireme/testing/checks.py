@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from trireme.testing.model import FakeModel
-from trireme_proto.errors import InvalidRequest, PromptTooLong
+from trireme_proto.errors import InvalidRequest, PromptTooLong, SessionIncomplete
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import inference_pb2 as inference
 from trireme_proto.v1 import sessions_pb2 as sessions
@@ -53,6 +53,14 @@ def token_ids(ids: Iterable[int], model: FakeModel) -> None:
     """Raises InvalidRequest for an id outside of the vocabulary."""
     if any(number >= model.vocabulary for number in ids):
         raise InvalidRequest(f"Token ids must be from 0 to {model.vocabulary - 1}.")
+
+
+def held(request: inference.GenerateRequest, tokens: int) -> None:
+    """Raises SessionIncomplete where the session holds fewer tokens than the caller saw."""
+    if tokens < request.session_tokens:
+        raise SessionIncomplete(
+            f"The session holds {tokens} tokens where its last answer ended at {request.session_tokens}."
+        )
 
 
 def session_ttl(request: sessions.CreateSessionRequest | sessions.ImportSessionRequest) -> None:

@@ -125,6 +125,7 @@ class FakeInference(InferenceServicer):
         """A new request, with all of its answer."""
         number = next(self._numbers)
         session, earlier = lease.session, list(lease.session.tokens)
+        checks.held(request, len(earlier))
         prompt = list(request.token_ids.ids) or self._model.tokenize(request.text, add_bos=not earlier)
         seed = request.sampling.seed if request.sampling.HasField("seed") else zlib.crc32(str(number).encode())
         messages = answer(self._model, [*earlier, *prompt], request, seed)

@@ -146,6 +146,7 @@ class Opening:
     async def _new(self, loaded: Loaded, call: Call) -> Reader:
         check_whole(loaded.record)
         earlier = loaded.tokens[: kept(loaded)]
+        requests.check_held(call.request, len(earlier))
         prompt = await self._prompt(call.request, earlier)
         call.trace.tokenized()
         seed = call.asked.sampling.seed

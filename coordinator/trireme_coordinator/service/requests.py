@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trireme_coordinator.scheduler import SamplingParams
-from trireme_proto.errors import InvalidRequest, PromptTooLong
+from trireme_proto.errors import InvalidRequest, PromptTooLong, SessionIncomplete
 from trireme_proto.limits import LIMITS
 from trireme_proto.v1 import inference_pb2 as pb
 
@@ -54,7 +54,7 @@ def content(request: pb.GenerateRequest) -> str:
     """
     bare = pb.GenerateRequest()
     bare.CopyFrom(request)
-    for name in ("session_id", "request_id", "resume_index", "trace_steps"):
+    for name in ("session_id", "request_id", "resume_index", "trace_steps", "session_tokens"):
         bare.ClearField(name)
     bare.sampling.ClearField("seed")
     if not bare.sampling.ByteSize():
@@ -71,6 +71,15 @@ def check_prompt(request: pb.GenerateRequest, bounds: Bounds) -> None:
         check_text(request.text)
     else:
         check_token_ids(request.token_ids.ids, bounds.vocabulary)
+
+
+def check_held(request: pb.GenerateRequest, held: int) -> None:
+    """SessionIncomplete where the session holds fewer tokens than the caller saw, and is another conversation then."""
+    if held < request.session_tokens:
+        raise SessionIncomplete(
+            f"The session holds {held} tokens where its last answer ended at {request.session_tokens}: the end was not "
+            f"stored in time; send the request again to go on from the {held}."
+        )
 
 
 def check_text(text: str) -> None:

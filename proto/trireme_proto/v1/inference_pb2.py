@@ -24,33 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trireme_proto/v1/inference.proto\x12\ntrireme.v1\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\x8c\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x03\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x07\n\x05_seed\"\xfe\x02\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12)\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x14.trireme.v1.TokenIdsH\x00\x12\x17\n\nmax_tokens\x18\x03 \x01(\rH\x01\x88\x01\x01\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.trireme.v1.Sampling\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x17\n\nignore_eos\x18\x08 \x01(\x08H\x02\x88\x01\x01\x12\x15\n\x08priority\x18\t \x01(\rH\x03\x88\x01\x01\x12\x19\n\x0cresume_index\x18\n \x01(\rH\x04\x88\x01\x01\x12\x18\n\x0btrace_steps\x18\x0b \x01(\x08H\x05\x88\x01\x01\x42\x08\n\x06promptB\r\n\x0b_max_tokensB\r\n\x0b_ignore_eosB\x0b\n\t_priorityB\x0f\n\r_resume_indexB\x0e\n\x0c_trace_steps\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"\x82\x02\n\x10GenerateResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x34\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x18.trireme.v1.FinishReasonH\x00\x88\x01\x01\x12 \n\x05usage\x18\x05 \x01(\x0b\x32\x11.trireme.v1.Usage\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x10\n\x08trace_id\x18\x08 \x01(\t\x12\x11\n\x04seed\x18\t \x01(\x04H\x01\x88\x01\x01\x42\x10\n\x0e_finish_reasonB\x07\n\x05_seed\"A\n\x0fTokenizeRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x07\x61\x64\x64_bos\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\n\n\x08_add_bos\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"&\n\x11\x44\x65tokenizeRequest\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t*\x91\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12\x19\n\x15\x46INISH_REASON_CONTEXT\x10\x04\x32\xe8\x01\n\tInference\x12G\n\x08Generate\x12\x1b.trireme.v1.GenerateRequest\x1a\x1c.trireme.v1.GenerateResponse0\x01\x12\x45\n\x08Tokenize\x12\x1b.trireme.v1.TokenizeRequest\x1a\x1c.trireme.v1.TokenizeResponse\x12K\n\nDetokenize\x12\x1d.trireme.v1.DetokenizeRequest\x1a\x1e.trireme.v1.DetokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trireme_proto/v1/inference.proto\x12\ntrireme.v1\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\x8c\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x03\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x07\n\x05_seed\"\xae\x03\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12)\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x14.trireme.v1.TokenIdsH\x00\x12\x17\n\nmax_tokens\x18\x03 \x01(\rH\x01\x88\x01\x01\x12&\n\x08sampling\x18\x04 \x01(\x0b\x32\x14.trireme.v1.Sampling\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x17\n\nignore_eos\x18\x08 \x01(\x08H\x02\x88\x01\x01\x12\x15\n\x08priority\x18\t \x01(\rH\x03\x88\x01\x01\x12\x19\n\x0cresume_index\x18\n \x01(\rH\x04\x88\x01\x01\x12\x18\n\x0btrace_steps\x18\x0b \x01(\x08H\x05\x88\x01\x01\x12\x1b\n\x0esession_tokens\x18\x0c \x01(\rH\x06\x88\x01\x01\x42\x08\n\x06promptB\r\n\x0b_max_tokensB\r\n\x0b_ignore_eosB\x0b\n\t_priorityB\x0f\n\r_resume_indexB\x0e\n\x0c_trace_stepsB\x11\n\x0f_session_tokens\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"\x82\x02\n\x10GenerateResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x34\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x18.trireme.v1.FinishReasonH\x00\x88\x01\x01\x12 \n\x05usage\x18\x05 \x01(\x0b\x32\x11.trireme.v1.Usage\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x10\n\x08trace_id\x18\x08 \x01(\t\x12\x11\n\x04seed\x18\t \x01(\x04H\x01\x88\x01\x01\x42\x10\n\x0e_finish_reasonB\x07\n\x05_seed\"A\n\x0fTokenizeRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x07\x61\x64\x64_bos\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\n\n\x08_add_bos\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"&\n\x11\x44\x65tokenizeRequest\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t*\x91\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12\x19\n\x15\x46INISH_REASON_CONTEXT\x10\x04\x32\xe8\x01\n\tInference\x12G\n\x08Generate\x12\x1b.trireme.v1.GenerateRequest\x1a\x1c.trireme.v1.GenerateResponse0\x01\x12\x45\n\x08Tokenize\x12\x1b.trireme.v1.TokenizeRequest\x1a\x1c.trireme.v1.TokenizeResponse\x12K\n\nDetokenize\x12\x1d.trireme.v1.DetokenizeRequest\x1a\x1e.trireme.v1.DetokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trireme_proto.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1127
-  _globals['_FINISHREASON']._serialized_end=1272
+  _globals['_FINISHREASON']._serialized_start=1175
+  _globals['_FINISHREASON']._serialized_end=1320
   _globals['_TOKENIDS']._serialized_start=48
   _globals['_TOKENIDS']._serialized_end=71
   _globals['_SAMPLING']._serialized_start=74
   _globals['_SAMPLING']._serialized_end=214
   _globals['_GENERATEREQUEST']._serialized_start=217
-  _globals['_GENERATEREQUEST']._serialized_end=599
-  _globals['_USAGE']._serialized_start=601
-  _globals['_USAGE']._serialized_end=681
-  _globals['_GENERATERESPONSE']._serialized_start=684
-  _globals['_GENERATERESPONSE']._serialized_end=942
-  _globals['_TOKENIZEREQUEST']._serialized_start=944
-  _globals['_TOKENIZEREQUEST']._serialized_end=1009
-  _globals['_TOKENIZERESPONSE']._serialized_start=1011
-  _globals['_TOKENIZERESPONSE']._serialized_end=1048
-  _globals['_DETOKENIZEREQUEST']._serialized_start=1050
-  _globals['_DETOKENIZEREQUEST']._serialized_end=1088
-  _globals['_DETOKENIZERESPONSE']._serialized_start=1090
-  _globals['_DETOKENIZERESPONSE']._serialized_end=1124
-  _globals['_INFERENCE']._serialized_start=1275
-  _globals['_INFERENCE']._serialized_end=1507
+  _globals['_GENERATEREQUEST']._serialized_end=647
+  _globals['_USAGE']._serialized_start=649
+  _globals['_USAGE']._serialized_end=729
+  _globals['_GENERATERESPONSE']._serialized_start=732
+  _globals['_GENERATERESPONSE']._serialized_end=990
+  _globals['_TOKENIZEREQUEST']._serialized_start=992
+  _globals['_TOKENIZEREQUEST']._serialized_end=1057
+  _globals['_TOKENIZERESPONSE']._serialized_start=1059
+  _globals['_TOKENIZERESPONSE']._serialized_end=1096
+  _globals['_DETOKENIZEREQUEST']._serialized_start=1098
+  _globals['_DETOKENIZEREQUEST']._serialized_end=1136
+  _globals['_DETOKENIZERESPONSE']._serialized_start=1138
+  _globals['_DETOKENIZERESPONSE']._serialized_end=1172
+  _globals['_INFERENCE']._serialized_start=1323
+  _globals['_INFERENCE']._serialized_end=1555
 # @@protoc_insertion_point(module_scope)

@@ -141,6 +141,7 @@ class GenerateRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     RESUME_INDEX_FIELD_NUMBER: _builtins.int
     TRACE_STEPS_FIELD_NUMBER: _builtins.int
+    SESSION_TOKENS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """UTF-8 text; special tokens typed in it stay ordinary text. The begin-of-text token is added where the model wants it."""
     max_tokens: _builtins.int
@@ -169,6 +170,11 @@ class GenerateRequest(_message.Message):
     """Every decode step becomes a span of the request's trace, which is kept whatever it looks like. Not given: false, steps are
     added up.
     """
+    session_tokens: _builtins.int
+    """Tokens that the session held when its last answer ended: prompt_tokens + completion_tokens of that answer's Usage.
+    FAILED_PRECONDITION (SESSION_INCOMPLETE) where it holds fewer, because the end of that answer was not stored in time. Not
+    given: the request goes on from whatever is held.
+    """
     @_builtins.property
     def token_ids(self) -> Global___TokenIds:
         """Token ids, taken as they are: nothing is added."""
@@ -193,10 +199,11 @@ class GenerateRequest(_message.Message):
         priority: _builtins.int | None = ...,
         resume_index: _builtins.int | None = ...,
         trace_steps: _builtins.bool | None = ...,
+        session_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ignore_eos", b"_ignore_eos", "_max_tokens", b"_max_tokens", "_priority", b"_priority", "_resume_index", b"_resume_index", "_trace_steps", b"_trace_steps", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "priority", b"priority", "prompt", b"prompt", "resume_index", b"resume_index", "sampling", b"sampling", "text", b"text", "token_ids", b"token_ids", "trace_steps", b"trace_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ignore_eos", b"_ignore_eos", "_max_tokens", b"_max_tokens", "_priority", b"_priority", "_resume_index", b"_resume_index", "_session_tokens", b"_session_tokens", "_trace_steps", b"_trace_steps", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "priority", b"priority", "prompt", b"prompt", "resume_index", b"resume_index", "sampling", b"sampling", "session_tokens", b"session_tokens", "text", b"text", "token_ids", b"token_ids", "trace_steps", b"trace_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ignore_eos", b"_ignore_eos", "_max_tokens", b"_max_tokens", "_priority", b"_priority", "_resume_index", b"_resume_index", "_trace_steps", b"_trace_steps", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "resume_index", b"resume_index", "sampling", b"sampling", "session_id", b"session_id", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "trace_steps", b"trace_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ignore_eos", b"_ignore_eos", "_max_tokens", b"_max_tokens", "_priority", b"_priority", "_resume_index", b"_resume_index", "_session_tokens", b"_session_tokens", "_trace_steps", b"_trace_steps", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "resume_index", b"resume_index", "sampling", b"sampling", "session_id", b"session_id", "session_tokens", b"session_tokens", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "trace_steps", b"trace_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ignore_eos: _TypeAlias = _typing.Literal["ignore_eos"]  # noqa: Y015
     _WhichOneofArgType__ignore_eos: _TypeAlias = _typing.Literal["_ignore_eos", b"_ignore_eos"]  # noqa: Y015
@@ -206,6 +213,8 @@ class GenerateRequest(_message.Message):
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__resume_index: _TypeAlias = _typing.Literal["resume_index"]  # noqa: Y015
     _WhichOneofArgType__resume_index: _TypeAlias = _typing.Literal["_resume_index", b"_resume_index"]  # noqa: Y015
+    _WhichOneofReturnType__session_tokens: _TypeAlias = _typing.Literal["session_tokens"]  # noqa: Y015
+    _WhichOneofArgType__session_tokens: _TypeAlias = _typing.Literal["_session_tokens", b"_session_tokens"]  # noqa: Y015
     _WhichOneofReturnType__trace_steps: _TypeAlias = _typing.Literal["trace_steps"]  # noqa: Y015
     _WhichOneofArgType__trace_steps: _TypeAlias = _typing.Literal["_trace_steps", b"_trace_steps"]  # noqa: Y015
     _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
@@ -218,6 +227,8 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__resume_index) -> _WhichOneofReturnType__resume_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_tokens) -> _WhichOneofReturnType__session_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__trace_steps) -> _WhichOneofReturnType__trace_steps | None: ...
     @_typing.overload
