@@ -97,8 +97,8 @@ class Cut:
         cut, real = self, link.forward_to
 
         @asynccontextmanager
-        async def forward_to(address: str, epoch: int) -> AsyncIterator[link.ForwardCall]:
-            async with real(address, epoch) as call:
+        async def forward_to(address: str, epoch: int, opened: link.Open) -> AsyncIterator[link.ForwardCall]:
+            async with real(address, epoch, opened) as call:
                 send = call.send
 
                 async def lossy(frame: pb.Frame) -> None:
