@@ -56,7 +56,8 @@ async def test_what_a_coordinator_tells(serve: Serve) -> None:
             assert found["trireme_stage_up", labels] == 1
             assert found["trireme_stage_busy_seconds_total", labels] > 0
             assert found["trireme_stage_resident_memory_bytes", labels] > 1e7
-        info = {("stage", "0"), ("node", placed.node.name), ("ip", placed.node.address), ("layers", "0-2")}
+        layers = f"0-{placed.layers.stop - 1}"
+        info = {("stage", "0"), ("node", placed.node.name), ("ip", placed.node.address), ("layers", layers)}
         assert found["trireme_stage_info", frozenset(info)] == 1
         assert {name.split("_bucket")[0].split("_count")[0].split("_sum")[0] for name, _ in found} <= set(FAMILIES)
         assert profile.bottleneck in {"memory", "compute", "wire", "scheduler", "idle"}

@@ -74,7 +74,7 @@ async def test_one_request_over_three_stages(serve: Serve, collecting: Collector
             answer = await stream.result()
         found = tree(collecting.trace(answer.trace_id))
         assert [answer.trace_id, found["generate"][0].parent_id] == PARENT.split("-")[1:3]
-        check_tree(found, pids(server))
+        check_tree(found, pids(server), [stage.layers.start for stage in server.placed])
         kept = await client.trace(answer.trace_id)
         assert {span.span_id for span in kept[0].spans} == {span.span_id for each in found.values() for span in each}
         summary = (await client.traces(1)).traces[0]
@@ -92,7 +92,7 @@ async def test_one_request_over_three_stages(serve: Serve, collecting: Collector
         assert secret not in caplog.text
 
 
-def check_tree(found: dict[str, list[Seen]], processes: list[int]) -> None:
+def check_tree(found: dict[str, list[Seen]], processes: list[int], first_layers: list[int]) -> None:
     """Parentage, processes, sums."""
     phases = ["admit", "queue", "prefill", "decode", "deliver"]
     paths = {"generate", "generate/admit/tokenize", "generate/queue/prefix lookup", "generate/prefill/chunk"}
@@ -100,16 +100,15 @@ def check_tree(found: dict[str, list[Seen]], processes: list[int]) -> None:
     paths |= {f"generate/{phase}/stage {i}" for phase in ("prefill", "decode") for i in range(STAGES)}
     assert set(found) == paths
     root, by_phase = found["generate"][0], {phase: found[f"generate/{phase}"][0] for phase in phases}
-    assert sum(by_phase[phase].ms for phase in ("admit", "queue", "prefill", "decode")) == pytest.approx(
-        root.ms, rel=0.02
-    )
+    # Without gap and overlap. How long the store takes at the end ("deliver") is for `make trace-backend` to judge.
+    assert sum(phase.ms for phase in by_phase.values()) == pytest.approx(root.ms, rel=0.005)
     assert len(found["generate/prefill/chunk"]) > 1
     for phase in ("prefill", "decode"):
         for index, stage in enumerate(stages_of(found, f"generate/{phase}")):
             assert stage.service == "trireme-stage"
             about = stage.resource["process.pid"], stage.resource["host.name"]
             assert about == (processes[index], socket.gethostname())
-            assert stage.attributes["trireme.first_layer"] == 2 * index
+            assert stage.attributes["trireme.first_layer"] == first_layers[index]
     stages = stages_of(found, "generate/decode")
     assert adds_up(by_phase["decode"], stages) == pytest.approx(1, abs=0.05)
     for stage in stages:
