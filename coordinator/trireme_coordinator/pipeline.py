@@ -105,13 +105,12 @@ class Pipeline:
 
     async def reports(self, seconds: float = _CONNECT_SECONDS) -> list[pb.ReportResponse | None]:
         """What each stage says about itself; None for one that does not answer in time."""
-        calls = [StageStub(c).Report(pb.ReportRequest(), timeout=seconds) for c in self._channels]
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)  # closing the channels cancels them
+        outcomes = await asyncio.gather(*(_report(c, seconds) for c in self._channels), return_exceptions=True)
         return [outcome if isinstance(outcome, pb.ReportResponse) else None for outcome in outcomes]
 
     async def measure(self, stage: int, seconds: float) -> float:
         """Bytes a second at which a stage can read its memory; 0 where it computes meanwhile, or does not say."""
-        with contextlib.suppress(grpc.aio.AioRpcError):
+        with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError):  # the latter: the channel is closed
             answer = await StageStub(self._channels[stage]).Measure(pb.MeasureRequest(), timeout=seconds)
             return float(answer.read_bytes_per_s)
         return 0.0
@@ -179,6 +178,11 @@ async def _all(calls: Sequence[Awaitable[T]]) -> list[T]:
         return await asyncio.gather(*calls)
     except grpc.aio.AioRpcError as error:
         raise PipelineUnavailable("A stage does not say what it has of the page store.") from error
+
+
+async def _report(channel: grpc.aio.Channel, seconds: float) -> pb.ReportResponse:
+    """A coroutine of its own, since a call on a channel that is closed fails before there is anything to await."""
+    return await StageStub(channel).Report(pb.ReportRequest(), timeout=seconds)
 
 
 def frame_of(batch: Batch, epoch: int) -> pb.Frame:

@@ -209,6 +209,15 @@ async def test_reports_of_a_pipeline_that_breaks(pack: Pack) -> None:
         assert reports[1] is None
 
 
+async def test_reports_of_a_pipeline_that_is_over(pack: Pack) -> None:
+    """Who asks for the status while the next epoch begins still has the pipeline of the last one."""
+    async with local_pipeline(pack, 2) as local:
+        async with Pipeline([stage.address for stage in local.stages], 50) as over:
+            pass
+        assert await over.reports() == [None, None]
+        assert await over.measure(0, 1.0) == 0.0
+
+
 async def test_a_request_on_which_the_pipeline_always_breaks_is_given_up(pack: Pack, monkeypatch) -> None:
     monkeypatch.setattr("trireme_coordinator.engine._PAUSE_SECONDS", 0)
     async with local_pipeline(pack, 2) as local:
