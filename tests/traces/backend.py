@@ -25,7 +25,7 @@ from typing import Any, Self
 from trireme import Client
 from trireme.cli.server_process import ServerProcess, serve_command
 
-STAGES, TOKENS = 3, 120
+STAGES, TOKENS = 3, 220
 PROMPT = "Once upon a time, there was"
 SECONDS = 300.0
 
