@@ -24,7 +24,7 @@ from trireme_coordinator.metrics.ray_watch import RayState
 from trireme_coordinator.node_health import answering
 from trireme_coordinator.placement import Node, Placed
 from trireme_coordinator.ray_access import check_token
-from trireme_proto.errors import ConfigurationError, PipelineUnavailable, TriremeError
+from trireme_proto.errors import ConfigurationError, PipelineUnavailable, StartupError, TriremeError
 from trireme_worker.actor import StageProcess, StageSettings
 from trireme_worker.probe import Measured, measure
 
@@ -70,7 +70,9 @@ class RayCluster:
         self._measured: dict[str, Measured] = {}
 
     def start(self) -> None:
-        """Connects or starts. ConfigurationError when nothing answers at the address."""
+        """Connects or starts. ConfigurationError when nothing answers at the address; StartupError when our own does
+        not come up, of which nothing is left behind then.
+        """
         if self._address:
             check_token(self._address, os.environ)
             _probe(self._address)
@@ -90,8 +92,9 @@ class RayCluster:
         try:
             with self._starting:
                 ray.init(**options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigurationError(f"No Ray cluster answers at '{self._address}'.") from error
+        except Exception as error:  # Ray raises bare Exceptions too, such as that its node timed out
+            self.stop()
+            raise _not_connected(self._address) from error
 
     def nodes(self) -> list[Node]:
         """The nodes that are alive and may take stages: one started with --num-cpus=0 takes none."""
@@ -317,6 +320,14 @@ class RayCluster:
                     f"A deployment named '{self._deployment}' runs on this Ray cluster already; choose another --name."
                 )
         _end_actor(name)
+
+
+def _not_connected(address: str) -> TriremeError:
+    if address:
+        return ConfigurationError(f"No Ray cluster answers at '{address}'.")
+    return StartupError(
+        "Ray did not start on this machine: it may be overloaded, or short of memory, /dev/shm or disk."
+    )
 
 
 def _probe(address: str) -> None:

@@ -112,6 +112,9 @@ _ALL = (
     ),
     Family("trireme_generation_tokens_total", "counter", (), "tokens", "of answers"),
     Family(
+        "trireme_tenant_requests_total", "counter", ("tenant", "code"), "requests", "that ended, by tenant and code"
+    ),
+    Family(
         "trireme_tenant_tokens_total",
         "counter",
         ("tenant", "kind"),

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from trireme_coordinator.metrics.values import Bounded, Histogram
+from trireme_coordinator.metrics.values import DEFAULT_TENANT, Bounded, Histogram
 from trireme_proto.limits import LIMITS
 
 log = logging.getLogger(__name__)
@@ -30,13 +30,16 @@ class RequestMeter:
         """By code and reason."""
         self.calls: Counter[tuple[str, ...]] = Counter()
         """By method and code."""
+        self.tenants: Counter[tuple[str, ...]] = Counter()
+        """Requests that ended, by tenant and code."""
+        self.tenant_labels = Bounded(LIMITS.metric_tenants)
         self.reasons = Bounded(LIMITS.metric_reasons)
         self.methods = Bounded(LIMITS.metric_reasons)
         self._clock = clock
 
-    def begin(self) -> RequestTimes:
-        """A request has just come in."""
-        return RequestTimes(self, self._clock)
+    def begin(self, tenant: str = "") -> RequestTimes:
+        """A request of this tenant has just come in."""
+        return RequestTimes(self, self._clock, tenant)
 
     def call(self, method: str, code: str) -> None:
         """A call of the public API has ended. `code`: of gRPC, such as "OK"."""
@@ -46,10 +49,10 @@ class RequestMeter:
 class RequestTimes:
     """The moments of one request. Those that come twice count once."""
 
-    __slots__ = ("_admitted", "_arrived", "_clock", "_ended", "_first", "_meter", "_queued")
+    __slots__ = ("_admitted", "_arrived", "_clock", "_ended", "_first", "_meter", "_queued", "_tenant")
 
-    def __init__(self, meter: RequestMeter, clock: Clock) -> None:
-        self._meter, self._clock = meter, clock
+    def __init__(self, meter: RequestMeter, clock: Clock, tenant: str = "") -> None:
+        self._meter, self._clock, self._tenant = meter, clock, tenant or DEFAULT_TENANT
         self._arrived = clock()
         self._queued = self._admitted = self._first = 0.0
         self._ended = False
@@ -88,6 +91,7 @@ class RequestTimes:
         self._ended = True
         self._log(code, reason)
         self._meter.requests[code, self._meter.reasons.of(reason)] += 1
+        self._meter.tenants[self._meter.tenant_labels.of(self._tenant), code] += 1
         if error not in self._meter.durations:
             self._meter.durations[error] = Histogram()
         self._meter.durations[error].add(self._clock() - self._arrived)

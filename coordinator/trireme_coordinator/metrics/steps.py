@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
-from trireme_coordinator.metrics.values import HOP_BOUNDS, Bounded, Histogram
+from trireme_coordinator.metrics.values import DEFAULT_TENANT, HOP_BOUNDS, Bounded, Histogram
 from trireme_coordinator.scheduler import Batch, Sequence
 from trireme_coordinator.telemetry.steps import MOST_STAGES, Timing
 from trireme_proto.limits import LIMITS
-
-_DEFAULT_TENANT = "default"
 
 
 @dataclass(slots=True)
@@ -145,8 +143,8 @@ class StepMeter:
             self.inter_token.add(0.0, made - 1)
 
     def _tenant(self, name: str) -> TenantTokens:
-        found = self.tenants.get(name or _DEFAULT_TENANT)
+        found = self.tenants.get(name or DEFAULT_TENANT)
         if found is None:
-            label = self.bounded.of(name or _DEFAULT_TENANT)
+            label = self.bounded.of(name or DEFAULT_TENANT)
             found = self.tenants.setdefault(label, TenantTokens())
         return found

@@ -20,6 +20,8 @@ LATENCY_BOUNDS = (
 HOP_BOUNDS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds, of messages."""
 OTHER = "other"
+DEFAULT_TENANT = "default"
+"""The label of callers without a tenant: all of them where there are no keys."""
 _LONGEST_LABEL = 128
 
 

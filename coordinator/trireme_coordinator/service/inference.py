@@ -53,16 +53,17 @@ class InferenceService(InferenceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:  # type: ignore[override]
         """See the service's definition in inference.proto."""
         asked = requests.read(request, self._bounds)
+        caller = current()
         trace = self._telemetry.request(
             context.invocation_metadata() or (),
             model=self._model,
             request_id=asked.request_id,
+            tenant=caller.tenant,
             sampling=asked.sampling,
             max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
             every_step=request.trace_steps,
             recoveries=self._recoveries,
         )
-        caller = current()
         caller.trace_id = trace.trace_id
         TRACE_ID.set(trace.trace_id)
         async with _traced(trace):

@@ -70,6 +70,7 @@ class Telemetry:
         *,
         model: str,
         request_id: str,
+        tenant: str = "",
         sampling: Sampling | None = None,
         max_tokens: int | None = None,
         every_step: bool = False,
@@ -89,7 +90,7 @@ class Telemetry:
             every_step=every_step,
             recoveries=recoveries,
         )
-        trace.times = self.meter.begin()
+        trace.times = self.meter.begin(tenant)
         return trace
 
     async def settled(self) -> None:

@@ -43,6 +43,9 @@ def test_there_are_commands_to_look_at() -> None:
 def test_the_hosts_file_is_one(tmp_path: Path) -> None:
     (text,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     (tmp_path / "hosts.yaml").write_text(text)
+    (tmp_path / "certs" / "stage").mkdir(parents=True)
+    for name in ("certs/server.crt", "certs/server.key", "keys.json"):
+        (tmp_path / name).touch()
     assert [host.address for host in read_hosts(tmp_path / "hosts.yaml").hosts] == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
 
 

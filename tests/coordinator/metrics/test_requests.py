@@ -78,3 +78,17 @@ def test_the_end_of_a_request_is_logged(meter: RequestMeter, clock: Clock, caplo
     times.finished("eos", 1)
     (record,) = caplog.records
     assert record.fields == {"code": "OK", "reason": "eos", "seconds": 2, "first_token_seconds": 2}
+
+
+def test_requests_are_counted_by_tenant_and_code(meter: RequestMeter) -> None:
+    meter.begin("acme").finished("eos", 3)
+    meter.begin("acme").failed("RESOURCE_EXHAUSTED", "OVERLOADED")
+    meter.begin().finished("eos", 3)
+    assert meter.tenants == {("acme", "OK"): 1, ("acme", "RESOURCE_EXHAUSTED"): 1, ("default", "OK"): 1}
+
+
+def test_tenants_beyond_the_bound_are_counted_as_other(meter: RequestMeter) -> None:
+    for i in range(LIMITS.metric_tenants + 5):
+        meter.begin(f"tenant-{i}").finished("eos", 3)
+    assert len(meter.tenants) == LIMITS.metric_tenants + 1
+    assert meter.tenants["other", "OK"] == 5
