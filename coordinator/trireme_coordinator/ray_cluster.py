@@ -24,7 +24,7 @@ from trireme_coordinator.metrics.ray_watch import RayState
 from trireme_coordinator.node_health import answering
 from trireme_coordinator.placement import Node, Placed
 from trireme_coordinator.ray_access import check_token
-from trireme_proto.errors import ConfigurationError, PipelineUnavailable, TriremeError
+from trireme_proto.errors import ConfigurationError, PipelineUnavailable, StartupError, TriremeError
 from trireme_worker.actor import StageProcess, StageSettings
 from trireme_worker.probe import Measured, measure
 
@@ -70,7 +70,7 @@ class RayCluster:
         self._measured: dict[str, Measured] = {}
 
     def start(self) -> None:
-        """Connects or starts. ConfigurationError when nothing answers at the address."""
+        """Connects or starts. ConfigurationError when nothing answers at the address; StartupError."""
         if self._address:
             check_token(self._address, os.environ)
             _probe(self._address)
@@ -92,6 +92,10 @@ class RayCluster:
                 ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigurationError(f"No Ray cluster answers at '{self._address}'.") from error
+        except Exception as error:  # Ray's own class for a node that has not come up after 30 s, a time that it fixes
+            if type(error) is not Exception:
+                raise
+            raise StartupError("Ray did not come up within its 30 s: is this machine very busy? Try again.") from error
 
     def nodes(self) -> list[Node]:
         """The nodes that are alive and may take stages: one started with --num-cpus=0 takes none."""
