@@ -7,7 +7,6 @@ import pytest
 from trireme_coordinator.ray_cluster import RayCluster
 from trireme_proto.errors import StartupError
 
-
 TOO_LATE = Exception("The current node timed out during startup.")
 
 
