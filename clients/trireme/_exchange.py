@@ -49,7 +49,7 @@ class Exchange:
         self._policy = RetryPolicy(retries, ends, patience, len(addresses.targets))
         self._pursuit = Pursuit(self._policy, reached=addresses.reached)
         self._forgotten = False
-        """Whether no server knows the request of which a part was delivered."""
+        """Whether no server knows the request of which a part was delivered, until one answers it again."""
         self._unmade = False
         """Whether no server knows the session either that was made for it."""
 
@@ -59,14 +59,13 @@ class Exchange:
 
     def request(self) -> inference.GenerateRequest:
         """What to send now: the request as it was, or the rest of its answer."""
-        forgotten, self._forgotten = self._forgotten, False
-        self.answer.attempt(anew=forgotten)
+        self.answer.attempt(anew=self._forgotten)
         head = self.answer.head
         if head is None:
             return self._request
         rest = inference.GenerateRequest()
         rest.CopyFrom(self._request)
-        if not forgotten:
+        if not self._forgotten:
             rest.session_id, rest.resume_index = head.session_id, self.answer.count
         elif not self._unmade:
             rest.session_id = head.session_id
@@ -79,6 +78,7 @@ class Exchange:
         self._addresses.reached = True
         self._pursuit.progressed()
         chunk = self.answer.take(message)
+        self._forgotten = False
         if self.answer.head is not None and (usage := self.answer.usage) is not None:
             self._lengths.note(self.answer.head.session_id, usage.prompt_tokens + usage.completion_tokens)
         return chunk

@@ -143,6 +143,19 @@ async def test_a_request_that_the_store_never_heard_of_is_generated_again(call, 
     assert len({sent.request.request_id for sent in again}) == 1
 
 
+async def test_a_request_that_is_generated_again_finds_the_server_that_leads(call, pair, undisturbed):
+    """Between two attempts another server is asked, which stands by: the next one still asks for all of the answer."""
+    pair[0].lose_next(after=5)
+    pair[1].fail_next(NO_RECORD)
+    pair[0].fail_next(errors.NotLeading("This coordinator stands by."))
+    pair[1].fail_next(errors.NotLeading("This coordinator stands by."))
+    chunks, stream = await call(english)
+    assert ids_and_text(chunks) == (undisturbed.token_ids, undisturbed.text)
+    assert stream.finish_reason == undisturbed.finish_reason
+    again = [*pair[0].calls, *pair[1].calls]
+    assert [sent.request.HasField("resume_index") for sent in again].count(True) == 1
+
+
 NO_SESSION = errors.SessionNotFound("There is no such session.")
 
 

@@ -34,6 +34,8 @@ class Rules:
     """Seconds after its deadline by which a call must have ended."""
     excused: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Reasons with which calls may fail while a fault of this kind lasts, and for `excused_after` seconds more."""
+    excused_together: tuple[frozenset[str], frozenset[str], frozenset[str]] = (frozenset(), frozenset(), frozenset())
+    """Reasons (the last) with which calls may fail where a fault of the first kinds and one of the second overlap."""
     excused_after: float = 10.0
     slack: Mapping[str, float] = field(default_factory=dict)
     """How much more of something may be held after than before, by the last part of its name; else nothing."""
@@ -103,15 +105,24 @@ def blind_times(history: Iterable[Event]) -> list[Span]:
 
 def excuses(history: Iterable[Event], rules: Rules) -> list[Excuse]:
     """When calls may fail, and with which reasons."""
+    spans = [(began.t, end + rules.excused_after, began.kind) for began, end in _faults(history)]
+    alone = [(start, end, rules.excused.get(kind, frozenset())) for start, end, kind in spans]
+    first, second, reasons = rules.excused_together
+    pairs = itertools.product((s for s in spans if s[2] in first), (s for s in spans if s[2] in second))
+    together = [(min(a[0], b[0]), max(a[1], b[1])) for a, b in pairs if a[0] <= b[1] and b[0] <= a[1]]
+    return alone + [(start, end, reasons) for start, end in together]
+
+
+def _faults(history: Iterable[Event]) -> list[tuple[FaultBegan, float]]:
+    """Each fault and its end; infinity where it lasts."""
     began: dict[int, FaultBegan] = {}
-    found: list[Excuse] = []
+    found: list[tuple[FaultBegan, float]] = []
     for event in history:
         if isinstance(event, FaultBegan):
             began[event.fault] = event
         elif isinstance(event, FaultEnded):
-            start = began.pop(event.fault)
-            found.append((start.t, event.t + rules.excused_after, rules.excused.get(start.kind, frozenset())))
-    return found + [(e.t, float("inf"), rules.excused.get(e.kind, frozenset())) for e in began.values()]
+            found.append((began.pop(event.fault), event.t))
+    return found + [(each, float("inf")) for each in began.values()]
 
 
 def check_call(

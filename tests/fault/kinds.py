@@ -29,12 +29,21 @@ _EXCUSED_ALONE: Mapping[str, frozenset[str]] = {
     "client-stall": _AWAY,
 }
 """The same where no other coordinator can go on."""
+_LOST_END = (
+    frozenset(kind for kind in _EXCUSED),
+    frozenset({"coordinator-kill", "coordinator-freeze"}),
+    frozenset({"SESSION_INCOMPLETE"}),
+)
+"""Where the store is away when an answer ends, and the coordinator is lost before it is back, so is the answer's end.
+The session's next turn must say so then; either fault alone is no excuse.
+"""
 _SLACK = {"fds": 24, "threads": 8, "rss_mb": 96}
 
 
 def rules(shape: Shape) -> Rules:
     """For a cluster of this shape."""
-    return Rules(excused=_EXCUSED if shape.coordinators > 1 else {**_EXCUSED, **_EXCUSED_ALONE}, slack=_SLACK)
+    excused = _EXCUSED if shape.coordinators > 1 else {**_EXCUSED, **_EXCUSED_ALONE}
+    return Rules(excused=excused, excused_together=_LOST_END, slack=_SLACK)
 
 
 @dataclass(frozen=True, slots=True)

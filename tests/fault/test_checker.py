@@ -26,7 +26,15 @@ from tests.fault.history import (
 from tests.fault.judge import Judge
 
 ANSWERS = {"a": (5, 6, 7, 8), "b": (9, 9)}
-RULES = Rules(excused={"redis-kill": frozenset({"SESSION_STORE_UNAVAILABLE"})}, slack={"fds": 3})
+RULES = Rules(
+    excused={"redis-kill": frozenset({"SESSION_STORE_UNAVAILABLE"})},
+    excused_together=(
+        frozenset({"redis-kill"}),
+        frozenset({"coordinator-kill"}),
+        frozenset({"SESSION_INCOMPLETE"}),
+    ),
+    slack={"fds": 3},
+)
 CLEAN: list[Event] = [
     Books(0.0, "before", {"coordinator.fds": 40, "load.running": 0}),
     CallBegan(1.0, 1, 0, "a", 5.0),
@@ -56,6 +64,30 @@ def with_(*changes: tuple[int, Event | None]) -> list[Event]:
 
 def test_an_undisturbed_history_is_clean() -> None:
     assert broken(CLEAN) == []
+
+
+@pytest.mark.parametrize(
+    ("kinds", "found"),
+    [
+        (["redis-kill", "coordinator-kill"], []),
+        (["coordinator-kill", "redis-kill"], []),
+        (["redis-kill"], ["failed call"]),
+        (["coordinator-kill"], ["failed call"]),
+    ],
+)
+def test_some_reasons_want_two_faults(kinds: list[str], found: list[str]) -> None:
+    faults: list[Event] = []
+    for number, kind in enumerate(kinds, 2):
+        faults += [FaultBegan(1.7, number, kind, "it"), FaultEnded(1.8, number)]
+    history = with_((11, CallEnded(2.7, 2, "SESSION_INCOMPLETE")))
+    assert broken([*history[:6], *faults, *history[6:]]) == found
+
+
+def test_two_faults_far_apart_excuse_nothing() -> None:
+    faults: list[Event] = [FaultBegan(100.0, 2, "redis-kill", "it"), FaultEnded(100.5, 2)]
+    faults += [FaultBegan(2.0, 3, "coordinator-kill", "it"), FaultEnded(2.0, 3)]
+    history = with_((11, CallEnded(2.7, 2, "SESSION_INCOMPLETE")))
+    assert "failed call" in broken([*history[:-1], *faults, history[-1]])
 
 
 @pytest.mark.parametrize(

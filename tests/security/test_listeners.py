@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +23,19 @@ from trireme_worker.stage_links import is_loopback
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240
+STAGES = 2
 JOBS_PORT = 8265
-RAYS_OWN: dict[str, str] = {
-    "gcs_server": "Ray's servers in C++ bind all addresses; every call needs the cluster's token",
-    "raylet": "the same",
-    "ray::StageProcess": "the same, in the core of each worker",
-    "ray::StageProces": "the same, as Linux cuts the name",
-    "python": "the same, in the core of the coordinator, which is a driver",
-    "ray::DashboardAgent": "Ray's agent of the node: binds the node's address, wants the token",
-    "ray::DashboardA": "the same, as Linux cuts the name",
-    "ray::RuntimeEnvAgent": "the same, for environments of workers",
-    "ray::RuntimeEnv": "the same, as Linux cuts the name",
+DRIVER = "the driver"
+RAYS_OWN = {
+    "gcs_server": 1,  # the directory of the cluster
+    "raylet": 2,  # the manager of the node, and that of its objects
+    "ray::StageProce": 1,  # the core in each worker, beside our port, which is on loopback
+    DRIVER: 1,  # the same core in `serve` itself
+    "ray::RuntimeEnv": 1,  # the agent for environments, on the node's address; it alone speaks HTTP
 }
-"""Programs that listen beyond loopback, and why they may."""
+"""The programs that listen beyond loopback, and on how many ports each process of theirs does. All are Ray's: an agent,
+and servers in C++ that bind all addresses whatever they are told. What keeps others out is the cluster's token.
+"""
 METHODS = (
     "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
     "/ray.rpc.InternalKVGcsService/InternalKVKeys",
@@ -42,13 +44,20 @@ METHODS = (
     "/ray.rpc.NodeManagerService/RequestWorkerLease",
     "/ray.rpc.CoreWorkerService/GetCoreWorkerStats",
     "/ray.rpc.CoreWorkerService/PushTask",
+    "/ray.rpc.ObjectManagerService/Pull",
 )
+"""Of each of those servers, one that tells or does something."""
+HARMLESS = METHODS[0]
+"""Tells the owner of the token which nodes there are."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A TCP socket that waits for connections."""
+    """A TCP socket that waits for connections. `program`: as Linux cuts it; `host`: IPv4, though gRPC's sockets are of
+    IPv6 and say ::ffff:127.0.0.1.
+    """
 
+    pid: int
     program: str
     command: str
     host: str
@@ -77,7 +86,7 @@ def _started() -> subprocess.Popen[str]:
     code = "from trireme_coordinator.commands import serve; import typer; typer.run(serve)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.Popen(
-        [sys.executable, "-c", code, "--stages", "2", "--listen", "127.0.0.1:0"],
+        [sys.executable, "-c", code, "--stages", str(STAGES), "--listen", "127.0.0.1:0"],
         env=environment | {"PYTHONPATH": os.pathsep.join(folders)},
         stdout=subprocess.PIPE,
         text=True,
@@ -92,48 +101,81 @@ def listeners(process: psutil.Process) -> list[Listener]:
     found = []
     for each in family(process):
         try:
-            sockets, name, command = each.net_connections(kind="tcp"), each.name(), " ".join(each.cmdline())
+            sockets, name, command = each.net_connections(kind="tcp"), each.name()[:15], " ".join(each.cmdline())
         except psutil.NoSuchProcess:
             continue
-        found += [Listener(name, command, s.laddr.ip, s.laddr.port) for s in sockets if s.status == psutil.CONN_LISTEN]
+        program = DRIVER if each == process else name
+        ends = [s.laddr for s in sockets if s.status == psutil.CONN_LISTEN]
+        found += [Listener(each.pid, program, command, end.ip.removeprefix("::ffff:"), end.port) for end in ends]
     return found
+
+
+def beyond_loopback(found: list[Listener]) -> list[Listener]:
+    return [each for each in found if not is_loopback(each.host)]
+
+
+def unexpected(found: list[Listener]) -> list[Listener]:
+    """All that a process has open beyond loopback, where that is more than RAYS_OWN says."""
+    opened = beyond_loopback(found)
+    ports = Counter((each.pid, each.program) for each in opened)
+    return [each for each in opened if ports[each.pid, each.program] > RAYS_OWN.get(each.program, 0)]
 
 
 @pytest.mark.timeout(START_SECONDS + 60)
 def test_listeners_beyond_loopback_are_rays_and_no_other(served: tuple[psutil.Process, str]) -> None:
     process, address = served
     found = listeners(process)
-    open_ones = [each for each in found if not is_loopback(each.host)]
-    assert {each.program for each in open_ones} <= set(RAYS_OWN), open_ones
-    ours = [each for each in found if each not in open_ones]
+    assert unexpected(found) == []
+    ours = [each for each in found if is_loopback(each.host)]
     assert address in {f"{each.host}:{each.port}" for each in ours}
-    assert sum(each.program.startswith("ray::StageProces") for each in ours) >= 2  # a port of each stage
+    assert sum(each.program == "ray::StageProce" for each in ours) == STAGES
+    assert len(ours) == 1 + STAGES
+
+
+@pytest.mark.parametrize(("host", "seen"), [("0.0.0.0", True), ("::", True), ("127.0.0.1", False), ("::1", False)])
+def test_one_port_more_would_be_noticed(host: str, seen: bool) -> None:
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=kind) as one, socket.create_server((host, 0), family=kind) as two:
+        own = [each for each in listeners(psutil.Process()) if each.pid == os.getpid()]
+        assert {one.getsockname()[1], two.getsockname()[1]} <= {each.port for each in own}
+        assert {each.port for each in unexpected(own)} >= {two.getsockname()[1]} if seen else unexpected(own) == []
 
 
 @pytest.mark.timeout(START_SECONDS + 60)
 def test_what_ray_opens_wants_its_token(served: tuple[psutil.Process, str]) -> None:
     """Each such port, asked without a token and with a wrong one, for what its program can do."""
-    open_ones = [each for each in listeners(served[0]) if not is_loopback(each.host)]
-    assert open_ones, "Ray opens no port beyond loopback any more: drop RAYS_OWN"
-    for each in open_ones:
-        for token in ((), (("authorization", f"Bearer {'0' * 64}"),)):
+    opened = beyond_loopback(listeners(served[0]))
+    assert {each.program for each in opened} == set(RAYS_OWN), "Ray opens fewer ports now: RAYS_OWN says too many"
+    for each in opened:
+        assert said_to_a_browser(each) in {0, 401}, each
+        for token in ("", "0" * 64):
             codes = {asked(each, method, token) for method in METHODS}
-            assert grpc.StatusCode.OK not in codes, each
-        assert said_to_a_browser(each) not in range(200, 300), each
+            refused = grpc.StatusCode.UNAVAILABLE if said_to_a_browser(each) else grpc.StatusCode.UNAUTHENTICATED
+            assert refused in codes, each
+            assert codes <= {refused, grpc.StatusCode.UNIMPLEMENTED}, each
+
+
+@pytest.mark.timeout(START_SECONDS + 60)
+def test_with_the_token_ray_answers_the_same_question(served: tuple[psutil.Process, str]) -> None:
+    """So that the refusals above are the token's doing, and no mistake in the question."""
+    directory = next(each for each in listeners(served[0]) if each.program == "gcs_server")
+    token = psutil.Process(directory.pid).environ()["RAY_AUTH_TOKEN"]
+    assert asked(directory, HARMLESS, token) == grpc.StatusCode.OK
 
 
 @pytest.mark.timeout(START_SECONDS + 60)
 def test_there_is_no_dashboard_and_no_job_server(served: tuple[psutil.Process, str]) -> None:
     for each in listeners(served[0]):
-        assert "dashboard.py" not in each.command or "--modules-to-load=UsageStatsHead" in each.command, each
+        assert "dashboard.py" not in each.command, each
         assert each.port != JOBS_PORT, each
 
 
-def asked(listener: Listener, method: str, token: tuple[tuple[str, str], ...]) -> grpc.StatusCode:
+def asked(listener: Listener, method: str, token: str) -> grpc.StatusCode:
     """What a method answers to an empty request."""
+    metadata = [("authorization", f"Bearer {token}")] if token else []
     with grpc.insecure_channel(reached(listener), [("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            channel.unary_unary(method, bytes, bytes)(b"", timeout=5, metadata=token)
+            channel.unary_unary(method, bytes, bytes)(b"", timeout=5, metadata=metadata)
         except grpc.RpcError as error:
             return error.code()  # type: ignore[attr-defined,no-any-return]
     return grpc.StatusCode.OK

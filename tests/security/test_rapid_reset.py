@@ -16,13 +16,15 @@ import pytest
 from tests.security.keyed_server import KeyedServer, keyed_server
 from tests.support.waiting import eventually
 
+from trireme_proto.v1 import inference_pb2 as pb
 from trireme_worker.pack import Pack
 
 STREAMS, BATCH = 10_000, 100
 MIB = 1 << 20
 ANSWER = {"max_tokens": 200, "temperature": 0.0, "ignore_eos": True}
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_HEADERS, _RST_STREAM, _SETTINGS, _CANCEL = 1, 3, 4, 8
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _CANCEL = 0, 1, 3, 4, 8
+_END_STREAM, _END_HEADERS = 1, 4
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -38,14 +40,20 @@ def literal(name: str, value: str) -> bytes:
     return coded
 
 
-def opened_and_reset(stream: int, headers: bytes) -> bytes:
-    """A request whose headers are complete, and its end at once."""
-    return frame(_HEADERS, 4, stream, headers) + frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
+def opened(stream: int, headers: bytes) -> bytes:
+    """A request that is complete: only with its message does it become a call."""
+    message = pb.GenerateRequest(token_ids=pb.TokenIds(ids=[0, 300, 301]), max_tokens=200).SerializeToString()
+    body = b"\0" + struct.pack(">I", len(message)) + message
+    return frame(_HEADERS, _END_HEADERS, stream, headers) + frame(_DATA, _END_STREAM, stream, body)
+
+
+def reset(stream: int) -> bytes:
+    return frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
 
 
 async def flood(address: str, headers: bytes, arrived: Callable[[], Awaitable[bool]]) -> int:
     """Opens and resets so many streams, over new connections where the server has had enough of one; how many. The very
-    first is reset only when it has `arrived`, as a call: streams of such headers are calls.
+    first is reset only when it has `arrived`, as a call: such streams are calls.
     """
     host, _, port = address.rpartition(":")
     connections, sent = 0, 0
@@ -56,13 +64,14 @@ async def flood(address: str, headers: bytes, arrived: Callable[[], Awaitable[bo
         writer.write(_PREFACE + frame(_SETTINGS, 0, 0, b""))
         stream = 1
         if connections == 1:
-            writer.write(frame(_HEADERS, 4, stream, headers))
+            writer.write(opened(stream, headers))
             await eventually(arrived)
-            writer.write(frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL)))
+            writer.write(reset(stream))
             stream += 2
         with suppress(ConnectionError):
             while sent < STREAMS and not swallowing.done():
-                writer.write(b"".join(opened_and_reset(stream + 2 * i, headers) for i in range(BATCH)))
+                numbers = range(stream, stream + 2 * BATCH, 2)
+                writer.write(b"".join(opened(number, headers) + reset(number) for number in numbers))
                 await writer.drain()
                 stream, sent = stream + 2 * BATCH, sent + BATCH
                 await asyncio.sleep(0)
