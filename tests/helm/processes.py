@@ -16,6 +16,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -66,6 +67,7 @@ class Pod:
         """Runs init containers and starts containers, each once the one before is up; TimeoutError, RuntimeError.
         `ready`: waits for that too, which one that stands by never is.
         """
+        self.network.check_open()
         self.make_volumes()
         if _NAMESPACES:  # as shareProcessNamespace has it: containers of a pod see each other's processes, no others
             self._namespace = psutil.Popen(["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", _PAUSE])
@@ -194,6 +196,7 @@ class Pod:
         self._start_once(container, ready=ready)
 
     def _start_once(self, container: dict[str, Any], *, ready: bool) -> None:
+        self.network.check_open()
         log: IO[bytes]
         with self._log(container).open("ab") as log:
             process = psutil.Popen(
@@ -208,6 +211,7 @@ class Pod:
     def _until_ready(self, container: dict[str, Any], probe: str, process: psutil.Popen) -> None:
         until, family = time.monotonic() + _START_SECONDS, _family(process)
         while not self.ready(container, probe):
+            self.network.check_open()
             said = f"{self.name}: {container['name']} does not start: "
             if process.poll() is not None:
                 self._forget(process, family)
@@ -260,6 +264,16 @@ class Network:
         self.manifests, self.programs = manifests, programs
         self.pods: list[Pod] = []
         self._taken = {6379, 6380, 9464, 50051}
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """From now on no pod starts anything: those that are starting end with an error."""
+        self._closed.set()
+
+    def check_open(self) -> None:
+        """RuntimeError after `close`."""
+        if self._closed.is_set():
+            raise RuntimeError("the release is being stopped")
 
     def free_port(self) -> int:
         """A port that nobody listens on, and that is none of the manifests' own."""

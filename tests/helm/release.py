@@ -59,20 +59,33 @@ def running(values: dict[str, Any], programs: dict[str, Path] | None = None) -> 
             network.pods.append(Pod(name, template, f"127.0.0.{11 + count}", folder / str(count), network))
     try:
         release = Release(network, {pod.name: pod for pod in network.pods})
-        _start([pod for pod in network.pods if pod.template.component != "test"])
+        _start(network, [pod for pod in network.pods if pod.template.component != "test"])
         release.leader()
         if "trireme-test" in release.pods:
             release.pods["trireme-test"].make_volumes()
         yield release
     finally:
-        for pod in sorted(network.pods, key=lambda pod: _ORDER.index(pod.template.component)):
-            pod.stop()
+        _stop(network)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(serving: list[Pod]) -> None:
+def _start(network: Network, serving: list[Pod]) -> None:
+    """Starts them; where one fails, or who waits is interrupted, the others are stopped instead of waited for."""
     serving = sorted(serving, key=lambda pod: -_ORDER.index(pod.template.component))  # each after what it waits for
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as executor:
         started = [executor.submit(pod.start, ready=pod.template.component != "coordinator") for pod in serving]
-        for done in started:
-            done.result()
+        try:
+            for done in concurrent.futures.as_completed(started):
+                done.result()
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            while not all(done.done() for done in started):  # again: one may have been about to make its namespace
+                _stop(network)
+            raise
+
+
+def _stop(network: Network) -> None:
+    """Clients before what they speak to."""
+    network.close()
+    for pod in sorted(network.pods, key=lambda pod: _ORDER.index(pod.template.component)):
+        pod.stop()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.helm import kubectl
 from tests.helm.release import Release, running
@@ -29,6 +30,15 @@ def release() -> Iterator[Release]:
     """All pods but the test's, running."""
     with running(values_of("laptop")) as started:
         yield started
+
+
+def test_where_one_pod_fails_the_others_are_stopped_and_nothing_is_left() -> None:
+    """The head, which takes longer to start than the store to fail three times, is not waited for."""
+    before = psutil.Process().children(recursive=True)
+    with pytest.raises(RuntimeError, match="trireme-redis-0: redis does not start"):  # noqa: SIM117
+        with running(values_of("laptop"), {"valkey-server": Path("/bin/false")}):
+            pytest.fail("a release without its store is not up")
+    assert psutil.Process().children(recursive=True) == before
 
 
 def test_the_charts_own_test_gets_its_tokens(release: Release) -> None:
