@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from trireme_worker.pack import Pack
 
 VOCABULARY, CONTEXT = 1000, 512
 BOUNDS = Bounds(VOCABULARY, CONTEXT, 1.0, 0, 1.0)
+_SHORTER = grpc.StatusCode.FAILED_PRECONDITION
 NOT_NUMBERS = (math.nan, math.inf, -math.inf)
 SAMPLING: dict[str, tuple[list[Any], list[Any]]] = {
     "temperature": ([0.0, LIMITS.temperature], [-0.001, -1.0, LIMITS.temperature + 0.001, *NOT_NUMBERS]),
@@ -68,6 +70,7 @@ ELSEWHERE = {
     "GenerateRequest.sampling": "a row for each of its fields",
     "GenerateRequest.session_id": "below, as of the other requests",
     "GenerateRequest.resume_index": "below: what it may be depends on the answer",
+    "GenerateRequest.session_tokens": "below: what it may be depends on the session",
     "ForkSessionRequest.at": "below: what it may be depends on the session",
     "RewindSessionRequest.at": "below: what it may be depends on the session",
     "ImportSessionRequest.ttl_seconds": "below, with an archive",
@@ -130,7 +133,7 @@ def test_what_is_just_outside_is_refused(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 2**32, 1.5, "1", None])
-@pytest.mark.parametrize("field", ["max_tokens", "priority", "resume_index"])
+@pytest.mark.parametrize("field", ["max_tokens", "priority", "resume_index", "session_tokens"])
 def test_what_is_negative_or_no_number_cannot_even_be_written(field: str, value: Any) -> None:
     if value is not None:
         with pytest.raises((ValueError, TypeError)):
@@ -178,6 +181,22 @@ async def test_positions_and_archives(pack: Pack, tmp_path: Path) -> None:
         for cut in range(0, len(archive), 7):
             with pytest.raises(TriremeError):
                 await client.sessions.import_(archive[:cut])
+
+
+async def test_tokens_that_a_session_is_said_to_hold(pack: Pack, tmp_path: Path) -> None:
+    async with keyed_server(pack, tmp_path, ["acme"]) as server:
+        answer = await server.clients["acme"].generate([0, 1, 2], max_tokens=3, temperature=0.0).result()
+        held = answer.usage.prompt_tokens + answer.usage.completion_tokens
+        metadata = (("authorization", f"Bearer {server.keys.keys['acme']}"),)
+        async with grpc.aio.insecure_channel(server.served.address) as channel:
+            generate = channel.unary_stream("/trireme.v1.Inference/Generate")
+            for said, code in ((held + 1, _SHORTER), (2**32 - 1, _SHORTER), (held, grpc.StatusCode.OK)):
+                request = asked("max_tokens", 1)
+                request.session_id, request.session_tokens = answer.session_id, said
+                call = generate(request.SerializeToString(), metadata=metadata)
+                with suppress(grpc.aio.AioRpcError):
+                    assert [_ async for _ in call]  # its code comes after the last message
+                assert await call.code() == code, said
 
 
 async def test_a_message_that_is_too_large_is_refused_before_it_is_read(pack: Pack, tmp_path: Path) -> None:
