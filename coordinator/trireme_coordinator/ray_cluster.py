@@ -34,6 +34,8 @@ _OBJECT_STORE_BYTES = 80 << 20  # the least that Ray allows: weights are mapped 
 _LOOPBACK = "127.0.0.1"
 _ADOPT_SECONDS = 10
 _MEASURE_SECONDS = 120  # the process starts and compiles two kernels first
+_STARTS = 3
+"""Of a cluster of our own: Ray gives a node 30 s to come up, whatever else the machine does."""
 _LOOK_SECONDS = 0.5
 _LOOKS = 4
 """Health checks that a node must all miss before a worker is given up that it starts."""
@@ -80,20 +82,32 @@ class RayCluster:
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        if self._address:
+            self._connect(address=self._address)
+            return
+        for left in reversed(range(_STARTS)):
+            self._folder = tempfile.mkdtemp(prefix="trireme-ray-")
+            own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": self._folder}
+            try:
+                self._connect(address="local", **own)
+            except StartupError as error:
+                if not left:
+                    raise
+                log.warning("%s Trying again.", error)
+            else:
+                return
+
+    def _connect(self, **options: Any) -> None:
+        """ConfigurationError, StartupError, as `start`."""
         import ray  # noqa: PLC0415  (reads the environment when it is imported)
 
-        options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
-        if self._address:
-            options["address"] = self._address
-        else:
-            self._folder = tempfile.mkdtemp(prefix="trireme-ray-")
-            options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-            options["_temp_dir"] = self._folder
+        others = ray.is_initialized()  # then what runs is not ours to stop
         try:
             with self._starting:
-                ray.init(**options)
+                ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", **options)
         except Exception as error:  # Ray raises bare Exceptions too, such as that its node timed out
-            self.stop()
+            if not others:
+                self.stop()
             raise _not_connected(self._address) from error
 
     def nodes(self) -> list[Node]:

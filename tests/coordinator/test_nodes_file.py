@@ -95,9 +95,7 @@ def test_aliases_are_refused_before_they_grow() -> None:
     merge = "a: &a {x: 1}\nb: &b {<<: [*a, *a]}\nnodes: []\n"
     began = time.process_time()
     for text in (bomb, merge):
-        with pytest.raises(
-            ConfigurationError, match=r"^The nodes file uses YAML aliases \(\*name\); write everything"
-        ):
+        with pytest.raises(ConfigurationError, match=r"^The nodes file uses YAML aliases \(\*name\); write everything"):
             parse_nodes(text.encode())
     assert time.process_time() - began < 5
 

@@ -34,5 +34,35 @@ def test_a_ray_that_does_not_start_is_one_sentence(
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(StartupError, match=r"^Ray did not start on this machine: [^.]*\.$"):
         RayCluster("", "test").start()
-    assert len(seen[0]) == 1  # the folder was there
+    assert [len(there) for there in seen] == [1, 1, 1]  # a folder each time, and three tries
     assert not list(folders.iterdir())
+
+
+def test_a_ray_that_starts_late_is_started_again(monkeypatch: pytest.MonkeyPatch, folders: Path) -> None:
+    tries: list[str] = []
+
+    def init(**options: Any) -> None:
+        tries.append(options["_temp_dir"])
+        if len(tries) < 3:
+            raise Exception("The current node timed out during startup.")  # noqa: TRY002  (as Ray does)
+
+    monkeypatch.setattr(ray, "init", init)
+    cluster = RayCluster("", "test")
+    cluster.start()
+    assert [str(there) for there in folders.iterdir()] == [tries[2]]
+    cluster.stop()
+    assert not list(folders.iterdir())
+
+
+def test_a_ray_that_is_somebody_elses_goes_on(monkeypatch: pytest.MonkeyPatch, folders: Path) -> None:
+    def init(**_options: Any) -> None:
+        raise RuntimeError("Maybe you called ray.init twice by accident?")
+
+    def shutdown() -> None:
+        pytest.fail("it was shut down")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    with pytest.raises(StartupError):
+        RayCluster("", "test").start()

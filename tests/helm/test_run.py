@@ -102,13 +102,10 @@ def test_a_token_by_the_commands_of_the_notes(release: Release, tmp_path: Path) 
     """All of "Ask it from your own machine", as one reads it there; kubectl is a stand-in that knows the release."""
     section = texts(values_of("laptop"))["trireme/templates/NOTES.txt"].partition("from your own machine:")[2]
     printed = [line.strip() for line in section.strip().partition("\n\n")[0].splitlines()]
-    assert [line.split()[0] for line in printed] == ["kubectl", "kubectl", "kubectl", "trireme", "trireme"]
+    assert [line.split()[0] for line in printed] == ["kubectl", "kubectl", "kubectl", "sleep", "trireme", "trireme"]
     port = release.network.free_port()  # 50051 may be somebody else's here
     script = "\n".join(printed).replace("50051:", f"{port}:").replace("localhost:50051", f"localhost:{port}")
     environment = kubectl.installed(tmp_path, release.network.manifests, release.client_environment()["TRIREME_TARGET"])
-    script = script.replace(
-        "\ntrireme generate", f"\nuntil (: < /dev/tcp/localhost/{port}) 2> /dev/null; do :; done\ntrireme generate"
-    )
     done = subprocess.run(
         ["bash", "-c", f"set -e\n{script}\nkill %1"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90, check=False,
