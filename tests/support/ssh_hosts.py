@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import asyncssh
 import pytest
@@ -29,6 +30,7 @@ class SshHost:
     port: int = 0
     environment: dict[str, str] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
+    running: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         """Runs a command as sshd does: by the user's shell, in the home folder, with little of an environment."""
@@ -38,13 +40,35 @@ class SshHost:
             "sh", "-c", command, cwd=self.home, env=self.environment | {"HOME": str(self.home)},
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
+        self.running.add(cast("asyncio.Task[None]", asyncio.current_task()))
         feeding = asyncio.ensure_future(_feed(process, child))
         try:
-            await process.redirect(stdout=child.stdout, stderr=child.stderr)
+            await asyncio.gather(_pass(child.stdout, process.stdout), _pass(child.stderr, process.stderr))
             process.exit(await child.wait())
+            await process.wait_closed()
         finally:
             feeding.cancel()
-            await process.wait_closed()
+            await _end(child)
+
+    async def close(self) -> None:
+        """Ends what runs, as a host does that is switched off."""
+        for task in self.running:
+            task.cancel()
+        await asyncio.gather(*self.running, return_exceptions=True)
+
+
+async def _pass(source: asyncio.StreamReader | None, to: asyncssh.SSHWriter[bytes]) -> None:
+    """All that a command says, before its end is told."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, asyncssh.Error):
+        while source is not None and (data := await source.read(1 << 16)):
+            to.write(data)
+            await to.drain()
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.kill()
+    await child.communicate()  # its pipes close with it
 
 
 async def _feed(process: asyncssh.SSHServerProcess[bytes], child: asyncio.subprocess.Process) -> None:
@@ -98,6 +122,7 @@ async def ssh_hosts(folder: Path, addresses: list[str], environment: Mapping[str
     try:
         yield found
     finally:
-        for server in servers:
+        for server, host in zip(servers, found.hosts, strict=True):
             server.close()
             await server.wait_closed()
+            await host.close()

@@ -99,7 +99,7 @@ def content(request: inference.GenerateRequest) -> bytes:
     """What is asked for, apart from ids and seed."""
     bare = inference.GenerateRequest()
     bare.CopyFrom(request)
-    for name in ("session_id", "request_id", "resume_index", "trace_steps"):
+    for name in ("session_id", "request_id", "resume_index", "trace_steps", "session_tokens"):
         bare.ClearField(name)
     bare.sampling.ClearField("seed")
     if not bare.sampling.ByteSize():
