@@ -56,7 +56,7 @@
   {{- include "trireme.container" . | nindent 2 }}
   command: [sh, -c]
   args:
-    - until ray health-check --address={{ include "trireme.rayHost" . }}:6379 2> /tmp/ray-health; do echo "Waiting for the Ray head: $(tail -n 1 /tmp/ray-health)"; sleep 2; done
+    - until ray health-check --address={{ include "trireme.rayHost" . }}:6379 2> /tmp/ray-health; do echo "Waiting for the Ray head, $(tail -n 1 /tmp/ray-health)"; sleep 2; done
   env:
     {{- include "trireme.rayEnv" . | nindent 4 }}
   envFrom:
