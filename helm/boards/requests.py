@@ -170,6 +170,12 @@ _LOAD = Row(
             kind=Kind.STACK,
         ),
         Panel(
+            "Requests by tenant",
+            "Whose requests are answered, and whose are refused?",
+            (Query("sum by (tenant, code) (rate(trireme_tenant_requests_total[W]))", "{{tenant}} {{code}}"),),
+            kind=Kind.STACK,
+        ),
+        Panel(
             "Prefix cache",
             "Which share of prompt tokens did not have to be computed?",
             (

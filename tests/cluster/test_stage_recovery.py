@@ -24,6 +24,7 @@ from trireme_coordinator.bench.recovery import listener_of
 from trireme_coordinator.config import ServeConfig
 from trireme_coordinator.loss import Cause, Method
 from trireme_coordinator.scheduler import Sequence as Request
+from trireme_coordinator.stages import Stages
 from trireme_worker.pack import Pack, default_pack
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -197,14 +198,24 @@ async def test_a_frozen_node(nodes: Any, redis_url: str, undisturbed: list[list[
         assert await answers_of(server, -1, lambda: None) == undisturbed
 
 
-async def test_no_place_left(nodes: Any, redis_url: str, undisturbed: list[list[int]]) -> None:
+async def test_no_place_left(
+    nodes: Any, redis_url: str, undisturbed: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The state says so; the stream goes on when a node joins."""
+    made: list[Stages] = []
+    assign = Stages.assign
+
+    def assigned(self: Stages, *args: Any, **how: Any) -> None:
+        made.append(self)
+        assign(self, *args, **how)
+
+    monkeypatch.setattr(Stages, "assign", assigned)
     async with serving(nodes, redis_url, 2) as server:
         for node in list(nodes.worker_nodes):
             if node.node_ip_address != server.placed[1].node.address:
                 nodes.remove_node(node)
         victim = next(n for n in nodes.worker_nodes if n.node_ip_address == server.placed[1].node.address)
-        stages = server.engine._launch.__self__  # type: ignore[attr-defined]
+        stages = made[-1]
         stages._needed = lambda _: 1 << 60  # more than any node has, beside what is there
 
         async def joins() -> None:

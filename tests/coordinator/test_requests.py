@@ -121,7 +121,8 @@ def test_each_field_of_a_request_is_looked_at_here() -> None:
     assert {f.name for f in pb.GenerateRequest.DESCRIPTOR.fields} == {
         *("text", "token_ids", "max_tokens", "sampling", "stop", "priority"),  # above
         *("session_id", "request_id"),  # test_ids
-        "ignore_eos",  # has no bounds
+        *("ignore_eos", "trace_steps"),  # have no bounds
+        "session_tokens",  # has none: more than there are is refused, tests/security/test_unbounded_fields.py
         "resume_index",  # has those of the answer: test_resuming.py
     }
     assert {f.name for f in pb.Sampling.DESCRIPTOR.fields} == {"temperature", "top_k", "top_p", "seed"}

@@ -67,7 +67,7 @@ async def test_a_good_token_tells_who_it_is_about(algorithm: str) -> None:
 WRONG: dict[str, dict[str, Any]] = {
     "expired": {"exp": int(time.time()) - 60},
     "without an end": {"exp": None},
-    "not yet": {"nbf": int(time.time()) + 60},
+    "not yet": {"nbf": int(time.time()) + 86_400},  # long after this file was imported
     "of another issuer": {"iss": "https://other.example"},
     "without an issuer": {"iss": None},
     "for another audience": {"aud": "other"},
