@@ -105,3 +105,18 @@ def test_levels(stream: io.StringIO) -> None:
     logging.getLogger("trireme").info("what a command says")
     logging.getLogger("somebody.else").info("not this")
     assert [line["message"] for line in lines(stream)] == ["what a command says"]
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_handlers_beside_ours_have_formats_of_their_own(stream: io.StringIO, *, ours_first: bool) -> None:
+    setup_logs("console", stream=stream)
+    beside = io.StringIO()
+    root, other = logging.getLogger(), logging.StreamHandler(beside)
+    root.handlers[:] = [*root.handlers, other] if ours_first else [other, *root.handlers]
+    try:
+        failing(ValueError(CANARY))
+    except ValueError:
+        log.exception("it failed")
+    assert CANARY in beside.getvalue()
+    assert CANARY not in stream.getvalue()
+    assert "ValueError" in stream.getvalue()

@@ -52,6 +52,14 @@ class ConsoleFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s%(trace_suffix)s")
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line and, of an error, its places."""
+        record.exc_text = None  # the library keeps in it what the first formatter made, for all others
+        try:
+            return super().format(record)
+        finally:
+            record.exc_text = None
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the library's)
         """The line, with the trace id at its end where there is one."""
         trace_id = getattr(record, "trace_id", "")
