@@ -13,6 +13,7 @@ import base64
 import contextlib
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -230,10 +231,11 @@ class Pod:
         psutil.wait_procs(family, timeout=20)
 
     def make_volumes(self) -> None:
-        """Folders and files of the pod's volumes."""
+        """Folders and files of the pod's volumes; one that starts anew has none of the last one's."""
         mounted = {m["name"]: c for c in self.template.containers for m in c.get("volumeMounts", ())}
         for volume in self.template.spec.get("volumes", ()):
             folder = self.folder / volume["name"]
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             source = volume.get("secret") or volume.get("configMap") or {}
             for name, text in self._files(volume).items():
