@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 # The CPU build of torch; elsewhere than on Linux, or with a mirror, plain "torch==2.13.0" does.
 TORCH  ?= torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
+# The order of the tests: shuffled, and the same for you and for CI; ORDER=default shuffles anew.
+ORDER  ?= 1
 
 .PHONY: help demo test security hosts check format proto golden fault trace-backend helm helm-run helm-golden image-check image-lock image-sbom dashboards dashboards-write dashboards-setup bench bench-70b bench-faults bench-peers bench-serve clean
 
@@ -26,10 +28,10 @@ demo: $(VENV)/server   ## stream a text from the bundled model through a local t
 	@$(BIN)/trireme demo
 
 test: $(VENV)/test     ## all tests but those of `make helm`, `make security` and `make hosts`
-	$(BIN)/python -m pytest --ignore tests/helm --ignore tests/security --ignore tests/hosts
+	$(BIN)/python -m pytest --randomly-seed=$(ORDER) --ignore tests/helm --ignore tests/security --ignore tests/hosts
 
-security: $(VENV)/test ## the security tests (four minutes)
-	$(BIN)/python -m pytest tests/security
+security: $(VENV)/test ## the security tests (two minutes)
+	$(BIN)/python -m pytest --randomly-seed=$(ORDER) tests/security
 
 check: $(VENV)/test    ## style, types, layers, generated code
 	$(BIN)/ruff check .
@@ -68,7 +70,7 @@ proto: $(VENV)/test    ## regenerate the gRPC code
 	$(BIN)/python proto/generate.py
 
 helm: $(VENV)/test     ## all tests of the Helm chart and the image (three minutes)
-	$(BIN)/python -m pytest tests/helm
+	$(BIN)/python -m pytest --randomly-seed=$(ORDER) tests/helm
 
 helm-run: $(VENV)/test   ## run the rendered manifests of the laptop as processes, and ask for tokens
 	$(BIN)/python -m pytest tests/helm/test_run.py

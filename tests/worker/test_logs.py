@@ -18,15 +18,9 @@ log = logging.getLogger("trireme_worker.something")
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    root, stream = logging.getLogger(), io.StringIO()
-    handlers, level = list(root.handlers), root.level
     token = TRACE_ID.set("")
-    yield stream
+    yield io.StringIO()
     TRACE_ID.reset(token)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in ("trireme_coordinator", "trireme_worker", "trireme"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
