@@ -6,12 +6,12 @@ different addresses. Nothing is stopped by name: other Ray clusters of this mach
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+from tests.support.ray_nodes import ray_nodes
 
 from trireme import AsyncClient
 from trireme_coordinator.app import Running, running
@@ -24,27 +24,8 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[Running, AsyncClient]]]
 
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("AUTOSCALER_METRIC_PORT", "-1")  # no HTTP server of Ray's monitor
-    from ray.cluster_utils import Cluster
-
-    options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    cluster = Cluster()
-    for i in range(NODES):
-        head = {"include_dashboard": False} if i == 0 else {}
-        _add_node(cluster, node_ip_address=f"127.0.0.{21 + i}", **options, **head)
-    yield cluster.address
-    cluster.shutdown()
-
-
-def _add_node(cluster: Any, **options: Any) -> None:
-    """Once more where the node was not up within Ray's 30 s: a busy machine takes longer now and then."""
-    try:
-        cluster.add_node(**options)
-    except Exception as error:  # Ray raises a plain one
-        if "timed out" not in str(error).lower():
-            raise
-        cluster.add_node(**options)
+    with ray_nodes(NODES, first=21) as cluster:
+        yield cluster.address
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import pytest
 from tests.support.by_hand import answer_by_hand
 from tests.support.listeners import Answer
 from tests.support.pipeline import GREEDY, sampled
+from tests.support.ray_nodes import ray_nodes
 from tests.support.waiting import eventually
 
 from trireme_coordinator.app import Running, running
@@ -44,16 +45,8 @@ def undisturbed() -> list[list[int]]:
 @pytest.fixture
 def nodes() -> Iterator[Any]:
     """A Ray cluster whose nodes may be lost."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster()
-    for i in range(NODES):
-        head = {"include_dashboard": False} if i == 0 else {}
-        options = {"num_cpus": 1, "object_store_memory": 80 << 20, "node_ip_address": f"127.0.0.{31 + i}"}
-        cluster.add_node(**options, **head)
-    yield cluster
-    cluster.shutdown()
+    with ray_nodes(NODES, first=31) as cluster:
+        yield cluster
 
 
 @asynccontextmanager
