@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import pytest
 import ray
 
 from trireme_coordinator.ray_cluster import RayCluster
-from trireme_proto.errors import StartupError
+from trireme_proto.errors import ConfigurationError, StartupError
 
 
 @pytest.fixture
 def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "")  # `start` sets them; they are put back
-    monkeypatch.setattr("trireme_coordinator.ray_cluster._ENVIRONMENT", {})
+    monkeypatch.setattr("trireme_coordinator.ray_connection.ENVIRONMENT", {})
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
 
@@ -51,6 +52,26 @@ def test_a_ray_that_starts_late_is_started_again(monkeypatch: pytest.MonkeyPatch
     cluster.start()
     assert [str(there) for there in folders.iterdir()] == [tries[2]]
     cluster.stop()
+    assert not list(folders.iterdir())
+
+
+def test_a_cluster_that_does_not_take_us_is_told_in_its_words(monkeypatch: pytest.MonkeyPatch, folders: Path) -> None:
+    def init(**_options: Any) -> None:
+        why = RuntimeError(
+            "Version mismatch: The cluster was started with:\n    Ray: 2.1.0\n    Python: 3.9.1\n" + "." * 999
+        )
+        raise ConnectionError("Failed to connect to Ray cluster at somewhere") from why
+
+    monkeypatch.setattr(ray, "init", init)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(ConfigurationError) as caught:
+            RayCluster(address, "test").start()
+    said = (
+        f"The Ray cluster at '{address}' could not be joined; Ray says: Version mismatch: The cluster was started with:"
+    )
+    assert caught.value.message.startswith(f"{said} Ray: 2.1.0 Python: 3.9.1")
+    assert len(caught.value.message) < 400
     assert not list(folders.iterdir())
 
 

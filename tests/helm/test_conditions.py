@@ -8,7 +8,7 @@ import pytest
 from tests.helm.rendering import Manifest, PodTemplate, find, names, pods, render, texts, values_of
 from tests.helm.test_manifests import OPEN
 
-from trireme_coordinator.ray_cluster import _ENVIRONMENT
+from trireme_coordinator.ray_connection import ENVIRONMENT
 
 
 def pod(manifests: list[Manifest], owner: str) -> PodTemplate:
@@ -180,7 +180,7 @@ def test_off_switches() -> None:
 
 def test_ray_is_told_what_the_coordinator_tells_a_cluster_of_its_own() -> None:
     found = find(render(), "ConfigMap", "trireme-ray")["data"]
-    assert _ENVIRONMENT.items() <= found.items()
+    assert ENVIRONMENT.items() <= found.items()
 
 
 def test_a_digest_comes_before_the_tag() -> None:

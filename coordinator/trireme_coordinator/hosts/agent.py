@@ -335,6 +335,13 @@ def _wheels(root: Path) -> dict[str, str]:
     return {path.name: _digest(path) for path in sorted((root / "wheels").glob("*")) if path.is_file()}
 
 
+def _keep_only(wheels: Path, names: list[str]) -> None:
+    """Without the wheels of former installations: pip would take them for this one's."""
+    for path in wheels.glob("*"):
+        if path.name not in names:
+            path.unlink()
+
+
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -397,6 +404,7 @@ def _install(root: Path, requirement: str, step: Json) -> str:
     find = ["--no-index", "--find-links", str(root / "wheels")] if step["offline"] else []
     wanted = str(root / "wheels" / requirement) if step["is_file"] else requirement
     shutil.rmtree(folder, ignore_errors=True)
+    _keep_only(root / "wheels", step["wheels"])
     pip = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *find]
     try:
         _run("python -m venv", [step["python"], "-m", "venv", str(folder)], step["env"])

@@ -36,7 +36,7 @@ class Installation:
         """For the agent."""
         return {
             "install": self.requirement, "python": host.python, "digest": self.digest, "offline": self.offline,
-            "is_file": self.is_file, "env": host.environment,
+            "is_file": self.is_file, "env": host.environment, "wheels": sorted(self.wheels),
         }  # fmt: skip
 
     async def copy(self, host: Host, facts: dict[str, Any], ask: Ask) -> None:

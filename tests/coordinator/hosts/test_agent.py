@@ -187,6 +187,16 @@ def test_folders_are_empty_at_the_start_and_what_was_there_is_kept(root: Path) -
     assert [path.name for path in (root / "work.old").iterdir()] == ["1"]
 
 
+def test_wheels_of_a_former_installation_are_removed_before_pip_sees_them(root: Path) -> None:
+    (root / "wheels").mkdir(parents=True)
+    for name in ("old.whl", "new.whl"):
+        (root / "wheels" / name).touch()
+    told = {"python": "/bin/false", "digest": "0" * 64, "offline": True, "is_file": True, "env": {}}
+    done = ask(root, do="apply", steps=[{"install": "new.whl", "wheels": ["new.whl"], **told}])
+    assert done == {"refused": "python -m venv failed: it said nothing."}
+    assert [path.name for path in (root / "wheels").iterdir()] == ["new.whl"]
+
+
 def test_two_at_once_are_refused(root: Path) -> None:
     root.mkdir()
     with (root / "lock").open("w") as file:
