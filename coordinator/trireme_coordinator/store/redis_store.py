@@ -1,16 +1,15 @@
 """Sessions in Redis.
 
-Knows commands and round trips; what the values mean is layout.py's, what an append may do is splice.py's, connections
-and their failures are redis_link.py's. Every call is bounded in time.
+Knows commands and round trips; listings are redis_index.py's, what the values mean is layout.py's, what an append may
+do is splice.py's, connections and their failures are redis_link.py's. Every call is bounded in time.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -32,9 +31,9 @@ from trireme_coordinator.store.records import (
     new_record,
     new_session_id,
     not_found,
-    tag_of,
     utc_now,
 )
+from trireme_coordinator.store.redis_index import RedisIndex
 from trireme_coordinator.store.redis_link import RedisLink, awaited, unavailable
 from trireme_coordinator.store.splice import fresh_tokens
 from trireme_proto.errors import SessionStoreUnavailable, TriremeError
@@ -42,15 +41,8 @@ from trireme_proto.limits import LIMITS
 
 _ATTEMPTS = 5
 """Most times that a change starts again because somebody else wrote to the session meanwhile."""
-_PRUNE = 100
-"""Most expired ids taken out of the index each time a session is made: more than are added."""
-_SKEW = timedelta(minutes=1)
-"""Ids are taken out of the index this long after they expired: the clock of Redis may be behind ours."""
-
 _Change = Callable[[Pipeline, SessionRecord], Awaitable[SessionRecord]]
 """Reads what it needs of a watched session, calls `multi`, queues its commands; returns the record to write."""
-_Entries = list[tuple[bytes, int]]
-"""Entries of the index: (session id as Redis gave it, microseconds)."""
 
 
 class _TornReadError(Exception):
@@ -73,6 +65,7 @@ class RedisSessionStore:
         """`url`: redis://, rediss:// or unix://; connects at the first call. ConfigurationError where it is no use."""
         self._link, self.url = RedisLink(url, timeout_seconds, breaker), url
         self._client = self._link.client
+        self._index = RedisIndex(self._client)
         self._model = model
         self._clock = clock
         self._make_id = make_id
@@ -93,7 +86,7 @@ class RedisSessionStore:
         record = new_record(named(tag, self._make_id()), self._model, self._clock(), ttl_seconds, created)
         tokens = fresh_tokens(0, 0, token_ids, (), self._model.vocabulary)
         async with self._link.answering():
-            await self._prune()
+            await self._index.prune(self._clock())
             async with self._client.pipeline(transaction=True) as pipe:
                 return await self._put(pipe, record, layout.pack_tokens(tokens))
 
@@ -170,18 +163,8 @@ class RedisSessionStore:
         """The most recently used first. InvalidRequest, SessionStoreUnavailable."""
         checked_page_size(page_size)
         before = layout.from_page_token(page_token) if page_token else None
-        found: list[tuple[int, SessionRecord]] = []
-        gone: list[bytes] = []
         async with self._link.answering():
-            async for entries in self._index_from(layout.used_key(tag), before, page_size + 1):
-                for (raw_id, score), record in zip(entries, await self._records(entries), strict=True):
-                    if record is None:
-                        gone.append(raw_id)
-                    elif before is None or (score, record.session_id) < before:
-                        found.append((score, record))
-                if len(found) > page_size:
-                    break
-            await self._forget(gone)
+            found = await self._index.page(tag, before, page_size + 1)
         page = [record for _, record in found[:page_size]]
         more = len(found) > page_size
         return page, layout.to_page_token(found[page_size - 1][0], page[-1].session_id) if more else ""
@@ -192,8 +175,7 @@ class RedisSessionStore:
         async with self._link.answering(), self._client.pipeline(transaction=True) as pipe:
             pipe.delete(layout.session_key(session_id))
             pipe.delete(layout.tokens_key(session_id), layout.requests_key(session_id), layout.owner_key(session_id))
-            pipe.zrem(layout.used_key(tag_of(session_id)), session_id)
-            pipe.zrem(layout.INDEX_EXPIRES, session_id)
+            self._index.remove(pipe, session_id)
             deleted, *_ = await pipe.execute()
         if not deleted:
             raise not_found()
@@ -272,66 +254,6 @@ class RedisSessionStore:
         """Queues a record, its place in the index, and the expiry of both."""
         session_id = record.session_id
         pipe.hset(layout.session_key(session_id), mapping=layout.to_hash(record))
-        used = layout.used_key(tag_of(session_id))
-        pipe.zadd(used, {session_id: layout.micros(record.last_used)})
-        pipe.zadd(layout.INDEX_EXPIRES, {session_id: layout.micros(record.expires)})
         for key in (layout.session_key(session_id), layout.tokens_key(session_id)):
             pipe.pexpire(key, timedelta(seconds=record.ttl_seconds))
-        for key in (used, layout.INDEX_EXPIRES):
-            pipe.pexpire(key, timedelta(seconds=LIMITS.session_ttl_seconds))
-
-    async def _index_from(self, key: str, before: tuple[int, str] | None, count: int) -> AsyncIterator[_Entries]:
-        """The index by last use, `count` entries at a time, from the score of `before` on."""
-        offset, top = 0, "+inf" if before is None else str(before[0])
-        while True:
-            entries = await awaited(
-                self._client.zrange(
-                    key, top, "-inf", desc=True, byscore=True, offset=offset, num=count, withscores=True
-                )
-            )
-            yield [(raw_id, int(score)) for raw_id, score in entries]
-            offset += count
-            if len(entries) < count:
-                return
-
-    async def _records(self, entries: _Entries) -> Sequence[SessionRecord | None]:
-        """The records of the index entries; None where the session is gone or is none of ours."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            for raw_id, _ in entries:
-                pipe.hgetall(layout.session_key(raw_id.decode(errors="replace")))
-            answers = await pipe.execute(raise_on_error=False)
-        return [_listed(raw_id, fields) for (raw_id, _), fields in zip(entries, answers, strict=True)]
-
-    async def _prune(self) -> None:
-        now = layout.micros(self._clock() - _SKEW)
-        await self._forget(
-            await awaited(
-                self._client.zrange(layout.INDEX_EXPIRES, "-inf", str(now), byscore=True, offset=0, num=_PRUNE)
-            )
-        )
-
-    async def _forget(self, raw_ids: Sequence[bytes]) -> None:
-        """Takes ids whose sessions are gone out of the index."""
-        if raw_ids:
-            async with self._client.pipeline(transaction=True) as pipe:
-                for raw_id in raw_ids:
-                    pipe.zrem(layout.used_key(_tag(raw_id)), raw_id)
-                pipe.zrem(layout.INDEX_EXPIRES, *raw_ids)
-                await pipe.execute()
-
-
-def _tag(raw_id: bytes) -> str:
-    """Of an entry of the index; "" where it is none of ours, as of the default tenant."""
-    try:
-        return tag_of(checked_id(raw_id.decode("ascii", errors="replace")))
-    except TriremeError:
-        return ""
-
-
-def _listed(raw_id: bytes, fields: Any) -> SessionRecord | None:
-    """One entry of a listing; None where Redis has no session for it. A damaged one is left to `get` to tell."""
-    try:
-        session_id = checked_id(raw_id.decode("ascii", errors="replace"))
-        return layout.from_hash(session_id, fields) if isinstance(fields, dict) else None
-    except TriremeError:
-        return None
+        self._index.put(pipe, record)
