@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trireme.cli import options, output
-from trireme.cli import tracing_cost as costs
+from trireme.cli import options, output, tracing_cost, tracing_figures
 
 
 def tracing(
@@ -28,8 +27,8 @@ def tracing(
     Starts and stops servers of its own on this machine. Nothing else should run on it.
     """
     say = (lambda _: None) if as_json else output.note
-    found = costs.measure(pack, stages, threads, tokens, rounds, share, say)
+    found = tracing_cost.measure(pack, stages, threads, tokens, rounds, share, say)
     if as_json:
         output.write_json(asdict(found))
     else:
-        output.write_table(costs.table(found))
+        output.write_table(tracing_figures.table(found))
