@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, cast
 
-from trireme_coordinator.hosts import agent
+from trireme_coordinator.hosts.agent.program import program
+from trireme_coordinator.hosts.agent.words import MARK
 from trireme_coordinator.hosts.hosts_file import Host
 from trireme_proto.errors import ConfigurationError, StartupError
 
@@ -51,14 +52,10 @@ _CAUSES = (
 Tell = Callable[[str], None]
 
 
-_PROGRAM = Path(agent.__file__).read_text(encoding="utf-8")
-
-
 async def call(host: Host, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """The agent's result. `tell` gets what it says while it works. StartupError."""
-    text = f"{_PROGRAM}\nmain(json.loads({json.dumps(json.dumps(request))}))\n"
     command = _RUN.format(python=_quoted_path(host.python), rest="-")
-    process = await _started(host, command, text.encode())
+    process = await _started(host, command, program(request).encode())
     try:
         return await _result(host, process, tell)
     finally:
@@ -92,11 +89,11 @@ def arguments(host: Host) -> list[str]:
 
 
 async def _started(host: Host, command: str, data: bytes) -> asyncio.subprocess.Process:
-    program = shutil.which("ssh")
-    if program is None:
+    ssh = shutil.which("ssh")
+    if ssh is None:
         raise ConfigurationError("There is no ssh on this machine; install OpenSSH's client.")
     process = await asyncio.create_subprocess_exec(
-        program, *arguments(host), f"sh -c {shlex.quote(command)}",
+        ssh, *arguments(host), f"sh -c {shlex.quote(command)}",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         limit=_LINE_BYTES, start_new_session=True,
     )  # fmt: skip
@@ -135,10 +132,10 @@ async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _message(line: str) -> dict[str, Any]:
-    if not line.startswith(agent.MARK):
+    if not line.startswith(MARK):
         return {}
     try:
-        found = json.loads(line.removeprefix(agent.MARK))
+        found = json.loads(line.removeprefix(MARK))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from trireme_coordinator.hosts import agent
+from trireme_coordinator.hosts.agent.processes import born_at, stop
+from trireme_coordinator.hosts.agent.program import program
+from trireme_coordinator.hosts.agent.words import MARK
 
 LOOK = {
     "do": "look",
@@ -28,20 +30,17 @@ LOOK = {
 }
 
 
-def program(root: Path, **request: Any) -> str:
-    text = Path(agent.__file__).read_text()
-    return f"{text}\nmain(json.loads({json.dumps(json.dumps({'root': str(root), **request}))}))"
-
-
 def ask(root: Path, **request: Any) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-"], input=program(root, **request), stdout=-1, text=True, check=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(agent.MARK)]
-    return json.loads(lines[-1].removeprefix(agent.MARK))
+    done = subprocess.run(
+        [sys.executable, "-"], input=program({"root": str(root), **request}), stdout=-1, text=True, check=True
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    return json.loads(lines[-1].removeprefix(MARK))
 
 
 def ended(pid: int) -> None:
     """Returns when it has; the test's own time limit is the longest wait."""
-    while agent._born(pid):
+    while born_at(pid):
         time.sleep(0.001)
 
 
@@ -67,7 +66,7 @@ STUBBORN = (
 def root(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "root"
     for path in (tmp_path / "root" / "run").glob("*.json"):
-        agent.stop(tmp_path / "root", path.stem, 0)
+        stop(tmp_path / "root", path.stem, 0)
 
 
 def test_files_are_written_whole_and_for_their_owner_alone(root: Path) -> None:
@@ -93,7 +92,7 @@ def test_a_process_starts_is_seen_and_is_stopped(root: Path) -> None:
     assert (seen["alive"], seen["spec"], seen["identity"], seen["left"]) == (True, {"a": 1}, done["results"][0], 1)
     assert (root / "run" / "one.json").stat().st_mode & 0o777 == 0o600
     assert ask(root, do="apply", steps=[{"stop": "one", "seconds": 10}])["result"]["results"] == [True]
-    assert not agent._born(seen["pid"])
+    assert not born_at(seen["pid"])
     assert ask(root, **LOOK)["result"]["processes"] == {}
 
 
@@ -102,7 +101,7 @@ def test_all_that_came_of_a_process_ends_with_it(root: Path) -> None:
     children = [int(word) for word in (root / "logs" / "one.log").read_text().split()[:2]]
     assert ask(root, **LOOK)["result"]["processes"]["one"]["left"] == 3
     ask(root, do="apply", steps=[{"stop": "one", "seconds": 10}])
-    assert [agent._born(pid) for pid in children] == ["", ""]
+    assert [born_at(pid) for pid in children] == ["", ""]
 
 
 def test_what_a_killed_process_left_is_found_and_ended(root: Path) -> None:
@@ -114,14 +113,14 @@ def test_what_a_killed_process_left_is_found_and_ended(root: Path) -> None:
     seen = ask(root, **LOOK)["result"]["processes"]["one"]
     assert (seen["alive"], seen["left"]) == (False, 2)
     ask(root, do="apply", steps=[{"stop": "one", "seconds": 10}])
-    assert [agent._born(pid) for pid in children] == ["", ""]
+    assert [born_at(pid) for pid in children] == ["", ""]
 
 
 def test_who_does_not_listen_is_killed(root: Path) -> None:
     ask(root, do="apply", steps=[start(STUBBORN)])
     pid = json.loads((root / "run" / "one.json").read_text())["pid"]
     ask(root, do="apply", steps=[{"stop": "one", "seconds": 0}])
-    assert not agent._born(pid)
+    assert not born_at(pid)
 
 
 def test_a_number_that_was_given_away_is_not_touched(root: Path) -> None:
@@ -131,7 +130,7 @@ def test_a_number_that_was_given_away_is_not_touched(root: Path) -> None:
     path.write_text(json.dumps(record | {"born": "1"}))
     assert not ask(root, **LOOK)["result"]["processes"]["one"]["alive"]
     ask(root, do="apply", steps=[{"stop": "one", "seconds": 0}])
-    assert agent._born(record["pid"]) == record["born"]
+    assert born_at(record["pid"]) == record["born"]
     path.write_text(json.dumps(record))
 
 
@@ -142,7 +141,7 @@ def test_before_a_restart_of_the_machine_counts_as_ended(root: Path) -> None:
     path.write_text(json.dumps(record | {"boot": "earlier"}))
     assert not ask(root, **LOOK)["result"]["processes"]["one"]["alive"]
     ask(root, do="apply", steps=[{"stop": "one", "seconds": 0}])
-    assert agent._born(record["pid"]) == record["born"]
+    assert born_at(record["pid"]) == record["born"]
     path.write_text(json.dumps(record))
 
 
@@ -160,15 +159,15 @@ def test_a_start_that_takes_too_long_leaves_nothing(root: Path) -> None:
 
 
 def test_when_nobody_listens_any_more_the_start_is_taken_back(root: Path) -> None:
-    text = program(root, do="apply", steps=[start("import time; time.sleep(600)")])
+    text = program({"root": str(root), "do": "apply", "steps": [start("import time; time.sleep(600)")]})
     with subprocess.Popen([sys.executable, "-"], stdin=-1, stdout=-1, stderr=-1, text=True) as process:
-        process.stdin.write(text.replace("_PROGRESS_SECONDS = 2.0", "_PROGRESS_SECONDS = 0.0"))
+        process.stdin.write(text.replace("PROGRESS_SECONDS = 2.0", "PROGRESS_SECONDS = 0.0"))
         process.stdin.close()
         assert "starting" in process.stdout.readline()
         pid = json.loads((root / "run" / "one.json").read_text())["pid"]
         process.stdout.close()
         process.wait()
-    assert not agent._born(pid)
+    assert not born_at(pid)
     assert not list((root / "run").glob("*.json"))
 
 
@@ -195,6 +194,15 @@ def test_wheels_of_a_former_installation_are_removed_before_pip_sees_them(root: 
     done = ask(root, do="apply", steps=[{"install": "new.whl", "wheels": ["new.whl"], **told}])
     assert done == {"refused": "python -m venv failed: it said nothing."}
     assert [path.name for path in (root / "wheels").iterdir()] == ["new.whl"]
+
+
+def test_of_environments_the_last_one_is_kept_while_the_next_one_is_made(root: Path) -> None:
+    for name in ("venv-older", "venv-last"):
+        (root / name / "bin").mkdir(parents=True)
+    (root / "installed.json").write_text(json.dumps({"python": str(root / "venv-last" / "bin" / "python")}))
+    told = {"python": "/bin/false", "digest": "0" * 64, "offline": False, "is_file": False, "env": {}, "wheels": []}
+    ask(root, do="apply", steps=[{"install": "trireme-inference", **told}])
+    assert [path.name for path in root.glob("venv-*")] == ["venv-last"]
 
 
 def test_two_at_once_are_refused(root: Path) -> None:
