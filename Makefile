@@ -54,8 +54,8 @@ golden:          ## record what Hugging Face transformers computes, and compare 
 MINUTES ?= 60
 SEED    ?= 1
 
-hosts: $(VENV)/test    ## `trireme up` and `down` on real SSH servers, Ray nodes and stages (two minutes)
-	$(BIN)/python -m pytest tests/hosts
+hosts: $(VENV)/test    ## `trireme up` and `down` on real SSH servers, and the units under a real systemd (four minutes)
+	$(BIN)/python -m pytest --randomly-seed=$(ORDER) tests/hosts
 
 fault: $(VENV)/test    ## inject faults into a real cluster for MINUTES=60 with SEED=1, and check that no answer shows it
 	$(BIN)/python -m tests.fault --minutes $(MINUTES) --seed $(SEED) --nodes 4 --stages 3 --coordinators 2 --clients 8 \

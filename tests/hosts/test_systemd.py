@@ -1,0 +1,90 @@
+"""The units that `trireme units` writes, under a real systemd: a booted host, an unprivileged user, the sandbox on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.hosts.test_cluster import free_port
+from tests.support.booted import Booted, booted, needs_nspawn, python_there
+
+from trireme import Client
+
+pytestmark = [needs_nspawn, pytest.mark.cluster, pytest.mark.timeout(600)]
+ADDRESS = "127.0.0.61"
+RAY, COORDINATOR = "tri-ray.service", "tri-coordinator.service"
+CLONE = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def host() -> Iterator[Booted]:
+    binds, _, _ = python_there(CLONE)
+    with booted(binds) as found:
+        found.wait()
+        found.run("useradd", "--system", "--shell", "/usr/sbin/nologin", "trireme")
+        yield found
+
+
+def units(folder: Path, port: int, **more: Any) -> Path:
+    """What the command writes for the one host."""
+    _, python, environment = python_there(CLONE)
+    file = {
+        "name": "tri",
+        "hosts": [{"host": ADDRESS, "ram_gb": 1, "environment": environment, "roles": ["coordinator", "worker"]}],
+        "serve": {"stages": 2, "drain-seconds": 5},
+        "ports": {"public": port, "ray": free_port(ADDRESS), "node-manager": 0},
+        **more,
+    }
+    (folder / "hosts.yaml").write_text(json.dumps(file))
+    command = [sys.executable, "-m", "trireme", "units", folder / "hosts.yaml", folder / "units"]
+    subprocess.run([*command, "--python", python, "--user", "trireme"], check=True)
+    return folder / "units" / ADDRESS
+
+
+def copy(tree: Path, host: Booted) -> None:
+    """As the guide says; the files come to belong to root."""
+    packed = subprocess.run(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE, check=True).stdout
+    subprocess.run(["tar", "-C", host.root, "-x", "--no-overwrite-dir"], input=packed, check=True)
+    host.run("systemctl", "daemon-reload")
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, "it did not happen"
+        time.sleep(0.2)
+
+
+def shown(host: Booted, unit: str, what: str) -> str:
+    return host.run("systemctl", "show", "--value", "--property", what, unit).strip()
+
+
+def test_they_run_answer_come_back_and_can_be_written_anew(host: Booted, tmp_path: Path) -> None:
+    port = free_port(ADDRESS)
+    copy(units(tmp_path, port), host)
+    host.run("systemctl", "enable", "--now", RAY, COORDINATOR)
+    with Client(f"{ADDRESS}:{port}", timeout=240, patience=200) as client:
+        ask = lambda: client.generate("Once upon a time, there was", max_tokens=30, seed=7).result().token_ids  # noqa: E731
+        before = ask()
+        assert len(before) == 30
+        assert shown(host, RAY, "User") == "trireme"
+        assert "trireme" in host.run("ps", "-o", "user=", "-p", shown(host, COORDINATOR, "MainPID"))
+
+        host.run("systemctl", "kill", "--signal=KILL", RAY)  # the coordinator is bound to it
+        until(lambda: int(shown(host, RAY, "NRestarts")) > 0)
+        assert ask() == before
+
+        shutil.rmtree(tmp_path / "units")  # so that the token is another one
+        copy(units(tmp_path, port), host)
+        host.run("systemctl", "restart", RAY, COORDINATOR)
+        assert ask() == before
+
+    host.run("systemctl", "stop", COORDINATOR, RAY)
+    assert "python" not in host.run("ps", "-u", "trireme", "-o", "comm=", check=False)
