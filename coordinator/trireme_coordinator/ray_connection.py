@@ -67,7 +67,7 @@ class RayConnection:
         """Leaves after the block, and ends the cluster where it is our own. A start that is under way cannot be broken
         off, only waited for.
         """
-        import ray  # noqa: PLC0415  (reads the environment when it is imported)
+        import ray  # noqa: PLC0415
 
         with self._starting:
             yield
@@ -89,7 +89,7 @@ class RayConnection:
                 return
 
     def _connect(self, **options: Any) -> None:
-        import ray  # noqa: PLC0415
+        import ray  # noqa: PLC0415  (reads the environment when it is imported)
 
         others = ray.is_initialized()  # then what runs is not ours to stop
         try:
@@ -105,7 +105,7 @@ class RayConnection:
 def _not_connected(address: str, error: Exception) -> TriremeError:
     """With Ray's own words on a cluster that is there: another version, a wrong token, something that is not Ray."""
     if address:
-        words = " ".join(str(error.__cause__ or error).split())[:_LONGEST_WORDS] or "nothing."
+        words = " ".join((str(error.__cause__ or "") or str(error)).split())[:_LONGEST_WORDS] or "nothing."
         return ConfigurationError(f"The Ray cluster at '{address}' could not be joined; Ray says: {words}")
     return StartupError(
         "Ray did not start on this machine: it may be overloaded, or short of memory, /dev/shm or disk."

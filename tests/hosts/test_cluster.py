@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import zipfile
@@ -21,6 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.support.ports import free_port
 from tests.support.ssh_hosts import Hosts, needs_ssh, ssh_hosts
 
 from trireme import AsyncClient
@@ -28,11 +28,6 @@ from trireme import AsyncClient
 pytestmark = [needs_ssh, pytest.mark.cluster, pytest.mark.timeout(600)]
 KERNELS = {"TRIREME_CACHE_DIR": os.environ.get("TRIREME_CACHE_DIR", str(Path("~/.cache/trireme").expanduser()))}
 HEAD, ONE, TWO = "127.0.0.41", "127.0.0.42", "127.0.0.43"
-
-
-def free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Deployment:

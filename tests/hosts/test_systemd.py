@@ -6,14 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.hosts.test_cluster import free_port
 from tests.support.booted import Booted, booted, needs_nspawn, python_there
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 from trireme import Client
 
@@ -55,15 +55,12 @@ def copy(tree: Path, host: Booted) -> None:
     host.run("systemctl", "daemon-reload")
 
 
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends, "it did not happen"
-        time.sleep(0.2)
-
-
 def shown(host: Booted, unit: str, what: str) -> str:
     return host.run("systemctl", "show", "--value", "--property", what, unit).strip()
+
+
+def answer(client: Client) -> list[int]:
+    return list(client.generate("Once upon a time, there was", max_tokens=30, seed=7).result().token_ids)
 
 
 def test_they_run_answer_come_back_and_can_be_written_anew(host: Booted, tmp_path: Path) -> None:
@@ -71,20 +68,19 @@ def test_they_run_answer_come_back_and_can_be_written_anew(host: Booted, tmp_pat
     copy(units(tmp_path, port), host)
     host.run("systemctl", "enable", "--now", RAY, COORDINATOR)
     with Client(f"{ADDRESS}:{port}", timeout=240, patience=200) as client:
-        ask = lambda: client.generate("Once upon a time, there was", max_tokens=30, seed=7).result().token_ids  # noqa: E731
-        before = ask()
+        before = answer(client)
         assert len(before) == 30
         assert shown(host, RAY, "User") == "trireme"
         assert "trireme" in host.run("ps", "-o", "user=", "-p", shown(host, COORDINATOR, "MainPID"))
 
         host.run("systemctl", "kill", "--signal=KILL", RAY)  # the coordinator is bound to it
-        until(lambda: int(shown(host, RAY, "NRestarts")) > 0)
-        assert ask() == before
+        until(lambda: int(shown(host, RAY, "NRestarts")), 60, "a restart")
+        assert answer(client) == before
 
         shutil.rmtree(tmp_path / "units")  # so that the token is another one
         copy(units(tmp_path, port), host)
         host.run("systemctl", "restart", RAY, COORDINATOR)
-        assert ask() == before
+        assert answer(client) == before
 
     host.run("systemctl", "stop", COORDINATOR, RAY)
-    assert "python" not in host.run("ps", "-u", "trireme", "-o", "comm=", check=False)
+    assert not host.run("ps", "-u", "trireme", "-o", "comm=", check=False)

@@ -48,7 +48,7 @@ class Booted:
             with contextlib.suppress(IndexError, psutil.NoSuchProcess):
                 if self.run("systemctl", "is-system-running", check=False).strip() in ("running", "degraded"):
                     return
-            assert self._nspawn.poll() is None, "the host ended"
+            assert self._nspawn.poll() is None, (self.root.parent / "console").read_text(errors="replace")
             time.sleep(0.2)
         raise TimeoutError("The host did not come up.")
 
@@ -68,6 +68,8 @@ def booted(binds: Mapping[Path, str]) -> Iterator[Booted]:
             each.mkdir()
         _mount(stack, root, "-t", "overlay", "-o", f"lowerdir=/,upperdir={upper},workdir={work}", "overlay")
         (root / "etc/machine-id").write_text("uninitialized\n")
+        for wants in (root / "etc/systemd/system").glob("*.wants"):
+            shutil.rmtree(wants)
         options = ["--register=no", "--keep-unit", "--settings=no", "--resolv-conf=off", "--timezone=off", "--quiet"]
         options += [f"--bind-ro={what}:{where}" for what, where in binds.items()]
         where = ["--boot", "--console=read-only", f"--directory={root}"]

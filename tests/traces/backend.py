@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,18 +21,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.ports import free_port
+
 from trireme import Client
 from trireme.cli.server_process import ServerProcess, serve_command
 
 STAGES, TOKENS = 3, 220
 PROMPT = "Once upon a time, there was"
 SECONDS = 300.0
-
-
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 class Phoenix:

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from time import perf_counter, sleep
+from typing import TYPE_CHECKING
 
 from trireme import Client
 from trireme.cli.server_process import ServerProcess, serve_command
@@ -20,10 +20,15 @@ from trireme.cli.trace_sink import sink
 from trireme.cli.tracing_figures import TracingCost, Turn, figures
 from trireme_proto.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    import psutil
+
 PROMPT = "Once upon a time, there was"
 _START_S = 600.0
 _LEAST = 16
 """Tokens of an answer that make a figure."""
+_DELIVERY_S = 6.0
+"""After which the last spans have left: OpenTelemetry's delay is 5 s."""
 _OFF = {"OTEL_TRACES_EXPORTER": "none"}
 
 Say = Callable[[str], None]
@@ -32,13 +37,13 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class _Server:
     client: Client
-    process: Any
-    """psutil's, of the coordinator."""
+    process: psutil.Process
+    """The coordinator."""
 
     def cpu_seconds(self) -> float:
         """That the coordinator has used so far; the stages are processes of their own."""
         times = self.process.cpu_times()
-        return float(times.user + times.system)
+        return times.user + times.system
 
 
 def measure(
@@ -56,8 +61,11 @@ def measure(
             say(f"a server {name} traces")
             servers.append(_server(stack, serve_command(stages, *more, *options), environment, say))
             _turn(servers[-1], tokens)  # warms up
+        before = [server.cpu_seconds() for server in servers]
         turns = [_round(servers, tokens, i, rounds, say) for i in range(rounds)]
-    return figures(turns, pack.name if pack else "bundled", stages, tokens, share, taking.batches)
+        sleep(_DELIVERY_S)
+        off, on = (1e6 * (s.cpu_seconds() - b) / (rounds * tokens) for s, b in zip(servers, before, strict=True))
+    return figures(turns, (off, on), pack.name if pack else "bundled", stages, tokens, share, taking.batches)
 
 
 def _server(stack: ExitStack, command: Sequence[str], environment: dict[str, str], say: Say) -> _Server:
@@ -78,13 +86,11 @@ def _round(servers: Sequence[_Server], tokens: int, number: int, rounds: int, sa
 
 def _turn(server: _Server, tokens: int) -> Turn:
     times: list[float] = []
-    before = server.cpu_seconds()
     with server.client.generate(PROMPT, max_tokens=tokens, temperature=0.0, ignore_eos=True) as stream:
         for chunk in stream:
             times += [perf_counter()] * len(chunk.token_ids)
-    used = server.cpu_seconds() - before
     if len(times) < _LEAST:
         raise ConfigurationError(f"an answer has {len(times)} tokens; {_LEAST} are needed for a figure")
     gaps = sorted(later - earlier for earlier, later in pairwise(times))
     p99 = gaps[min(len(gaps) - 1, int(0.99 * len(gaps)))]
-    return Turn((len(times) - 1) / (times[-1] - times[0]), 1e3 * p99, 1e6 * used / len(times))
+    return Turn((len(times) - 1) / (times[-1] - times[0]), 1e3 * p99)

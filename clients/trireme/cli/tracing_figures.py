@@ -9,12 +9,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor, sqrt
+from math import comb
 
 from rich.table import Table
 
-_Z = 1.96
-"""Of the normal distribution, for 95 %."""
+_TAIL = 0.025
+"""Probability on either side of a 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,6 @@ class Turn:
     rate: float
     """Tokens/s from the first token to the last."""
     p99_ms: float
-    cpu_us: float
-    """Processor time of the coordinator's process, a token."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ class TracingCost:
     itl_cost          how much longer the 99th percentile is: likewise of on / off - 1
     itl_cost_95       its 95 % confidence interval
     noise             the middle half of the rounds' `rate_cost`, from its lower to its upper end
-    cpu_us            processor time of the coordinator's process, microseconds a token; the mean over the rounds
+    cpu_us            processor time of the coordinator's process in the whole run, what it does without work and the
+                      delivery of spans included, microseconds a token
     cpu_cost          how much more of it with tracing, as a share of the time of a token
     """
 
@@ -64,14 +63,19 @@ class TracingCost:
 
 
 def figures(
-    turns: Sequence[tuple[Turn, Turn]], pack: str, stages: int, tokens: int, share: float | None, batches: int
+    turns: Sequence[tuple[Turn, Turn]],
+    cpu_us: tuple[float, float],
+    pack: str,
+    stages: int,
+    tokens: int,
+    share: float | None,
+    batches: int,
 ) -> TracingCost:
-    """Of rounds (off, on), of which there is at least one."""
+    """Of rounds (off, on), of which there is at least one; `cpu_us`: (off, on), a token."""
     costs = [1 - on.rate / off.rate for off, on in turns]
     longer = [on.p99_ms / off.p99_ms - 1 for off, on in turns]
     quarters = statistics.quantiles(costs, n=4) if len(costs) > 1 else [costs[0]] * 3
     rate = statistics.median(off.rate for off, _ in turns)
-    cpu_off, cpu_on = (statistics.fmean(turn[i].cpu_us for turn in turns) for i in (0, 1))
     return TracingCost(
         pack=pack,
         stages=stages,
@@ -83,23 +87,25 @@ def figures(
         itl_p99_ms_off=statistics.median(off.p99_ms for off, _ in turns),
         itl_p99_ms_on=statistics.median(on.p99_ms for _, on in turns),
         rate_cost=statistics.median(costs),
-        rate_cost_95=of_the_median(costs),
+        rate_cost_95=median_interval(costs),
         itl_cost=statistics.median(longer),
-        itl_cost_95=of_the_median(longer),
+        itl_cost_95=median_interval(longer),
         noise=quarters[2] - quarters[0],
-        cpu_us_off=cpu_off,
-        cpu_us_on=cpu_on,
-        cpu_cost=(cpu_on - cpu_off) * rate / 1e6,
+        cpu_us_off=cpu_us[0],
+        cpu_us_on=cpu_us[1],
+        cpu_cost=(cpu_us[1] - cpu_us[0]) * rate / 1e6,
         exported_requests=batches,
     )
 
 
-def of_the_median(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % confidence interval of the median, by ranks (the binomial distribution's normal approximation); lowest
-    and highest of fewer than six values.
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The confidence interval of the median, at least 95 %, by ranks (binomial distribution); lowest and highest of
+    fewer than six values, which is less.
     """
     ranked, count = sorted(values), len(values)
-    lowest = max(0, floor((count - _Z * sqrt(count)) / 2))
+    lowest, below = 0, 1
+    while (below := below + comb(count, lowest + 1)) <= _TAIL * 2**count:
+        lowest += 1
     return ranked[lowest], ranked[count - 1 - lowest]
 
 
@@ -113,7 +119,7 @@ def table(found: TracingCost) -> Table:
         made.add_row(name, f"{rate:.1f}", f"{p99:.2f} ms", f"{cpu:.0f} us")
     of_time = f"{found.cpu_cost:+.2%} of a token's time"
     made.add_row("cost", f"{found.rate_cost:+.2%}", f"{found.itl_cost:+.2%}", of_time)
-    made.add_row("with 95 %", _between(found.rate_cost_95), _between(found.itl_cost_95), "")
+    made.add_row("95 % interval", _between(found.rate_cost_95), _between(found.itl_cost_95), "")
     return made
 
 

@@ -1,7 +1,7 @@
 """Sessions that outlive requests, connections and processes: records, stores, and writing behind.
 
 records.py      what a session is; the SessionStore protocol          splice.py   the rule of an idempotent append
-redis_store.py  on Redis; redis_link.py: its connections              layout.py   keys and bytes in Redis
+redis_store.py  on Redis; redis_link.py, redis_index.py: its parts    layout.py   keys and bytes in Redis
 memory.py       in memory, for tests                                  writer.py   write-behind, off the token's path
 requests.py     what is remembered of requests (redis_requests.py, memory_requests.py: where); owners.py  who generates
 health.py       when to ask a store again that did not answer         backlog.py  what is still to be stored

@@ -196,13 +196,17 @@ def test_wheels_of_a_former_installation_are_removed_before_pip_sees_them(root: 
     assert [path.name for path in (root / "wheels").iterdir()] == ["new.whl"]
 
 
-def test_of_environments_the_last_one_is_kept_while_the_next_one_is_made(root: Path) -> None:
-    for name in ("venv-older", "venv-last"):
+def test_of_environments_the_last_one_and_those_in_use_are_kept(root: Path) -> None:
+    for name in ("venv-older", "venv-last", "venv-in-use"):
         (root / name / "bin").mkdir(parents=True)
     (root / "installed.json").write_text(json.dumps({"python": str(root / "venv-last" / "bin" / "python")}))
+    (root / "run").mkdir()
+    runs = {"spec": {"argv": [str(root / "venv-in-use" / "bin" / "python"), "-m", "ray"]}}
+    (root / "run" / "ray.json").write_text(json.dumps(runs))
     told = {"python": "/bin/false", "digest": "0" * 64, "offline": False, "is_file": False, "env": {}, "wheels": []}
     ask(root, do="apply", steps=[{"install": "trireme-inference", **told}])
-    assert [path.name for path in root.glob("venv-*")] == ["venv-last"]
+    assert {path.name for path in root.glob("venv-*")} == {"venv-last", "venv-in-use"}
+    (root / "run" / "ray.json").unlink()
 
 
 def test_two_at_once_are_refused(root: Path) -> None:

@@ -15,7 +15,7 @@ from tests.dashboards import contract
 from tests.dashboards.files import Asked, annotation_queries, choices, panel_queries
 from tests.dashboards.live.cluster import STAGES, Cluster
 from tests.dashboards.live.prometheus import Prometheus
-from tests.dashboards.live.waiting import until
+from tests.support.waiting import until
 
 pytestmark = [
     pytest.mark.cluster,

@@ -68,7 +68,7 @@ def wheels(root: Path) -> dict[str, str]:
 def keep_only(folder: Path, names: list[str]) -> None:
     """Without the wheels of former installations: pip would take them for this one's."""
     for path in folder.glob("*"):
-        if path.name not in names:
+        if path.is_file() and path.name not in names:
             path.unlink()
 
 

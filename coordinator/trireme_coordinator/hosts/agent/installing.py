@@ -15,7 +15,7 @@ from trireme_coordinator.hosts.agent.words import PROGRESS_SECONDS, Json, Refuse
 _VERSIONS = "import importlib.metadata as m; print(m.version('trireme-inference'), m.version('ray'))"
 
 
-def program(name: str) -> str:
+def resolved(name: str) -> str:
     """Its path, where there is one."""
     path = os.path.expanduser(name)  # noqa: PTH111  a bare name must stay one
     return shutil.which(path) or path
@@ -43,12 +43,12 @@ def versions(python: str, env: dict[str, str]) -> list[str]:
 
 
 def install(root: Path, requirement: str, step: Json) -> str:
-    """A virtual environment with Trireme in it, beside the last one, which is still in use; older ones go."""
+    """A virtual environment with Trireme in it, beside the last one and those that something runs in; others go."""
     folder = root / f"venv-{step['digest'][:12]}"
     python = folder / "bin" / "python"
     find = ["--no-index", "--find-links", str(root / "wheels")] if step["offline"] else []
     wanted = str(root / "wheels" / requirement) if step["is_file"] else requirement
-    for old in {folder, *root.glob("venv-*")} - {Path(installed(root)).parent.parent}:
+    for old in {folder, *root.glob("venv-*")} - _in_use(root):
         shutil.rmtree(old, ignore_errors=True)
     keep_only(root / "wheels", step["wheels"])
     pip = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *find]
@@ -60,6 +60,13 @@ def install(root: Path, requirement: str, step: Json) -> str:
         raise
     write(root / "installed.json", json.dumps({"python": str(python), "digest": step["digest"]}).encode())
     return str(python)
+
+
+def _in_use(root: Path) -> set[Path]:
+    """Environments: the last one, and those of what was started."""
+    records = map(read, (root / "run").glob("*.json"))
+    pythons = [installed(root), *(each.get("spec", {}).get("argv", [""])[0] for each in records)]
+    return {Path(python).parent.parent for python in pythons}
 
 
 def _run(name: str, command: list[str], env: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trireme_coordinator.hosts.agent.files import digest, locked, read, secret, wheels, write
-from trireme_coordinator.hosts.agent.installing import install, installed, program, versions
+from trireme_coordinator.hosts.agent.installing import install, installed, resolved, versions
 from trireme_coordinator.hosts.agent.processes import described, record_alive, stop
 from trireme_coordinator.hosts.agent.starting import start
 from trireme_coordinator.hosts.agent.words import Json, Refused, say
@@ -32,7 +32,7 @@ def main(request: Json) -> None:
 
 def look(root: Path, request: Json) -> Json:
     """Facts about the host, and what of ours runs on it. Changes nothing."""
-    python = installed(root) or program(request["python"])
+    python = installed(root) or resolved(request["python"])
     home = next(each for each in (root, *root.parents) if each.exists())
     return {
         "root": str(root),
