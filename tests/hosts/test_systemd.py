@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from tests.support.booted import Booted, booted, needs_nspawn, python_there
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
-from trireme import Client
+from trireme import Client, TriremeError
 
 pytestmark = [needs_nspawn, pytest.mark.cluster, pytest.mark.timeout(600)]
 ADDRESS = "127.0.0.61"
@@ -59,7 +60,15 @@ def shown(host: Booted, unit: str, what: str) -> str:
     return host.run("systemctl", "show", "--value", "--property", what, unit).strip()
 
 
+def serves(client: Client) -> bool:
+    """Whether it answers; the coordinator may be started some times before Ray is there."""
+    with contextlib.suppress(TriremeError):
+        return bool(client.status().stages)
+    return False
+
+
 def answer(client: Client) -> list[int]:
+    until(lambda: serves(client), 240, "serving")
     return list(client.generate("Once upon a time, there was", max_tokens=30, seed=7).result().token_ids)
 
 
@@ -73,14 +82,20 @@ def test_they_run_answer_come_back_and_can_be_written_anew(host: Booted, tmp_pat
         assert shown(host, RAY, "User") == "trireme"
         assert "trireme" in host.run("ps", "-o", "user=", "-p", shown(host, COORDINATOR, "MainPID"))
 
-        host.run("systemctl", "kill", "--signal=KILL", RAY)  # the coordinator is bound to it
+        host.run("systemctl", "kill", "--signal=KILL", RAY)  # the coordinator goes with it
         until(lambda: int(shown(host, RAY, "NRestarts")), 60, "a restart")
         assert answer(client) == before
 
         shutil.rmtree(tmp_path / "units")  # so that the token is another one
         copy(units(tmp_path, port), host)
+        secrets = host.root / "var/lib/tri/secrets"
+        assert {path.owner() for path in secrets.iterdir()} == {"root"}
         host.run("systemctl", "restart", RAY, COORDINATOR)
         assert answer(client) == before
+
+        copy(units(tmp_path, port), host)
+        host.run("systemctl", "reload", RAY, COORDINATOR)
+        assert "root" not in host.run("find", "/var/lib/tri", "-printf", "%u\n")
 
     host.run("systemctl", "stop", COORDINATOR, RAY)
     assert not host.run("ps", "-u", "trireme", "-o", "comm=", check=False)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -98,8 +99,17 @@ def _end(nspawn: subprocess.Popen[bytes]) -> None:
 
 
 def python_there(clone: Path) -> tuple[dict[Path, str], str, dict[str, str]]:
-    """(binds, Python, environment) for this interpreter's packages and this clone in a booted host."""
+    """(binds, Python, environment) for this interpreter, its packages and this clone in a booted host, where services
+    see neither home folders nor /tmp, in which they may lie here.
+    """
     where = "/opt/trireme"
-    paths = ":".join(f"{where}/clone/{part}" for part in ("clients", "coordinator", "kernels", "proto", "worker"))
-    binds = {clone: f"{where}/clone", Path(sys.prefix): f"{where}/python"}
-    return binds, f"{where}/python/bin/python", {"PYTHONPATH": paths}
+    packages = Path(sysconfig.get_path("purelib"))
+    parts = [f"{where}/clone/{part}" for part in ("clients", "coordinator", "kernels", "proto", "worker")]
+    binds = {clone: f"{where}/clone", packages: f"{where}/packages", Path(sys.base_prefix): f"{where}/python"}
+    python = f"{where}/python/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    # A Python that was moved finds its own libpython by this only.
+    return (
+        binds,
+        python,
+        {"PYTHONPATH": ":".join([*parts, f"{where}/packages"]), "LD_LIBRARY_PATH": f"{where}/python/lib"},
+    )

@@ -83,12 +83,14 @@ def tree(hosts: Hosts, host: Host, local: Files, token: str, python: str, user: 
 def _unit(hosts: Hosts, host: Host, process: Process, user: str, hidden: bool) -> str:
     """As systemd.exec(5) and systemd.service(5) have it."""
     ray = f"{hosts.name}-{RAY}.service"
-    beside = f"BindsTo={ray}\nAfter={ray}\n" if process.name == COORDINATOR else ""
+    # Not BindsTo: where Ray crashes, systemd would stop the coordinator and start Ray alone again.
+    beside = f"Requires={ray}\nAfter={ray}\n" if process.name == COORDINATOR else ""
     what = "coordinator" if process.name == COORDINATOR else "Ray node"
     environment = {"TRIREME_CACHE_DIR": f"/var/cache/{hosts.name}/kernels", **_shown(process)}
     lines = [f'Environment="{name}={_escaped(value)}"' for name, value in sorted(environment.items())]
     lines += [f"EnvironmentFile=/var/lib/{hosts.name}/secrets/{process.name}.env"] if hidden else []
     lines += [f"CPUAffinity={host.cpus}"] if host.cpus and process.name == RAY else []
+    own = f"+/bin/chown -R {user}:{user} /var/lib/{hosts.name}"  # what was copied there since belongs to root
     return f"""\
 # Written by `trireme units`; written anew when it is called again.
 [Unit]
@@ -101,7 +103,9 @@ After=network-online.target
 Type=exec
 User={user}
 Group={user}
+ExecStartPre={own}
 ExecStart={" ".join(map(_quoted, process.argv))}
+ExecReload={own}
 WorkingDirectory=/var/lib/{hosts.name}
 StateDirectory={hosts.name} {hosts.name}/ray
 StateDirectoryMode=0700

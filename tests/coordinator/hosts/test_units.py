@@ -85,7 +85,8 @@ def test_units_run_what_up_runs(written: Path) -> None:
     assert f"-m ray.scripts.scripts start --block --address={A}:6379 --node-ip-address={B}" in command
     (command,) = values(unit(written, A, "coordinator"), "ExecStart")
     assert f'-m trireme serve "/srv/packs/my model" --drain-seconds 20 --listen {A}:50051' in command
-    assert values(unit(written, A, "coordinator"), "BindsTo") == ["tri-ray.service"]
+    assert values(unit(written, B, "ray"), "ExecReload") == ["+/bin/chown -R root:root /var/lib/tri"]
+    assert values(unit(written, A, "coordinator"), "Requires") == ["tri-ray.service"]
     assert values(unit(written, A, "coordinator"), "TimeoutStopSec") == ["80"]
     assert values(unit(written, B, "ray"), "CPUAffinity") == ["0-15"]
     assert '"GREETING=a \\"b\\" 100%%"' in values(unit(written, B, "ray"), "Environment")
