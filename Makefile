@@ -96,7 +96,7 @@ image-sbom: $(VENV)/test   ## list what is in the image (CycloneDX), out of its 
 	  -o docker/sbom.cdx.json docker/requirements.txt
 
 dashboards: $(VENV)/test  ## all tests of dashboards and alerts: every query in a real Prometheus, pages in Chromium (five minutes)
-	$(BIN)/python -m pytest tests/dashboards tests/dashboards/live
+	$(BIN)/python -m pytest --randomly-seed=$(ORDER) tests/dashboards tests/dashboards/live
 
 dashboards-setup: $(VENV)/test  ## install what the command above looks with: Prometheus and Chromium (apt, as root), Playwright (pip)
 	apt-get install --yes --no-install-recommends prometheus chromium

@@ -30,8 +30,10 @@ _OF_THE_MACHINE = {"trireme_node_energy_joules_total": not any(_RAPL.glob("*/ene
 
 
 @pytest.fixture(scope="module")
-def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """It has seen the stages idle, then at work, then one of them lost and back."""
+def watched(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, dict[str, str]]]:
+    """It has seen the stages idle, then at work, then one of them lost and back; and its alerts at that time, before
+    any test makes one fire.
+    """
     with Prometheus(tmp_path_factory.mktemp("prometheus"), [cluster.metrics]) as started:
         until(
             lambda: _last(started, "count(trireme_stage_read_bandwidth_bytes_per_second)") == STAGES, 60, "idle stages"
@@ -42,7 +44,12 @@ def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
         until(lambda: _last(started, "sum(trireme_recoveries_total)") >= 1, 60, "a recovery")
         answered = _last(started, 'sum(trireme_requests_total{code="OK"})')
         until(lambda: _last(started, 'sum(trireme_requests_total{code="OK"})') > answered + 5, 120, "answers again")
-        yield started
+        yield started, started.alerts()
+
+
+@pytest.fixture(scope="module")
+def prometheus(watched: tuple[Prometheus, dict[str, str]]) -> Prometheus:
+    return watched[0]
 
 
 def _last(prometheus: Prometheus, query: str) -> float:
@@ -80,8 +87,8 @@ def test_there_is_something_to_choose_from(prometheus: Prometheus) -> None:
     assert chosen == {"namespace": set(), "job": {"trireme"}}
 
 
-def test_nothing_fires_in_good_health(prometheus: Prometheus) -> None:
-    assert set(prometheus.alerts().values()) <= {"pending"}
+def test_nothing_fires_in_good_health(watched: tuple[Prometheus, dict[str, str]]) -> None:
+    assert set(watched[1].values()) <= {"pending"}
 
 
 def test_redis_that_is_frozen(prometheus: Prometheus, cluster: Cluster) -> None:
