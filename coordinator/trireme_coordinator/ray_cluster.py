@@ -30,6 +30,7 @@ _FIRST_SIGN_SECONDS = 30
 """After which a process that was asked to start must have answered something, though it still loads."""
 _LONGEST_SIGN_SECONDS = 120
 """The same, before any has started here: a busy machine takes its time. Each that is late doubles it for the next."""
+
 Settings = Callable[[Placed, str], StageSettings]
 """Settings of a placed stage that is to listen on the given address."""
 

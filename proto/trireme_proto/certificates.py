@@ -66,9 +66,9 @@ class CertificateFiles:
             _log.info("new certificates are in use")
 
     def _state(self) -> _State:
-        """Changes when a file does, or the link that leads to it."""
+        """Changes when a file does, or its owner or mode, by which it may be read, or the link that leads to it."""
         found = [_stat(name) for name in (self._ca, self._cert, self._key) if name and name != SYSTEM_CA]
-        return tuple((each.st_mtime_ns, each.st_size, each.st_ino) if each else (0, 0, 0) for each in found)
+        return tuple((each.st_ctime_ns, each.st_size, each.st_ino) if each else (0, 0, 0) for each in found)
 
     def _read(self) -> Certificates:
         ca = None if self._ca == SYSTEM_CA else _content(self._ca, "CA certificate")

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.booted import Booted, booted, needs_nspawn, python_there
@@ -17,10 +17,12 @@ from tests.support.ports import free_port
 from tests.support.waiting import until
 
 from trireme import Client, TriremeError
+from trireme_coordinator.auth import key_admin
 
 pytestmark = [needs_nspawn, pytest.mark.cluster, pytest.mark.timeout(600)]
 ADDRESS = "127.0.0.61"
 RAY, COORDINATOR = "tri-ray.service", "tri-coordinator.service"
+SCOPES = ["generate", "sessions", "cluster"]
 CLONE = Path(__file__).parents[2]
 
 
@@ -33,15 +35,15 @@ def host() -> Iterator[Booted]:
         yield found
 
 
-def units(folder: Path, port: int, **more: Any) -> Path:
-    """What the command writes for the one host."""
+def units(folder: Path, port: int) -> Path:
+    """What the command writes for the one host; the file of keys is there."""
     _, python, environment = python_there(CLONE)
     file = {
+        "keys": "keys.json",
         "name": "tri",
         "hosts": [{"host": ADDRESS, "ram_gb": 1, "environment": environment, "roles": ["coordinator", "worker"]}],
         "serve": {"stages": 2, "drain-seconds": 5},
         "ports": {"public": port, "ray": free_port(ADDRESS), "node-manager": 0},
-        **more,
     }
     (folder / "hosts.yaml").write_text(json.dumps(file))
     command = [sys.executable, "-m", "trireme", "units", folder / "hosts.yaml", folder / "units"]
@@ -54,6 +56,10 @@ def copy(tree: Path, host: Booted) -> None:
     packed = subprocess.run(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE, check=True).stdout
     subprocess.run(["tar", "-C", host.root, "-x", "--no-overwrite-dir"], input=packed, check=True)
     host.run("systemctl", "daemon-reload")
+
+
+def journal(host: Booted) -> str:
+    return host.run("journalctl", "--no-pager", "--unit", COORDINATOR)
 
 
 def shown(host: Booted, unit: str, what: str) -> str:
@@ -73,10 +79,11 @@ def answer(client: Client) -> list[int]:
 
 
 def test_they_run_answer_come_back_and_can_be_written_anew(host: Booted, tmp_path: Path) -> None:
-    port = free_port(ADDRESS)
+    port, keys = free_port(ADDRESS), tmp_path / "keys.json"
+    first, key = key_admin.create(keys, "acme", SCOPES, datetime.now(UTC))
     copy(units(tmp_path, port), host)
     host.run("systemctl", "enable", "--now", RAY, COORDINATOR)
-    with Client(f"{ADDRESS}:{port}", timeout=240, patience=200) as client:
+    with Client(f"{ADDRESS}:{port}", timeout=240, patience=200, api_key=key) as client:
         before = answer(client)
         assert len(before) == 30
         assert shown(host, RAY, "User") == "trireme"
@@ -93,9 +100,15 @@ def test_they_run_answer_come_back_and_can_be_written_anew(host: Booted, tmp_pat
         host.run("systemctl", "restart", RAY, COORDINATOR)
         assert answer(client) == before
 
+        _, second = key_admin.create(keys, "acme", SCOPES, datetime.now(UTC))
+        key_admin.revoke(keys, first.key_id, datetime.now(UTC))
         copy(units(tmp_path, port), host)
+        until(lambda: serves(client) and "stay" in journal(host), 60, "keys that cannot be read")
         host.run("systemctl", "reload", RAY, COORDINATOR)
         assert "root" not in host.run("find", "/var/lib/tri", "-printf", "%u\n")
+        until(lambda: not serves(client), 10, "the end of the revoked key")
+        with Client(f"{ADDRESS}:{port}", timeout=60, api_key=second) as other:
+            assert answer(other) == before
 
     host.run("systemctl", "stop", COORDINATOR, RAY)
     assert not host.run("ps", "-u", "trireme", "-o", "comm=", check=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -117,6 +118,24 @@ async def test_certificates_are_exchanged_while_a_stream_runs(pack: Pack, tmp_pa
             async for chunk in stream:
                 heard += chunk.text
         assert heard == expected
+
+
+def test_files_that_could_not_be_read_are_read_when_they_are_given_to_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, new = made(tmp_path / "used"), made(tmp_path / "new")
+    files = server_files(folder)
+    before = files.current()
+    exchange(folder, new)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refused)
+        assert files.current() is before
+    os.chown(folder / "server.key", os.getuid(), os.getgid())
+    assert files.current().key == (new / "server.key").read_bytes()
 
 
 async def test_a_half_exchanged_set_is_not_used(pack: Pack, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -73,8 +73,8 @@ def booted(binds: Mapping[Path, str]) -> Iterator[Booted]:
             shutil.rmtree(wants)
         options = ["--register=no", "--keep-unit", "--settings=no", "--resolv-conf=off", "--timezone=off", "--quiet"]
         options += [f"--bind-ro={what}:{where}" for what, where in binds.items()]
-        where = ["--boot", "--console=read-only", f"--directory={root}"]
-        command = ["systemd-nspawn", *where, *options, "--", "--unit=basic.target"]
+        options += ["--boot", "--console=read-only", f"--directory={root}"]
+        command = ["systemd-nspawn", *options, "--", "--unit=basic.target"]
         with (folder / "console").open("wb") as console:
             nspawn = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
         stack.callback(_end, nspawn)
@@ -107,9 +107,8 @@ def python_there(clone: Path) -> tuple[dict[Path, str], str, dict[str, str]]:
     parts = [f"{where}/clone/{part}" for part in ("clients", "coordinator", "kernels", "proto", "worker")]
     binds = {clone: f"{where}/clone", packages: f"{where}/packages", Path(sys.base_prefix): f"{where}/python"}
     python = f"{where}/python/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-    # A Python that was moved finds its own libpython by this only.
-    return (
-        binds,
-        python,
-        {"PYTHONPATH": ":".join([*parts, f"{where}/packages"]), "LD_LIBRARY_PATH": f"{where}/python/lib"},
+    environment = {"PYTHONPATH": ":".join([*parts, f"{where}/packages"])}
+    environment["LD_LIBRARY_PATH"] = (
+        f"{where}/python/lib"  # a Python that was moved finds its own libpython by this only
     )
+    return binds, python, environment

@@ -63,6 +63,7 @@ def measure(
             _turn(servers[-1], tokens)  # warms up
         before = [server.cpu_seconds() for server in servers]
         turns = [_round(servers, tokens, i, rounds, say) for i in range(rounds)]
+        say("waits until the last spans have left")
         sleep(_DELIVERY_S)
         off, on = (1e6 * (s.cpu_seconds() - b) / (rounds * tokens) for s, b in zip(servers, before, strict=True))
     return figures(turns, (off, on), pack.name if pack else "bundled", stages, tokens, share, taking.batches)

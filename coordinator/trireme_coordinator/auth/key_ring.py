@@ -73,10 +73,10 @@ class KeyRing:
             _log.error("%s The keys that were read last stay.", error.message)
 
 
-def _state(path: Path) -> tuple[int, int, int, int] | None:
-    """What changes with the file; None where it is not there."""
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What changes with the file, its owner and mode included; None where it is not there."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode
+    return found.st_ino, found.st_size, found.st_ctime_ns

@@ -90,7 +90,7 @@ def _unit(hosts: Hosts, host: Host, process: Process, user: str, hidden: bool) -
     lines = [f'Environment="{name}={_escaped(value)}"' for name, value in sorted(environment.items())]
     lines += [f"EnvironmentFile=/var/lib/{hosts.name}/secrets/{process.name}.env"] if hidden else []
     lines += [f"CPUAffinity={host.cpus}"] if host.cpus and process.name == RAY else []
-    own = f"+/bin/chown -R {user}:{user} /var/lib/{hosts.name}"  # what was copied there since belongs to root
+    own = f"+/bin/chown -R {user}:{user} /var/lib/{hosts.name}"  # what was copied there since is root's
     return f"""\
 # Written by `trireme units`; written anew when it is called again.
 [Unit]

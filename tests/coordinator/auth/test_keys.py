@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -164,6 +165,26 @@ def test_a_file_that_turns_bad_changes_nothing_and_one_that_is_gone_lets_nobody_
     assert keys.identify(key) is None
     assert "gone" in caplog.text
     assert str(file) not in caplog.text
+
+
+def test_a_file_that_could_not_be_read_is_read_when_it_is_given_to_us(
+    file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy belongs to root until somebody changes its owner; a key that it revokes must not stay good after that."""
+    stored, key = key_admin.create(file, "acme", ["generate"], NOW)
+    keys = ring(file, clock)
+    key_admin.revoke(file, stored.key_id, NOW)
+    with monkeypatch.context() as patch:
+        patch.setattr(key_file, "read", unreadable)
+        clock.seconds += 1
+        assert keys.identify(key) is not None
+    os.chown(file, os.getuid(), os.getgid())
+    clock.seconds += 1
+    assert keys.identify(key) is None
+
+
+def unreadable(_: Path) -> key_file.KeyFile:
+    raise ConfigurationError("The file of keys cannot be read (Permission denied).")
 
 
 def test_mistakes_of_administration_are_sentences(file: Path) -> None:
