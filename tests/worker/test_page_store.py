@@ -104,21 +104,21 @@ def held(pages: FakePages, count: int) -> None:
 
 
 def test_saved_pages_are_found_and_fetched(store: PageStore, pages: FakePages) -> None:
-    store.save(5, KEYS[:6], fill)
-    assert store.flush(20)
+    store.writer.save(5, KEYS[:6], fill)
+    assert store.writer.flush(20)
     assert list(pages.values) == NAMES[:6]
-    assert store.find(KEYS[:10]) == 6
-    assert store.fetch(1, 5, KEYS[:8], 9.0)[0] == 6
-    assert [set(page.tolist()) for page in store.take(1, 4)] == [{5}, {6}, {7}, {8}]
-    assert store.fetched_bytes == store.waiting_bytes == 0
-    assert store.flush(20)
+    assert store.reader.find(KEYS[:10]) == 6
+    assert store.reader.fetch(1, 5, KEYS[:8], 9.0)[0] == 6
+    assert [set(page.tolist()) for page in store.reader.take(1, 4)] == [{5}, {6}, {7}, {8}]
+    assert store.reader.fetched_bytes == store.writer.waiting_bytes == 0
+    assert store.writer.flush(20)
     assert pages.touched == [(name, 5 + n) for n, name in enumerate(NAMES[:6])]  # it was used
 
 
 def test_what_the_store_has_is_not_written_again(store: PageStore, pages: FakePages) -> None:
     held(pages, 3)
-    store.save(0, KEYS[:5], fill)
-    assert store.flush(20)
+    store.writer.save(0, KEYS[:5], fill)
+    assert store.writer.flush(20)
     assert (store.counters.written, store.counters.known) == (2, 3)
     assert pages.touched == [(name, n) for n, name in enumerate(NAMES[:3])]
 
@@ -128,14 +128,14 @@ def test_nobody_waits_for_a_store_that_hangs(store: PageStore, pages: FakePages)
     pages.go_on.clear()
     copied: list[int] = []
     for at in (0, 8, 16):
-        store.save(at, KEYS[at : at + 8], lambda number, _room: copied.append(number))
+        store.writer.save(at, KEYS[at : at + 8], lambda number, _room: copied.append(number))
     assert copied == list(range(10))
-    assert (store.counters.skipped, store.waiting_bytes) == (14, 10 * SIZE)
+    assert (store.counters.skipped, store.writer.waiting_bytes) == (14, 10 * SIZE)
     pages.go_on.set()
-    assert store.flush(20)
-    assert (store.counters.written, store.waiting_bytes) == (10, 0)
-    store.save(20, KEYS[20:22], fill)
-    assert store.flush(20)
+    assert store.writer.flush(20)
+    assert (store.counters.written, store.writer.waiting_bytes) == (10, 0)
+    store.writer.save(20, KEYS[20:22], fill)
+    assert store.writer.flush(20)
     assert store.counters.written == 12
 
 
@@ -145,14 +145,14 @@ def test_a_store_that_fails_is_left_alone_for_longer_and_longer(
     pages.fails = True
     pauses = []
     for _ in range(7):
-        assert store.find(KEYS[:2]) == 0
+        assert store.reader.find(KEYS[:2]) == 0
         asked, begun = len(pages.calls), clock.now
         while len(pages.calls) == asked:
-            assert store.find(KEYS[:2]) == store.fetch(len(pauses), 0, KEYS[:2], 1.0)[0] == 0
-            store.save(0, KEYS[:2], fill)
-            store.forget(len(pauses))
+            assert store.reader.find(KEYS[:2]) == store.reader.fetch(len(pauses), 0, KEYS[:2], 1.0)[0] == 0
+            store.writer.save(0, KEYS[:2], fill)
+            store.reader.forget(len(pauses))
             clock.now += 0.5
-            if clock.now - begun >= store._pause:
+            if clock.now - begun >= store.patience.pause:
                 break
         pauses.append(clock.now - begun)
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
@@ -160,10 +160,10 @@ def test_a_store_that_fails_is_left_alone_for_longer_and_longer(
     assert store.counters.skipped > 0
     pages.fails = False
     held(pages, 2)
-    assert store.find(KEYS[:2]) == 2
+    assert store.reader.find(KEYS[:2]) == 2
     pages.fails = True
-    store.find(KEYS[:2])
-    assert store._pause == 1
+    store.reader.find(KEYS[:2])
+    assert store.patience.pause == 1
 
 
 def test_reading_ends_when_its_time_is_up(pages: FakePages, clock: FakeClock) -> None:
@@ -174,39 +174,39 @@ def test_reading_ends_when_its_time_is_up(pages: FakePages, clock: FakeClock) ->
         seal(name, value)
         pages.values[name] = value.tobytes()
     pages.seconds = 1.0
-    found, seconds = store.fetch(1, 0, KEYS[:8], 2.5)
+    found, seconds = store.reader.fetch(1, 0, KEYS[:8], 2.5)
     assert (found, seconds) == (3, 3.0)
-    assert store.fetched_bytes == 3 * big
-    assert store.bytes_per_s() == big
+    assert store.reader.fetched_bytes == 3 * big
+    assert store.reader.bytes_per_s() == big
     clock.now += 61
-    assert store.bytes_per_s() == 0  # so that it is measured again
+    assert store.reader.bytes_per_s() == 0  # so that it is measured again
     pages.seconds = 0
     store.close()
 
 
 def test_memory_of_fetches_is_bounded(store: PageStore, pages: FakePages) -> None:
     held(pages, 40)
-    assert [store.fetch(n, 0, KEYS[:8], 9.0)[0] for n in (1, 2, 3)] == [8, 4, 0]
-    assert store.fetched_bytes == 12 * SIZE
-    store.forget(1)
-    store.forget(77)
-    assert store.fetched_bytes == 4 * SIZE
-    assert store.fetch(4, 0, KEYS[:8], 9.0)[0] == 8
-    store.forget_all()
-    assert store.fetched_bytes == 0
+    assert [store.reader.fetch(n, 0, KEYS[:8], 9.0)[0] for n in (1, 2, 3)] == [8, 4, 0]
+    assert store.reader.fetched_bytes == 12 * SIZE
+    store.reader.forget(1)
+    store.reader.forget(77)
+    assert store.reader.fetched_bytes == 4 * SIZE
+    assert store.reader.fetch(4, 0, KEYS[:8], 9.0)[0] == 8
+    store.reader.forget_all()
+    assert store.reader.fetched_bytes == 0
 
 
 def test_a_fetch_that_is_forgotten_while_it_reads_holds_nothing(store: PageStore, pages: FakePages) -> None:
     held(pages, 8)
     pages.go_on.clear()
-    reading = store.readers.submit(store.fetch, 1, 0, KEYS[:8], 9.0)
+    reading = store.reader.threads.submit(store.reader.fetch, 1, 0, KEYS[:8], 9.0)
     assert pages.called.wait(20)
-    store.forget(1)
+    store.reader.forget(1)
     pages.go_on.set()
     assert reading.result(20)[0] == 0
-    assert store.fetched_bytes == 0
+    assert store.reader.fetched_bytes == 0
     with pytest.raises(FrameRefused, match="8 pages of a fetch are to be restored, 0 are there"):
-        store.take(1, 8)
+        store.reader.take(1, 8)
 
 
 def test_what_is_forgotten_is_not_read_to_its_end(pages: FakePages, clock: FakeClock) -> None:
@@ -217,9 +217,9 @@ def test_what_is_forgotten_is_not_read_to_its_end(pages: FakePages, clock: FakeC
         seal(name, value)
         pages.values[name] = value.tobytes()
     pages.go_on.clear()
-    reading = store.readers.submit(store.fetch, 1, 0, KEYS[:4], 9.0)
+    reading = store.reader.threads.submit(store.reader.fetch, 1, 0, KEYS[:4], 9.0)
     assert pages.called.wait(20)
-    store.forget(1)
+    store.reader.forget(1)
     pages.go_on.set()
     assert reading.result(20)[0] == 0
     assert pages.calls.count("read") == 1
@@ -228,24 +228,24 @@ def test_what_is_forgotten_is_not_read_to_its_end(pages: FakePages, clock: FakeC
 
 def test_a_number_is_one_fetch(store: PageStore, pages: FakePages) -> None:
     held(pages, 2)
-    store.fetch(1, 0, KEYS[:2], 9.0)
+    store.reader.fetch(1, 0, KEYS[:2], 9.0)
     with pytest.raises(FrameRefused, match="fetch 1 has begun before"):
-        store.fetch(1, 0, KEYS[:2], 9.0)
+        store.reader.fetch(1, 0, KEYS[:2], 9.0)
     with pytest.raises(FrameRefused, match="3 pages of a fetch are to be restored, 2 are there"):
-        store.take(1, 3)
+        store.reader.take(1, 3)
 
 
 @pytest.mark.parametrize("damage", [b"", b"TKV1", b"\0" * (HEADER_BYTES + SIZE)])
 def test_reading_ends_before_a_bad_page(store: PageStore, pages: FakePages, damage: bytes) -> None:
     held(pages, 8)
     pages.values[NAMES[5]] = damage
-    assert store.fetch(1, 0, KEYS[:8], 9.0)[0] == 5
+    assert store.reader.fetch(1, 0, KEYS[:8], 9.0)[0] == 5
     assert store.counters.damaged == bool(damage)
-    assert store.fetched_bytes == 5 * SIZE
+    assert store.reader.fetched_bytes == 5 * SIZE
 
 
 def test_closing_drops_what_waits(pages: FakePages, clock: FakeClock) -> None:
     store = PageStore(pages, IDENTITY, SIZE, clock=clock)
     store.close()
-    store.save(0, KEYS[:3], fill)
+    store.writer.save(0, KEYS[:3], fill)
     assert (pages.values, store.counters.skipped) == ({}, 3)

@@ -30,7 +30,7 @@ def fed() -> Iterator[Stepper]:
     frame = token_frame(1, [row(2, 0, 40)], IDS)
     frame.save.add(slot=2, first_page=0, keys=KEYS[:2])
     made.step(frame, 0)
-    assert made.pages.flush(20)
+    assert made.pages.writer.flush(20)
     yield made
     made.pages.close()
     made.model.close()
@@ -38,7 +38,7 @@ def fed() -> Iterator[Stepper]:
 
 def with_pages(stage: Stepper, fetch: int) -> PageStore:
     assert stage.pages is not None
-    assert stage.pages.fetch(fetch, 0, KEYS[:2], 9.0)[0] == 2
+    assert stage.pages.reader.fetch(fetch, 0, KEYS[:2], 9.0)[0] == 2
     return stage.pages
 
 
@@ -54,7 +54,7 @@ def test_what_is_restored_is_what_was_saved(fed: Stepper) -> None:
     fed.step(frame, 0)
     assert contents(fed, 4, 3) == contents(fed, 2, 3)
     assert not set(fed.model.kv.table[4, :3]) & set(fed.model.kv.table[2, :3])
-    assert pages.fetched_bytes == 0
+    assert pages.reader.fetched_bytes == 0
     assert fed.model.kv.check_integrity() == ""
 
 
@@ -62,8 +62,8 @@ def test_a_page_can_follow_those_that_are_held(fed: Stepper) -> None:
     pages = with_pages(fed, 5)
     frame = token_frame(2, [row(4, 0, 16)], IDS[:16])
     fed.step(frame, 0)
-    pages.forget(5)
-    assert pages.fetch(6, 1, KEYS[1:2], 9.0)[0] == 1
+    pages.reader.forget(5)
+    assert pages.reader.fetch(6, 1, KEYS[1:2], 9.0)[0] == 1
     frame = token_frame(3, [row(4, 32, 8)], IDS[32:])
     frame.restore.add(slot=4, fetch=6, first_page=1, pages=1)
     fed.step(frame, 0)
@@ -105,11 +105,11 @@ def test_what_may_still_change_is_not_saved(fed: Stepper) -> None:
 def test_an_epoch_begins_without_fetched_pages(fed: Stepper) -> None:
     pages = with_pages(fed, 5)
     fed.begin(2, 0)
-    assert pages.fetched_bytes == 0
+    assert pages.reader.fetched_bytes == 0
 
 
 def test_forgotten_pages_are_freed(fed: Stepper) -> None:
     pages = with_pages(fed, 5)
     fed.step(pb.Frame(epoch=1, step=2, forget=[5, 99]), 0)
-    assert pages.fetched_bytes == 0
+    assert pages.reader.fetched_bytes == 0
     assert np.count_nonzero(fed.model.kv.lengths) == 1

@@ -30,18 +30,19 @@ class PageCalls:
         store, keys = self._store, self._keys(request)
         if store is None:
             return pb.FindPagesResponse()
-        pages = await asyncio.get_running_loop().run_in_executor(store.readers, store.find, keys)
-        return pb.FindPagesResponse(pages=pages, page_bytes=store.page_bytes, bytes_per_s=store.bytes_per_s())
+        pages = await asyncio.get_running_loop().run_in_executor(store.reader.threads, store.reader.find, keys)
+        return pb.FindPagesResponse(pages=pages, page_bytes=store.page_bytes, bytes_per_s=store.reader.bytes_per_s())
 
     async def fetch(self, request: pb.FetchPagesRequest) -> pb.FetchPagesResponse:
         """Reads pages into memory. FrameRefused as `find`, and for a number that is in use."""
         store, keys = self._store, self._keys(request)
         if store is None:
             return pb.FetchPagesResponse()
-        work = partial(store.fetch, request.fetch, request.first_page, keys, min(request.seconds, LIMITS.fetch_seconds))
-        pages, seconds = await asyncio.get_running_loop().run_in_executor(store.readers, work)
+        seconds = min(request.seconds, LIMITS.fetch_seconds)
+        work = partial(store.reader.fetch, request.fetch, request.first_page, keys, seconds)
+        pages, seconds = await asyncio.get_running_loop().run_in_executor(store.reader.threads, work)
         if self._is_over(request.epoch):
-            store.forget(request.fetch)  # it began before the epoch ended, which has freed only what was there
+            store.reader.forget(request.fetch)  # it began before the epoch ended, which has freed only what was there
             pages = 0
         return pb.FetchPagesResponse(pages=pages, bytes=pages * store.page_bytes, seconds=seconds)
 
@@ -50,7 +51,7 @@ class PageCalls:
         store = self._store
         if store is None:
             return pb.PageCounters()
-        waiting = {"waiting_bytes": store.waiting_bytes, "fetched_bytes": store.fetched_bytes}
+        waiting = {"waiting_bytes": store.writer.waiting_bytes, "fetched_bytes": store.reader.fetched_bytes}
         return pb.PageCounters(**asdict(store.counters), **waiting)
 
     def _keys(self, request: pb.FindPagesRequest | pb.FetchPagesRequest) -> Sequence[bytes]:

@@ -59,7 +59,7 @@ class Stepper:
         """Frees all slots, and what was fetched for them."""
         self.model.kv.reset()
         if self.pages is not None:
-            self.pages.forget_all()
+            self.pages.reader.forget_all()
 
     def step(self, frame: pb.Frame, arrived_ns: int) -> list[Sampled]:
         """Computes a frame and makes it the next stage's; returns the sampled tokens (last stage). FrameRefused if it
@@ -108,16 +108,16 @@ class Stepper:
             raise FrameRefused("this stage has no page store to restore from")
         if self.pages is not None:
             for restore in restores:
-                contents = self.pages.take(restore.fetch, restore.pages)
+                contents = self.pages.reader.take(restore.fetch, restore.pages)
                 self.model.kv.restore(restore.slot, restore.first_page, contents)
             for fetch in forget:
-                self.pages.forget(fetch)
+                self.pages.reader.forget(fetch)
 
     def _save(self, frame: pb.Frame) -> None:
         """Hands pages that are full now over to be kept."""
         if self.pages is not None:
             for save in frames.read_saves(frame, self._expected()):
-                self.pages.save(save.first_page, save.keys, partial(self.model.kv.copy_page, save.slot))
+                self.pages.writer.save(save.first_page, save.keys, partial(self.model.kv.copy_page, save.slot))
 
     def _check(self, saves: Sequence[Save]) -> None:
         """Only what nobody writes to any more can be saved."""

@@ -119,7 +119,7 @@ class _Bench:
         if listener.record.error:
             raise Internal(f"A request failed: {listener.record.error}.")
         for store in self._stores:
-            await asyncio.to_thread(store.flush, _FLUSH_SECONDS)
+            await asyncio.to_thread(store.writer.flush, _FLUSH_SECONDS)
         return listener, sequence
 
 

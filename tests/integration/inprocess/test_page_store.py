@@ -69,7 +69,7 @@ async def stored(local: LocalPipeline) -> None:
     """Returns when all pages that have been handed over are in Redis."""
     for stage in local.stages:
         assert stage.pages is not None
-        assert await asyncio.to_thread(stage.pages.flush, 60)
+        assert await asyncio.to_thread(stage.pages.writer.flush, 60)
         assert stage.pages.counters.skipped == stage.pages.counters.failures == 0
 
 
@@ -98,7 +98,7 @@ async def test_same_tokens(pack: Pack, store: StoreSettings, stages: int, kv_dty
         assert (request.restored.found, request.restored.pages) == (8, 8)
         assert request.restored.bytes == sum(8 * s.model.kv.page_bytes for s in local.stages)
         assert answer.prefilled == 4
-        assert all(stage.pages and stage.pages.fetched_bytes == 0 for stage in local.stages)
+        assert all(stage.pages and stage.pages.reader.fetched_bytes == 0 for stage in local.stages)
         local.engine.forget("s")
         await local.emptied()
 
@@ -192,7 +192,7 @@ async def test_damaged_pages_are_computed(pack: Pack, store: StoreSettings, serv
         assert restored is not None
         assert 0 <= restored.pages < 6
         assert sum(s.pages.counters.damaged for s in local.stages if s.pages) == (damage != "gone")
-        assert all(s.pages and s.pages.fetched_bytes == 0 for s in local.stages)
+        assert all(s.pages and s.pages.reader.fetched_bytes == 0 for s in local.stages)
 
 
 def used_keys(client: Redis) -> list[str]:
@@ -246,7 +246,7 @@ async def test_a_caller_who_leaves_while_pages_are_read_leaves_none_behind(pack:
         await local.emptied()
 
         async def nothing_held() -> bool:
-            return all(s.pages is not None and s.pages.fetched_bytes == 0 for s in local.stages)
+            return all(s.pages is not None and s.pages.reader.fetched_bytes == 0 for s in local.stages)
 
         await eventually(nothing_held)
 
@@ -276,7 +276,7 @@ async def test_by_measurement_the_first_fetch_finds_out(pack: Pack, store: Store
         assert local.request(answer).cached == 96
         pages = local.stages[0].pages
         assert pages is not None
-        assert pages.bytes_per_s() > 0
+        assert pages.reader.bytes_per_s() > 0
         local.engine.scheduler.cost.slowest_prefill_ns = 1.0
         answer = local.submit(PROMPT, 4)
         await answer.done()
