@@ -99,6 +99,14 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast this machine computes: megabytes hashed in a CPU second. For people to read; no verdict hangs on it."""
+
+    t: float
+    mb_per_cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Books:
     """What is held, with no client about: "before" the clients began and "after" they were done."""
 
@@ -107,7 +115,7 @@ class Books:
     values: dict[str, float]
 
 
-Event = CallBegan | Tokens | Cancelled | CallEnded | FaultBegan | FaultEnded | Probe | Left | Books
+Event = CallBegan | Tokens | Cancelled | CallEnded | FaultBegan | FaultEnded | Probe | Left | Pace | Books
 _CLASSES: dict[str, type[Any]] = {cls.__name__: cls for cls in Event.__args__}
 
 

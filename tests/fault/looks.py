@@ -1,11 +1,12 @@
-"""What can be seen of a cluster from outside: what it holds, what stages do with work of an old epoch, and how much of
-the machine was left to it.
+"""What can be seen of a cluster from outside: what it holds, what stages do with work of an old epoch, how much of the
+machine was left to it, and how fast the machine was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import socket
 import time
@@ -16,7 +17,7 @@ import grpc
 import psutil
 from redis.asyncio import Redis
 from tests.fault.cluster import Cluster
-from tests.fault.history import Books, History, Left, Probe
+from tests.fault.history import Books, History, Left, Pace, Probe
 
 from trireme import AsyncClient
 from trireme.cluster import Status
@@ -29,6 +30,7 @@ _SETTLE_SECONDS = 20.0
 _SESSION_KEYS = "trireme:1:session"
 _LISTENS = "0A"
 """The state of a TCP socket, as /proc has it."""
+_HASHED = bytes(500_000)
 
 
 async def books(cluster: Cluster, when: str, history: History) -> None:
@@ -156,11 +158,12 @@ async def _refused(call: grpc.aio.Call) -> bool:
 
 
 async def watch_machine(history: History, seconds: float = 0.5) -> None:
-    """Adds a sample of what was left to us, again and again, until cancelled."""
+    """Adds a sample of what was left to us, and of the machine's pace, again and again, until cancelled."""
     own, own_at = _own(), time.monotonic()
     busy, left = _busy(), 0.0
     while True:
         history.add(Left(history.now(), round(left, 3)))
+        history.add(Pace(history.now(), round(_pace())))
         await asyncio.sleep(seconds)
         own_now, now, busy_now = _own(), time.monotonic(), _busy()
         others = max((busy_now - busy) - (own_now - own), 0.0)
@@ -168,9 +171,17 @@ async def watch_machine(history: History, seconds: float = 0.5) -> None:
         own, own_at, busy = own_now, now, busy_now
 
 
+def _pace() -> float:
+    """A millisecond's work, timed by the CPU seconds that it took: waiting for a core does not count."""
+    began = time.thread_time()
+    hashlib.blake2b(_HASHED).digest()
+    return len(_HASHED) / 1e6 / max(time.thread_time() - began, 1e-9)
+
+
 def _busy() -> float:
+    """CPU seconds of everybody, with those that the host of a virtual machine gave to others (`steal`; Linux)."""
     times = psutil.cpu_times()
-    return float(times.user + times.nice + times.system + times.irq + times.softirq)
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + getattr(times, "steal", 0.0))
 
 
 def _own() -> float:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.fault.checker import Violation, calls_of
-from tests.fault.history import Event, FaultBegan, FaultEnded, Left, Tokens
+from tests.fault.history import Event, FaultBegan, FaultEnded, Left, Pace, Tokens
 
 WINDOW = 4.0
 SHARE = 0.95
@@ -85,11 +85,23 @@ def check_rates(history: Sequence[Event], begun: float, ended: float, share: flo
         Violation(
             "throughput",
             r.burst.healed,
-            f"{WITHIN:g} s after {' + '.join(r.burst.kinds)} the best rate was {r.best / r.undisturbed:.0%} of before.",
+            f"{WITHIN:g} s after {' + '.join(r.burst.kinds)} the best rate was {r.best / r.undisturbed:.0%} of before"
+            f"{_slower(history, r.burst)}.",
         )
         for r in recoveries(history, begun, ended, share)
         if r.judged and (r.seconds is None or r.seconds > WITHIN)
     ]
+
+
+def _slower(history: Sequence[Event], burst: Burst) -> str:
+    """How fast the machine was after a burst, beside the minute before it; empty where that was not sampled."""
+    before, after = (
+        [e.mb_per_cpu_s for e in history if isinstance(e, Pace) and start <= e.t <= end]
+        for start, end in ((burst.begun - 60, burst.begun), (burst.healed, burst.healed + WITHIN + WINDOW))
+    )
+    if not before or not after:
+        return ""
+    return f", the machine's own pace {statistics.median(after) / statistics.median(before):.0%}"
 
 
 def standstills(history: Sequence[Event]) -> list[tuple[FaultBegan, float]]:

@@ -17,6 +17,7 @@ from tests.fault.history import (
     FaultEnded,
     History,
     Left,
+    Pace,
     Probe,
     Tokens,
     around,
@@ -138,7 +139,7 @@ def test_a_history_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     times = iter((100.0, 101.5))
     with History(tmp_path / "h.jsonl", clock=lambda: next(times)) as history:
         assert history.now() == 1.5
-        for event in (*CLEAN, Cancelled(3.0, 1), Left(4.0, 7.5)):
+        for event in (*CLEAN, Cancelled(3.0, 1), Left(4.0, 7.5), Pace(4.0, 700.0)):
             history.add(event)
         assert read(tmp_path / "h.jsonl") == history.events  # before it is closed
     (tmp_path / "other").write_text(line_of(CLEAN[0]).replace("Books", "Looks"))

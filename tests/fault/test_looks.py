@@ -1,4 +1,4 @@
-"""Offers of old work, to real stages: refused by a sound one, and seen where one is not."""
+"""Offers of old work, to real stages: refused by a sound one, seen where one is not. What of the machine is ours."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
+import psutil
 import pytest
 from tests.fault.history import History, Probe
-from tests.fault.looks import _offer, listening
+from tests.fault.looks import _busy, _offer, listening
 from tests.support.pipeline import LocalPipeline, local_pipeline
 
 from trireme_proto.v1.stage_pb2_grpc import StageStub
@@ -52,3 +54,11 @@ def test_ports_of_a_process() -> None:
         assert listening(os.getpid(), "127.0.0.77") == [port]
         assert listening(os.getpid(), "127.0.0.78") == []
     assert listening(os.getpid(), "127.0.0.77") == []
+
+
+def test_time_that_the_host_gave_to_others_is_not_ours(monkeypatch) -> None:
+    times = SimpleNamespace(user=4.0, nice=0.5, system=2.0, idle=90.0, irq=0.25, softirq=0.25)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times)
+    assert _busy() == 7.0
+    times.steal = 3.0
+    assert _busy() == 10.0

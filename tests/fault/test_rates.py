@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.fault.history import CallBegan, CallEnded, Event, FaultBegan, FaultEnded, Left, Tokens
+from tests.fault.history import CallBegan, CallEnded, Event, FaultBegan, FaultEnded, Left, Pace, Tokens
 from tests.fault.rates import bursts, check_rates, recoveries, standstills
 
 END = 60.0
@@ -44,6 +44,13 @@ def test_a_rate_that_does_not_come_back_in_time(how: dict[str, float]) -> None:
 def test_somebody_elses_work_is_no_violation() -> None:
     assert check_rates(history(slow_from=20.0, slow=0.6), 0.0, END) != []
     assert check_rates(history(slow_from=20.0, slow=0.6, work=0.4), 0.0, END) == []
+
+
+def test_a_violation_says_how_fast_the_machine_was() -> None:
+    slow = history(slow_from=20.0, slow=0.85)
+    assert check_rates(slow, 0.0, END)[0].sentence.endswith("85% of before.")
+    paces = [Pace(float(s), 700.0 if s < 20 else 630.0) for s in range(60)]
+    assert check_rates([*slow, *paces], 0.0, END)[0].sentence.endswith("of before, the machine's own pace 90%.")
 
 
 def test_a_burst_without_time_to_recover_is_not_judged() -> None:
