@@ -4,9 +4,10 @@ records.py      what a session is; the SessionStore protocol          splice.py 
 redis_store.py  on Redis; redis_link.py, redis_index.py: its parts    layout.py   keys and bytes in Redis
 memory.py       in memory, for tests                                  writer.py   write-behind, off the token's path
 requests.py     what is remembered of requests (redis_requests.py, memory_requests.py: where); owners.py  who generates
-health.py       when to ask a store again that did not answer         backlog.py  what is still to be stored
+health.py       when to ask a store again that did not answer         backlog.py, backlogs.py  what is to be stored
 """
 
+from trireme_coordinator.store.backlogs import WriterCounters
 from trireme_coordinator.store.memory import MemorySessionStore
 from trireme_coordinator.store.memory_requests import MemoryRequestStore
 from trireme_coordinator.store.owners import Owner
@@ -20,7 +21,7 @@ from trireme_coordinator.store.records import (
 from trireme_coordinator.store.redis_requests import RedisRequestStore
 from trireme_coordinator.store.redis_store import RedisSessionStore
 from trireme_coordinator.store.requests import End, Loaded, RequestRecord, RequestStore, Start
-from trireme_coordinator.store.writer import SessionWriter, WriterCounters
+from trireme_coordinator.store.writer import SessionWriter
 
 __all__ = [
     "DEFAULT_TTL_SECONDS",

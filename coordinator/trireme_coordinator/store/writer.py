@@ -1,9 +1,7 @@
 """Write-behind: tokens go to the session store in the background, never on a token's path.
 
 One task writes session after session, each with everything it has put so far, in order. While the store is away it
-tries again with growing pauses. The backlog is bounded in bytes: beyond it the oldest session's part is given up. What
-was stored of that session is a prefix of it, and as soon as the store answers it is told how many tokens are missing,
-so that nobody takes the prefix for the whole. Logs say how many tokens, never which, and name no session.
+tries again with growing pauses. What waits, and what becomes of it when there is too much, is `backlogs.py`'s.
 """
 
 from __future__ import annotations
@@ -12,10 +10,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
-from trireme_coordinator.store.backlog import TOKEN_BYTES, Backlog, Run
+from trireme_coordinator.store.backlog import Backlog, Run
+from trireme_coordinator.store.backlogs import Backlogs, WriterCounters, not_stored
 from trireme_coordinator.store.health import Jitter, full_jitter
 from trireme_coordinator.store.records import SessionStore
 from trireme_coordinator.store.requests import Birth, End
@@ -30,27 +28,8 @@ from trireme_proto.errors import (
 
 _log = logging.getLogger(__name__)
 
-_SESSION_BYTES = 512
-"""What a session in the backlog costs beside its tokens, about."""
-_FAILURES = 4096
-"""Most sessions of which a failure is remembered until somebody flushes, or a loss until the store knows it."""
 _LOOK_SECONDS = 0.25
 """Between two looks at whether the store is away, while somebody waits for it."""
-
-
-@dataclass(slots=True)
-class WriterCounters:
-    """What happened since the start; only ever rises."""
-
-    stored_tokens: int = 0
-    retries: int = 0
-    """Times that the store did not answer."""
-    lost_sessions: int = 0
-    """Sessions whose backlog was given up: it did not fit any more, or the store refused it for good."""
-    lost_tokens: int = 0
-    """Tokens that were put and will not be stored."""
-    marked_sessions: int = 0
-    """Times that the store was told that a session is incomplete."""
 
 
 class SessionWriter:
@@ -70,19 +49,13 @@ class SessionWriter:
         """`backlog_bytes` bounds what waits, `flush_seconds` a flush; between attempts lies a pause that `jitter` draws
         from a longest one, which grows from `first_pause` to `longest_pause` (seconds).
         """
-        self.counters = WriterCounters()
         self.on_lease_lost: Callable[[str], None] = lambda _: None
         """Told of a session that somebody else has taken over."""
         self._store = store
-        self._limit = backlog_bytes
         self._flush_seconds = flush_seconds
         self._first_pause, self._longest_pause = first_pause, longest_pause
         self._sleep, self._jitter = sleep, jitter
-        self._backlogs: dict[str, Backlog] = {}  # in order of age
-        self._failures: dict[str, TriremeError] = {}
-        self._unborn: dict[str, Birth] = {}  # their first token is still to come
-        self._cut: dict[str, int] = {}  # sessions that were given up, and how many tokens each should have
-        self._bytes = 0
+        self._backlogs = Backlogs(backlog_bytes)
         self._away = False
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -91,14 +64,19 @@ class SessionWriter:
         self._closed = False
 
     @property
+    def counters(self) -> WriterCounters:
+        """What happened since the start."""
+        return self._backlogs.counters
+
+    @property
     def backlog_bytes(self) -> int:
         """Memory held by what is not stored yet, about."""
-        return self._bytes
+        return self._backlogs.bytes
 
     @property
     def backlog_limit(self) -> int:
         """Bytes beyond which the oldest session's part is given up."""
-        return self._limit
+        return self._backlogs.limit
 
     @property
     def away(self) -> bool:
@@ -109,11 +87,11 @@ class SessionWriter:
         """Has the store told of a request, and of the session where it is new, together with the first tokens: there
         was no store to tell before.
         """
-        self._unborn[session_id] = birth
+        self._backlogs.begin(session_id, birth)
 
     def end(self, session_id: str) -> None:
         """The request that `begin` was for is over; where it put no token there will be no session."""
-        self._unborn.pop(session_id, None)
+        self._backlogs.end(session_id)
 
     def put(
         self,
@@ -129,17 +107,10 @@ class SessionWriter:
         """
         if not token_ids and end is None:
             return
-        if self._closed or session_id in self._failures or session_id in self._cut:
-            self.counters.lost_tokens += len(token_ids)
-            if session_id in self._cut:
-                self._cut[session_id] = max(self._cut[session_id], position + len(token_ids))
+        if self._closed:
+            self._backlogs.lose(session_id, position, token_ids)
             return
-        if session_id not in self._backlogs:
-            self._backlogs[session_id] = Backlog(self._unborn.pop(session_id, None))
-            self._bytes += _SESSION_BYTES
-        self._backlogs[session_id].add(position, token_ids, fence, end)
-        self._bytes += len(token_ids) * TOKEN_BYTES
-        self._make_room()
+        self._backlogs.put(session_id, position, token_ids, fence, end)
         self._note_work()
 
     async def flush(self, session_id: str, seconds: float | None = None) -> None:
@@ -148,18 +119,19 @@ class SessionWriter:
         SessionStoreUnavailable after `seconds` (None: `flush_seconds`). Where the session's backlog was given up it
         returns when the store knows that. What the store refused for good is raised as the store raised it, once.
         """
-        if failure := self._failures.pop(session_id, None):
+        if failure := self._backlogs.failures.pop(session_id, None):
             raise failure
         if not await self._in_time(session_id, self._flush_seconds if seconds is None else seconds):
-            raise _not_stored()
+            raise not_stored()
 
     async def settled(self, session_id: str, seconds: float) -> bool:
         """Whether all that was put so far is stored within so many seconds; no sooner or later than the store is found
         to be away. Leaves a failure to be told by `flush`.
         """
-        if session_id in self._failures or session_id in self._cut:
+        backlogs = self._backlogs
+        if session_id in backlogs.failures or session_id in backlogs.cut:
             return False
-        if self._away and session_id in self._backlogs:
+        if self._away and session_id in backlogs.sessions:
             return False
         try:
             while seconds > _LOOK_SECONDS:
@@ -170,8 +142,8 @@ class SessionWriter:
                 seconds -= _LOOK_SECONDS
             return await self._in_time(session_id, seconds)
         except TriremeError as error:
-            if not isinstance(error, SessionStoreUnavailable) or session_id not in self._backlogs:
-                self._failures[session_id] = error
+            if not isinstance(error, SessionStoreUnavailable) or session_id not in backlogs.sessions:
+                backlogs.failures[session_id] = error
             return False
 
     async def emptied(self, seconds: float) -> bool:
@@ -187,17 +159,13 @@ class SessionWriter:
         """Stores what is left and stops. SessionStoreUnavailable where that does not succeed in `flush_seconds`."""
         self._closed = True
         try:
-            async with asyncio.timeout(self._flush_seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            raise _not_stored() from None
+            if not await self.emptied(self._flush_seconds):
+                raise not_stored()
         finally:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.wait([self._task])
-            self._cut.clear()
-            for session_id in list(self._backlogs):
-                self._give_up(session_id, _not_stored())
+            self._give_all_up(not_stored())
 
     async def _in_time(self, session_id: str, seconds: float) -> bool:
         """Whether all that was put so far is stored within so many seconds; too late is no failure. Raises what the
@@ -205,14 +173,16 @@ class SessionWriter:
         """
         try:
             async with asyncio.timeout(seconds):
-                if session_id in self._backlogs:
+                if backlog := self._backlogs.sessions.get(session_id):
                     with suppress(SessionIncomplete):  # the store learns how much it lacks below
-                        await self._backlogs[session_id].waiter()
-                if session_id in self._cut:
+                        await backlog.waiter()
+                if session_id in self._backlogs.cut:
                     await self._mark(session_id)
         except TimeoutError:
             return False
         return True
+
+    # ---------------------------------------------------------------- the task
 
     async def _run(self) -> None:
         pause = self._first_pause
@@ -231,11 +201,12 @@ class SessionWriter:
 
     async def _next(self) -> None:
         """Writes what is due. SessionStoreUnavailable."""
-        if self._backlogs:
-            session_id, backlog = next(iter(self._backlogs.items()))
+        if self._backlogs.sessions:
+            session_id, backlog = self._backlogs.oldest()
             await self._write(session_id, backlog, backlog.take())
+            self._note_work()
         else:
-            await self._mark(next(iter(self._cut)))
+            await self._mark(next(iter(self._backlogs.cut)))
 
     async def _write(self, session_id: str, backlog: Backlog, run: Run) -> None:
         """Stores a run, or gives the session up where the store refuses it for good. SessionStoreUnavailable."""
@@ -252,14 +223,14 @@ class SessionWriter:
             backlog.put_back(run)
             raise
         except SessionIncomplete as error:  # its earlier tokens were given up, and the store knows it already
-            self._cut_off(session_id, backlog)
-            self._give_up(session_id, error, backlog)
+            self._backlogs.cut_off(session_id, backlog)
+            self._backlogs.give_up(session_id, error, backlog)
         except TriremeError as error:
-            self._give_up(session_id, error, backlog)
+            self._backlogs.give_up(session_id, error, backlog)
             if isinstance(error, LeaseLost):
                 self.on_lease_lost(session_id)
         else:
-            self._stored(session_id, backlog, run)
+            self._backlogs.stored(session_id, backlog, run)
 
     async def _bear(self, session_id: str, birth: Birth) -> None:
         """Tells the store what it could not be told when it began; once more where its answer was lost. LeaseLost."""
@@ -275,63 +246,20 @@ class SessionWriter:
 
     async def _mark(self, session_id: str) -> None:
         """Tells the store what a session lacks. SessionStoreUnavailable."""
-        end = self._cut[session_id]
+        end = self._backlogs.cut[session_id]
         try:
             await self._store.mark_incomplete(session_id, end)
         except SessionStoreUnavailable:
             raise
         except TriremeError:  # there is no such session (any more): whoever asks for it is told so
-            self._cut.pop(session_id, None)
+            self._backlogs.cut.pop(session_id, None)
         else:
-            self.counters.marked_sessions += 1
-            if self._cut.get(session_id) == end:
-                del self._cut[session_id]
-        self._note_work()
-
-    def _stored(self, session_id: str, backlog: Backlog, run: Run) -> None:
-        self.counters.stored_tokens += len(run.token_ids)
-        backlog.wrote(run)
-        if self._backlogs.get(session_id) is not backlog:
-            return  # given up while it was being written
-        self._bytes -= len(run.token_ids) * TOKEN_BYTES
-        del self._backlogs[session_id]
-        if backlog.pending:
-            self._backlogs[session_id] = backlog  # behind the others
-        else:
-            self._bytes -= _SESSION_BYTES
-        self._note_work()
-
-    def _make_room(self) -> None:
-        while self._bytes > self._limit:
-            session_id, backlog = next(iter(self._backlogs.items()))
-            self._cut_off(session_id, backlog)
-            self._give_up(session_id, _not_stored())
-
-    def _cut_off(self, session_id: str, backlog: Backlog) -> None:
-        """The session will lack the rest of what was put, and the store is to know it."""
-        self._cut[session_id] = max(self._cut.get(session_id, 0), backlog.end)
-        if len(self._cut) > _FAILURES:
-            del self._cut[next(iter(self._cut))]
-
-    def _give_up(self, session_id: str, error: TriremeError, only: Backlog | None = None) -> None:
-        """Drops a session's backlog (only that one, where given) and keeps the error for whoever flushes next."""
-        backlog = self._backlogs.get(session_id)
-        if backlog is None or (only is not None and backlog is not only):
-            return
-        del self._backlogs[session_id]
-        self._bytes -= _SESSION_BYTES + backlog.waiting * TOKEN_BYTES
-        self.counters.lost_sessions += 1
-        self.counters.lost_tokens += backlog.waiting
-        _log.warning("%d tokens of a session were not stored: %s", backlog.waiting, error.reason)
-        if not backlog.fail(error) and session_id not in self._cut:
-            self._failures[session_id] = error
-            if len(self._failures) > _FAILURES:
-                del self._failures[next(iter(self._failures))]
+            self._backlogs.marked(session_id, end)
         self._note_work()
 
     def _note_work(self) -> None:
         """Brings the events, and the task, in line with whether there is something to write."""
-        if not self._backlogs and not self._cut:
+        if self._backlogs.empty:
             self._work.clear()
             self._idle.set()
             return
@@ -347,12 +275,8 @@ class SessionWriter:
             return
         self._task = None
         _log.error("The session writer failed: %s", type(task.exception()).__name__)
-        self._cut.clear()
-        for session_id in list(self._backlogs):
-            self._give_up(session_id, Internal("The session could not be stored."))
+        self._give_all_up(Internal("The session could not be stored."))
 
-
-def _not_stored() -> SessionStoreUnavailable:
-    return SessionStoreUnavailable(
-        "The session store does not answer; part of the session is not stored.", retry_after=1.0
-    )
+    def _give_all_up(self, error: TriremeError) -> None:
+        self._backlogs.give_all_up(error)
+        self._note_work()

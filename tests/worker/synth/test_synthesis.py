@@ -182,7 +182,10 @@ def test_a_path_below_a_file_is_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_leaves_nothing_behind(tmp_path, monkeypatch, number):
+def test_a_signal_leaves_nothing_behind(tmp_path, monkeypatch, request, number):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def signalled(*_arguments):
         assert list(tmp_path.iterdir())  # something is there when it comes
         signal.raise_signal(number)
