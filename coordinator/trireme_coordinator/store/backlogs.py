@@ -51,7 +51,8 @@ class Backlogs:
         """Of sessions that were given up, until somebody is told."""
         self.cut: dict[str, int] = {}
         """Sessions that were given up, and how many tokens each should have; the store is to know it."""
-        self._unborn: dict[str, Birth] = {}  # their first token is still to come
+        self.unborn: dict[str, Birth] = {}
+        """Sessions whose first token is still to come."""
 
     @property
     def empty(self) -> bool:
@@ -60,11 +61,11 @@ class Backlogs:
 
     def begin(self, session_id: str, birth: Birth) -> None:
         """What goes with the first tokens of a session."""
-        self._unborn[session_id] = birth
+        self.unborn[session_id] = birth
 
     def end(self, session_id: str) -> None:
         """There are no first tokens."""
-        self._unborn.pop(session_id, None)
+        self.unborn.pop(session_id, None)
 
     def put(self, session_id: str, position: int, token_ids: Sequence[int], fence: int | None, end: End | None) -> None:
         """Adds tokens, and gives up the oldest where there is no room; of a session that was given up they are lost."""
@@ -72,7 +73,7 @@ class Backlogs:
             self.lose(session_id, position, token_ids)
             return
         if session_id not in self.sessions:
-            self.sessions[session_id] = Backlog(self._unborn.pop(session_id, None))
+            self.sessions[session_id] = Backlog(self.unborn.pop(session_id, None))
             self.bytes += _SESSION_BYTES
         self.sessions[session_id].add(position, token_ids, fence, end)
         self.bytes += len(token_ids) * TOKEN_BYTES

@@ -178,7 +178,7 @@ async def test_a_refused_request_without_a_store_leaves_nothing_to_be_stored(pac
         redis.kill()
         with pytest.raises(errors.PromptTooLong):
             await ask(server.client, [1] * 4000)
-        assert server.writer._unborn == {}
+        assert server.writer._backlogs.unborn == {}
         assert server.writer.backlog_bytes == 0
         redis.restart()
 
