@@ -158,7 +158,7 @@ class Opening:
         if record.state == CUT or len(loaded.tokens) < record.answer_start:
             raise RequestSuperseded("The session has gone on since this request was interrupted; send a new one.")
         call.trace.tokenized()
-        start = Start(loaded.fence, len(loaded.tokens))
+        start = Start(loaded.fence, len(loaded.tokens), put=[record])
         return await self._begun(loaded.tokens, record, start, loaded, call)
 
     async def _replayed(self, loaded: Loaded, record: RequestRecord, call: Call) -> Reader:

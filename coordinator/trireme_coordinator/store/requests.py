@@ -125,6 +125,18 @@ class Birth:
     start: Start
 
 
+def began(loaded: Loaded, birth: Birth) -> bool:
+    """Whether a session is as `birth` has it begin: it was told to the store before, and the answer was lost.
+
+    The owner's name goes by itself where the store was away for `LEASE_SECONDS`. Then the records tell: whoever wrote
+    the same ones under this number generates the same tokens.
+    """
+    put = birth.start.put
+    told = bool(put) and all(loaded.requests.get(record.request_id) == record for record in put)
+    owned = loaded.owner == birth.owner or (not loaded.owner and told)
+    return owned and loaded.fence == birth.start.seen + 1
+
+
 def start_of(loaded: Loaded, record: RequestRecord, prompt: Sequence[int]) -> Start:
     """How a new request begins: it cuts off the one that is open and has old ones forgotten.
 

@@ -16,7 +16,7 @@ from trireme_coordinator.store.backlog import Backlog, Run
 from trireme_coordinator.store.backlogs import Backlogs, WriterCounters, not_stored
 from trireme_coordinator.store.health import Jitter, full_jitter
 from trireme_coordinator.store.records import SessionStore
-from trireme_coordinator.store.requests import Birth, End
+from trireme_coordinator.store.requests import Birth, End, began
 from trireme_proto.errors import (
     Internal,
     LeaseLost,
@@ -240,8 +240,7 @@ class SessionWriter:
         try:
             await store.begin(session_id, birth.owner, birth.start)
         except SessionBusy:
-            loaded = await store.load(session_id)
-            if (loaded.owner, loaded.fence) != (birth.owner, birth.start.seen + 1):
+            if not began(await store.load(session_id), birth):
                 raise LeaseLost("Another coordinator has taken over the session.") from None
 
     async def _mark(self, session_id: str) -> None:

@@ -10,7 +10,7 @@ from tests.coordinator.store.backends import MODEL, OTHER_PACK
 
 from trireme_coordinator.store import End, RequestRecord, SessionWriter, Start
 from trireme_coordinator.store.records import new_record
-from trireme_coordinator.store.requests import CUT, OPEN, from_bytes, kept, start_of, to_bytes
+from trireme_coordinator.store.requests import CUT, OPEN, Birth, from_bytes, kept, start_of, to_bytes
 from trireme_proto.errors import Internal, InvalidRequest, LeaseLost, SessionBusy, SessionNotFound
 from trireme_proto.limits import LIMITS
 
@@ -234,6 +234,30 @@ async def test_the_writer_stores_ends_and_tells_of_a_lost_lease(backend):
         await writer.flush(session_id)
     assert lost == [session_id]
     assert (writer.backlog_bytes, writer.counters.lost_tokens) == (0, 0)
+    await writer.close()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [record(), record(state="eos", answer_tokens=0), replace(record(), seed=7), None],
+    ids=["the same", "ended", "another seed", "none"],
+)
+async def test_a_begin_whose_answer_was_lost_stands_when_the_lease_has_lapsed_unless_it_was_anothers(backend, found):
+    """The store was away for longer than a lease lasts: nobody is named any more, and the records tell."""
+    store, writer = backend.store(), SessionWriter(backend.store())
+    session_id = (await store.create()).session_id
+    await store.begin(session_id, "one", Start(0, 0, [1, 2, 3], [found] if found else []))
+    await backend.lapse(session_id)
+    writer.begin(session_id, Birth(None, "one", Start(0, 0, put=[record()])))
+    writer.put(session_id, 0, [1, 2, 3, 4], 1)
+    writer.put(session_id, 4, [5], 1, End(record(state="length", answer_tokens=2)))
+    if found == record():
+        await writer.flush(session_id)
+        assert (await store.load(session_id)).tokens == [1, 2, 3, 4, 5]
+    else:
+        with pytest.raises(LeaseLost):
+            await writer.flush(session_id)
+        assert (await store.load(session_id)).tokens == [1, 2, 3]
     await writer.close()
 
 
